@@ -1,0 +1,7 @@
+//! What a gateway's agent reads from the server.
+#![no_main]
+
+#[path = "../src/bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::read_stream::<nufw_proto::gateway::ToAgent>(data));

@@ -1,0 +1,7 @@
+//! What a user's client reads from the server.
+#![no_main]
+
+#[path = "../src/bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::read_stream::<nufw_proto::client::ToClient>(data));

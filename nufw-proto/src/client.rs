@@ -1,0 +1,216 @@
+//! The client protocol: what a user's client and the server say to each other on port 4129.
+//!
+//! A client says [`Hello`], logs in, and then answers [`ClaimRequest`]s; or it says [`Prove`] as its only message to
+//! show that one more address is its own. docs/protocol.md tells the conversation.
+
+use crate::frame::messages;
+pub use crate::gateway::{Capabilities, Goodbye, Heartbeat, Hook};
+use crate::{Addr, Batch, ClaimId, SecretBytes, SessionId, Text, Tuple};
+use serde::{Deserialize, Serialize};
+
+/// What a client says of its operating system: claimed, never proven.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OsInfo {
+    /// Name (`uname -s`).
+    pub name: Text<64>,
+    /// Release (`uname -r`).
+    pub release: Text<64>,
+    /// Version (`uname -v`).
+    pub version: Text<128>,
+}
+
+/// First message of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Name and version of the client's software.
+    pub software: Text<64>,
+    /// Optional parts offered.
+    pub capabilities: Capabilities,
+    /// The operating system.
+    pub os: OsInfo,
+    /// The client answers for another user's sockets, as root (`--system`).
+    pub system: bool,
+}
+
+/// Logs in with a SASL mechanism (RFC 4422) that needs one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// `PLAIN` (RFC 4616) or `EXTERNAL` (RFC 4422 appendix A).
+    pub mechanism: Text<20>,
+    /// The initial response.
+    pub response: SecretBytes,
+}
+
+/// Shows, from the address that it is about, that this address belongs to the session. Sent as the only message of a
+/// connection of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prove {
+    /// The session's token, from [`LoggedIn`].
+    pub token: SecretBytes,
+}
+
+/// The client's host lost an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {
+    /// The address.
+    pub address: Addr,
+}
+
+/// The answer to one [`ClaimRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The request.
+    pub id: ClaimId,
+    /// What the client found.
+    pub finding: Finding,
+}
+
+/// What a client found when it looked for a connection's socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finding {
+    /// The socket is the session's user's.
+    Mine(Mine),
+    /// No such socket, or somebody else's.
+    NotMine,
+}
+
+/// A socket of the session's user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mine {
+    /// The connection as the socket sees it: other than asked for when the destination is translated on the way.
+    pub seen: Tuple,
+    /// Path of the program that owns the socket, if it could be learnt; claimed, never proven.
+    pub program: Option<Text<1024>>,
+}
+
+/// A connection that the client claims unasked: it was being opened while there was no session to ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announce {
+    /// The connection as the socket sees it, and its program.
+    pub mine: Mine,
+}
+
+/// The server's first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Name and version of the server's software, for the log.
+    pub software: Text<64>,
+    /// Optional parts offered.
+    pub capabilities: Capabilities,
+    /// SASL mechanisms that this connection may log in with, best first.
+    pub mechanisms: Batch<Text<20>>,
+}
+
+/// The login succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedIn {
+    /// The session.
+    pub session: SessionId,
+    /// The user's name as the server knows it.
+    pub user: Text<255>,
+    /// The address that the server sees.
+    pub address: Addr,
+    /// For [`Prove`].
+    pub token: SecretBytes,
+    /// A proven address is forgotten when it was not proven again for so long, milliseconds.
+    pub address_lease_ms: u32,
+    /// The peer is dead when nothing came from it for so long, milliseconds.
+    pub dead_after_ms: u32,
+}
+
+/// The login failed; the server ends the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, in a form that a program can act on.
+    pub cause: Refusal,
+    /// The same as a sentence for the user.
+    pub reason: Text<255>,
+}
+
+/// Why a login or a proof was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Unknown user, wrong password or unknown certificate: which of them is not said.
+    Credentials,
+    /// Too many failures from this address or for this user; try later.
+    TooManyFailures,
+    /// The mechanism is not offered.
+    Mechanism,
+    /// The server has as many sessions as it may have.
+    Full,
+    /// The token is unknown: the session is over.
+    Token,
+    /// The address may not be used: it is another session's, or the session has too many.
+    Address,
+    /// The server cannot check it at the moment.
+    Unavailable,
+}
+
+/// The address is the session's from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// The address that the server sees.
+    pub address: Addr,
+}
+
+/// Is this connection yours?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRequest {
+    /// The server's name for it.
+    pub id: ClaimId,
+    /// Where on the gateway the packet waits: tells how its destination may differ from the socket's.
+    pub hook: Hook,
+    /// What the packet shows.
+    pub tuple: Tuple,
+}
+
+/// Something the user should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// A sentence.
+    pub text: Text<255>,
+}
+
+messages! {
+    /// What a client says to the server.
+    ToServer, "client-to-server" {
+        /// First message.
+        1 => Hello(Hello),
+        /// Login.
+        2 => Login(Login),
+        /// First and only message of a connection that proves an address.
+        3 => Prove(Prove),
+        /// An address is lost.
+        4 => Withdraw(Withdraw),
+        /// Answers.
+        5 => Claims(Batch<Claim>),
+        /// Claims that nobody asked for.
+        6 => Announce(Batch<Announce>),
+        /// The client lives.
+        7 => Heartbeat(Heartbeat),
+        /// The client goes.
+        8 => Goodbye(Goodbye),
+    }
+}
+
+messages! {
+    /// What the server says to a client.
+    ToClient, "server-to-client" {
+        /// First message.
+        129 => Welcome(Welcome),
+        /// The login succeeded.
+        130 => LoggedIn(LoggedIn),
+        /// Login or proof failed.
+        131 => Refused(Refused),
+        /// The proof succeeded.
+        132 => Proven(Proven),
+        /// Questions.
+        133 => ClaimRequests(Batch<ClaimRequest>),
+        /// For the user's eyes.
+        134 => Notice(Notice),
+        /// The server lives.
+        135 => Heartbeat(Heartbeat),
+        /// The server goes, or throws the session out.
+        136 => Goodbye(Goodbye),
+    }
+}
