@@ -1,0 +1,13 @@
+//! What both daemons and the client share: clock, configuration with origins, TLS set-up, framed links, lifecycle.
+//!
+//! Nothing here knows what a packet, a user or a row is: that is each program's own business.
+
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod exit;
+pub mod lifecycle;
+pub mod link;
+pub mod logging;
+pub mod privileges;
+pub mod tls;
