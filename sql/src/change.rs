@@ -1,0 +1,251 @@
+//! What can happen to the log, as data: the language between engine, journal and store.
+//!
+//! No SQL and no I/O; a value here is valid by its types.
+
+use nufw_proto::{Addr, BootId, ConnId, Counters, EventSeq, Mark, Timestamp, Tuple};
+use std::sync::Arc;
+
+/// The life of a row; the numbers are NuFW's (`conntrack_ulog.state`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// The packet was dropped or rejected; the row is never touched again.
+    Drop = 0,
+    /// Accepted; no answer seen.
+    Open = 1,
+    /// The server answered.
+    Established = 2,
+    /// The connection is gone.
+    Close = 3,
+}
+
+/// Why a row was closed (`conntrack_ulog.close_reason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// Both sides ended it in order.
+    Finished,
+    /// An established TCP connection was reset.
+    Reset,
+    /// The first packet was answered by a TCP reset.
+    Refused,
+    /// Nothing came for the protocol's timeout.
+    IdleTimeout,
+    /// Nobody ever answered.
+    Unanswered,
+    /// The verdict came when the packet was gone.
+    NeverForwarded,
+    /// Accepted, but the kernel never confirmed the connection.
+    NeverConfirmed,
+    /// The entry was missing from a dump of the table: its end was not seen.
+    Vanished,
+    /// Its verdict may never have reached the gateway, and the same packet was decided anew.
+    Superseded,
+    /// The kernel made a new entry for the same tuple before the end of this one was seen.
+    Replaced,
+    /// The gateway relays no events: what happened afterwards is not known.
+    Untracked,
+    /// The row could not be logged in time; the packet was dropped.
+    LogFailed,
+}
+
+impl CloseReason {
+    /// The word in the row.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Reset => "reset",
+            Self::Refused => "refused",
+            Self::IdleTimeout => "idle-timeout",
+            Self::Unanswered => "unanswered",
+            Self::NeverForwarded => "never-forwarded",
+            Self::NeverConfirmed => "never-confirmed",
+            Self::Vanished => "vanished",
+            Self::Superseded => "superseded",
+            Self::Replaced => "replaced",
+            Self::Untracked => "untracked",
+            Self::LogFailed => "log-failed",
+        }
+    }
+}
+
+/// The user of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Numeric id from the users' back-end.
+    pub id: u64,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+/// A decided packet: the row of a connection that was accepted, or of a packet that was dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRow {
+    /// The row's id.
+    pub id: ConnId,
+    /// Name of the gateway.
+    pub gateway: Arc<str>,
+    /// When the gateway received the packet (`oob_time_sec`, `oob_time_usec`).
+    pub received: Timestamp,
+    /// Log prefix of the rule (`oob_prefix`).
+    pub prefix: Arc<str>,
+    /// Mark given with the verdict (`oob_mark`); 0 for a drop.
+    pub mark: Mark,
+    /// Interface the packet came in by; empty when unknown.
+    pub in_dev: Arc<str>,
+    /// Interface the packet would leave by; empty when unknown.
+    pub out_dev: Arc<str>,
+    /// Conntrack zone.
+    pub zone: u16,
+    /// The original tuple as best known: as the client's socket sees it, else as the packet shows it.
+    pub original: Tuple,
+    /// What the packet shows: its destination is the reply direction's source (`reply_saddr`, `reply_sport`).
+    pub shown: Tuple,
+    /// The user, if anybody claimed the connection.
+    pub user: Option<User>,
+    /// The client's operating system, as it says.
+    pub client_os: Option<Arc<str>>,
+    /// The program, as the client says.
+    pub client_app: Option<Arc<str>>,
+    /// Name of the rule that decided.
+    pub acl: Arc<str>,
+}
+
+/// What the kernel's entry adds to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// The entry's id (`ct_id`).
+    pub ct_id: u32,
+    /// The connection's mark (`ct_mark`).
+    pub ct_mark: Mark,
+    /// Original tuple: overrides what the row has, since the kernel knows best.
+    pub original: Tuple,
+    /// Reply tuple: the NAT side (`reply_*`).
+    pub reply: Tuple,
+}
+
+/// The server answered: OPEN → ESTABLISHED.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Established {
+    /// The row.
+    pub id: ConnId,
+    /// When (`start_timestamp`); `None` when it was only learnt later that it happened.
+    pub at: Option<Timestamp>,
+    /// The kernel's entry.
+    pub binding: Binding,
+}
+
+/// The connection is gone: any live state → CLOSE. Fills what is NULL, overwrites nothing that is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Close {
+    /// The row.
+    pub id: ConnId,
+    /// When (`end_timestamp`); `None` when it cannot be known.
+    pub at: Option<Timestamp>,
+    /// Why.
+    pub reason: CloseReason,
+    /// Counters, if the kernel gave them.
+    pub counters: Option<Counters>,
+    /// The kernel's entry, if one was ever seen.
+    pub binding: Option<Binding>,
+}
+
+/// A client's session (`users`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRow {
+    /// Key of the row, from the same blocks as connection ids.
+    pub id: ConnId,
+    /// The user.
+    pub user: User,
+    /// The address the client logged in from.
+    pub address: Addr,
+    /// Operating system: name, release, version, as the client says.
+    pub os: [Arc<str>; 3],
+    /// When it began.
+    pub start: Timestamp,
+}
+
+/// A time in which something may have been missed (`log_gap`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapRow {
+    /// The gateway, if it is about one.
+    pub gateway: Option<Arc<str>>,
+    /// From when.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// Why, one word.
+    pub cause: Arc<str>,
+    /// How many things were missed, if known.
+    pub count: Option<u64>,
+}
+
+/// One change of the log. Applying the same change twice leaves the log as applying it once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new row in state OPEN.
+    Open(Box<OpenRow>),
+    /// A new row in state DROP.
+    Drop(Box<OpenRow>),
+    /// OPEN → ESTABLISHED.
+    Established(Box<Established>),
+    /// Live → CLOSE.
+    Close(Box<Close>),
+    /// Events of a gateway's boot up to this one need not be sent again.
+    Acknowledge {
+        /// The gateway.
+        gateway: Arc<str>,
+        /// The agent's boot.
+        boot: BootId,
+        /// The last event.
+        through: EventSeq,
+    },
+    /// A client logged in.
+    SessionStart(Box<SessionRow>),
+    /// A client's session ended.
+    SessionEnd {
+        /// Key of its row.
+        id: ConnId,
+        /// When.
+        at: Timestamp,
+    },
+    /// Something may have been missed.
+    Gap(Box<GapRow>),
+    /// A gateway was heard of; what decides, when no server runs, whether its rows may be closed.
+    Heartbeat {
+        /// The gateway.
+        gateway: Arc<str>,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// The NAT side of a live row, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Translated {
+    /// Only the packet was seen: this is what it showed in the queue.
+    Shown(Tuple),
+    /// The kernel's entry was seen.
+    Bound(Binding),
+}
+
+/// A row in state OPEN or ESTABLISHED, as the server needs it after a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveRow {
+    /// The row's id.
+    pub id: ConnId,
+    /// The gateway.
+    pub gateway: Arc<str>,
+    /// OPEN or ESTABLISHED.
+    pub state: State,
+    /// When the gateway received the first packet.
+    pub received: Timestamp,
+    /// Conntrack zone.
+    pub zone: u16,
+    /// Original tuple.
+    pub original: Tuple,
+    /// The NAT side.
+    pub translated: Translated,
+    /// Mark given with the verdict.
+    pub mark: Mark,
+    /// The user's id.
+    pub user_id: Option<u64>,
+}

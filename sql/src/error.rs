@@ -1,0 +1,185 @@
+//! What can be wrong with the log, each kind as something an administrator can act on.
+//!
+//! The journal decides by these kinds what it tries again; nothing here retries.
+
+use nufw_proto::ConnId;
+use std::path::{Path, PathBuf};
+
+/// Why the log could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The location is of no known form.
+    #[error("log location {0:?} is not of the form sqlite:/path/to/file")]
+    Location(String),
+    /// The server number is 0 or does not fit 14 bits.
+    #[error("server number {0} is not between 1 and 16383")]
+    ServerNumber(u16),
+    /// The directory of the database is missing.
+    #[error("the directory {0} of the log database does not exist: create it, owned by the server's user")]
+    NoDirectory(PathBuf),
+    /// There is no log to read.
+    #[error("there is no log {0}: has the server been started?")]
+    Missing(PathBuf),
+    /// Another server has the log open.
+    #[error("another server{} uses this log: it holds the lock on {lock}", pid.map(|p| format!(" (process {p})")).unwrap_or_default())]
+    InUse {
+        /// The lock file.
+        lock: PathBuf,
+        /// The process that wrote itself into it, if it can be read.
+        pid: Option<u32>,
+    },
+    /// The file, its directory or its file system cannot be written.
+    #[error(
+        "the log database {0} is read-only: check its owner, its directory's owner and the mount options"
+    )]
+    ReadOnly(PathBuf),
+    /// The permissions do not allow it.
+    #[error("no permission to open {0}: it and its directory must belong to the server's user")]
+    Denied(PathBuf),
+    /// No space is left.
+    #[error("the disk or quota of the log database {0} is full")]
+    Full(PathBuf),
+    /// The file is something else than a database.
+    #[error("{0} is not an SQLite database")]
+    NotADatabase(PathBuf),
+    /// The file is a database of something else.
+    #[error("{0} is a database of another program: it has tables, but not those of the log")]
+    Foreign(PathBuf),
+    /// A newer version of the program has written the log.
+    #[error(
+        "the log {path} has schema {found}, newer than {known}, the newest that this version knows: update the program"
+    )]
+    NewerSchema {
+        /// The database.
+        path: PathBuf,
+        /// Its schema's version.
+        found: i64,
+        /// The newest known one.
+        known: i64,
+    },
+    /// The schema was made by a migration that differs from the one of the same version here.
+    #[error(
+        "schema version {version} of the log {path} is not the one that this version knows by that number"
+    )]
+    AlteredSchema {
+        /// The database.
+        path: PathBuf,
+        /// The migration's version.
+        version: i64,
+    },
+    /// The schema is older than this version reads, and only the server may bring it up to date.
+    #[error("the log {0} has no schema yet or an older one: start the server once to bring it up to date")]
+    OlderSchema(PathBuf),
+    /// The log belongs to another server.
+    #[error(
+        "the log {path} belongs to server number {found}, but the configuration says {configured}: a server's number is permanent"
+    )]
+    OtherServer {
+        /// The database.
+        path: PathBuf,
+        /// The number in the log.
+        found: i64,
+        /// The configured one.
+        configured: u16,
+    },
+    /// The database file was removed or replaced while it was open.
+    #[error("the log database {0} was removed or replaced while the server was using it: restart the server")]
+    Gone(PathBuf),
+    /// Somebody else kept the database locked for longer than the busy timeout.
+    #[error("another program keeps the log database {0} locked")]
+    Busy(PathBuf),
+    /// The file system failed.
+    #[error("input/output error on the log database {path}: {message}")]
+    Io {
+        /// The database.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+    /// The database is damaged.
+    #[error("the log database {path} is damaged: {message}")]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        message: String,
+    },
+    /// A new row's id exists with other content.
+    #[error("row {id} exists already with another {what}: ids were given out twice")]
+    Conflict {
+        /// The id.
+        id: ConnId,
+        /// The first column that differs.
+        what: &'static str,
+    },
+    /// A value does not fit its column.
+    #[error("row {id} cannot be stored: its {what} does not fit")]
+    Unstorable {
+        /// The row.
+        id: ConnId,
+        /// The column.
+        what: &'static str,
+    },
+    /// All sequence numbers of this server number were used.
+    #[error("no row ids are left for this server number")]
+    IdsExhausted,
+    /// Anything else that the database says.
+    #[error("the log database {path}: {source}")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What it said.
+        source: sqlx::Error,
+    },
+}
+
+impl StoreError {
+    /// The row that makes every attempt fail, when the error is about one row: without it the others can be applied.
+    pub fn spoiled_row(&self) -> Option<ConnId> {
+        match self {
+            Self::Conflict { id, .. } | Self::Unstorable { id, .. } => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Classifies what `SQLite` said by its primary result code (<https://www.sqlite.org/rescode.html>).
+    pub(crate) fn from_sqlx(path: &Path, source: sqlx::Error) -> Self {
+        let code = source
+            .as_database_error()
+            .and_then(sqlx::error::DatabaseError::code)
+            .and_then(|code| code.parse::<u32>().ok());
+        let path = path.to_path_buf();
+        let message = || source.to_string();
+        match code.map(|code| code & 0xff) {
+            Some(5 | 6) => Self::Busy(path),
+            Some(8) => Self::ReadOnly(path),
+            Some(10 | 14) => Self::Io {
+                path,
+                message: message(),
+            },
+            Some(11) => Self::Corrupt {
+                path,
+                message: message(),
+            },
+            Some(13) => Self::Full(path),
+            Some(26) => Self::NotADatabase(path),
+            _ => Self::Database { path, source },
+        }
+    }
+
+    /// Classifies what the system said when a file of the log was opened.
+    pub(crate) fn from_io(path: &Path, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let path = path.to_path_buf();
+        match error.kind() {
+            ErrorKind::PermissionDenied => Self::Denied(path),
+            ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(path),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(path),
+            ErrorKind::NotFound => Self::NoDirectory(path),
+            _ => Self::Io {
+                path,
+                message: error.to_string(),
+            },
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! The life of a row: forward only, nothing true overwritten, nothing done twice.
+
+use crate::make::*;
+use nufw_proto::{Addr, Mark, Ports, Transport};
+use nulog::{
+    ActiveRow, Binding, Change, CloseReason, Established, OpenRow, RowFilter, State, StoreError, Translated,
+};
+use serde_json::json;
+use std::sync::Arc;
+use tempfile::tempdir;
+
+#[tokio::test]
+async fn a_whole_life_fills_every_column_as_numbers_texts_and_times() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    store.apply(&[open(1)]).await.unwrap();
+    let row = &rows(dir.path()).await[0];
+    assert_eq!(row["state"], 1);
+    // The destination that the packet showed is there from the start; the rest of the NAT side is not known.
+    assert_eq!(
+        (&row["reply_saddr"], &row["reply_sport"]),
+        (&json!("192.168.0.9"), &json!(8443))
+    );
+    for column in [
+        "reply_daddr",
+        "reply_dport",
+        "ct_id",
+        "start_timestamp",
+        "packets_in",
+        "close_reason",
+    ] {
+        assert_eq!(row[column], json!(null), "{column}");
+    }
+
+    store.apply(&[established(1)]).await.unwrap();
+    assert_eq!(rows(dir.path()).await[0]["state"], 2);
+
+    store.apply(&[close(1)]).await.unwrap();
+    let expected = json!({
+        "id": id(1).get().to_string(), "state": 3, "oob_time": "2027-01-15T08:00:00.000005Z",
+        "oob_time_sec": 1_800_000_000, "oob_time_usec": 5, "oob_prefix": "web", "oob_mark": 1001,
+        "oob_in": "eth0", "oob_out": null, "ip_protocol": 6,
+        // The kernel's tuple, not the client's.
+        "ip_saddr": "10.0.0.7", "ip_daddr": "10.1.1.2", "sport": 40312, "dport": 444,
+        "tcp_sport": 40312, "tcp_dport": 444, "udp_sport": null, "udp_dport": null,
+        "icmp_type": null, "icmp_code": null, "icmp_id": null,
+        "user_id": "1001", "username": "alice", "client_os": "Linux", "client_app": "/usr/bin/firefox",
+        "start_timestamp": "2027-01-15T08:00:01.000000Z", "end_timestamp": "2027-01-15T08:00:03.500000Z",
+        "duration": 2.5,
+        "packets_in": 3, "packets_out": 4, "bytes_in": 5_000_000_000_u64, "bytes_out": 400,
+        "reply_saddr": "192.168.0.9", "reply_daddr": "203.0.113.5", "reply_sport": 8443, "reply_dport": 61000,
+        "reply_icmp_type": null, "reply_icmp_code": null, "reply_icmp_id": null,
+        "gateway": "gw1", "ct_id": "77", "ct_mark": 1001, "ct_zone": 7, "acl": "web-out",
+        "close_reason": "finished",
+    });
+    assert_eq!(json!(rows(dir.path()).await[0]), expected);
+}
+
+#[tokio::test]
+async fn live_rows_of_every_protocol_come_back_as_they_were() {
+    let ports = |src, dst| Ports { src, dst };
+    let p = ports(1, 65535);
+    let transports = [
+        (Transport::Tcp(p), Transport::Tcp(ports(65535, 9))),
+        (Transport::Udp(p), Transport::Udp(ports(65535, 9))),
+        (Transport::UdpLite(p), Transport::UdpLite(ports(65535, 9))),
+        (Transport::Sctp(p), Transport::Sctp(ports(65535, 9))),
+        (Transport::Dccp(p), Transport::Dccp(ports(65535, 9))),
+        (Transport::Icmp(icmp(8, 0, 65535)), Transport::Icmp(icmp(0, 0, 9))),
+        (
+            Transport::Icmpv6(icmp(128, 0, 7)),
+            Transport::Icmpv6(icmp(129, 0, 8)),
+        ),
+        (Transport::Other(47), Transport::Other(47)),
+    ];
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    let mut expected = Vec::new();
+    let mut changes = Vec::new();
+    for (n, (there, back)) in (0..).zip(transports) {
+        let v6 = matches!(there, Transport::Icmpv6(_)) || n % 2 == 0 && !matches!(there, Transport::Icmp(_));
+        let [src, dst, shown, nat] = if v6 {
+            ["2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"]
+        } else {
+            ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
+        };
+        for bound in [false, true] {
+            let row = OpenRow {
+                original: tuple(src, dst, there),
+                shown: tuple(src, shown, there),
+                user: None,
+                ..open_row(2 * n + 1 + u64::from(bound))
+            };
+            let binding = Binding {
+                ct_id: u32::MAX,
+                ct_mark: Mark(u32::MAX),
+                original: row.original,
+                reply: tuple(shown, nat, back),
+            };
+            expected.push(ActiveRow {
+                id: row.id,
+                gateway: Arc::clone(&row.gateway),
+                state: if bound { State::Established } else { State::Open },
+                received: row.received,
+                zone: row.zone,
+                original: row.original,
+                translated: if bound {
+                    Translated::Bound(binding)
+                } else {
+                    Translated::Shown(row.shown)
+                },
+                mark: row.mark,
+                user_id: None,
+            });
+            if bound {
+                changes.push(Change::Established(Box::new(Established {
+                    id: row.id,
+                    at: None,
+                    binding,
+                })));
+            }
+            changes.insert(0, Change::Open(Box::new(row)));
+        }
+    }
+    store.apply(&changes).await.unwrap();
+    store
+        .apply(&[open(100), close(100), drop_row(101)])
+        .await
+        .unwrap();
+    assert_eq!(store.active_rows().await.unwrap(), expected);
+    store.close().await.unwrap();
+    let mut store = crate::make::store(dir.path()).await;
+    assert_eq!(store.active_rows().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all() {
+    let ports = Ports { src: 5, dst: 6 };
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    let transports = [
+        Transport::Tcp(ports),
+        Transport::Udp(ports),
+        Transport::UdpLite(ports),
+        Transport::Sctp(ports),
+    ];
+    for (n, transport) in (1..).zip(transports) {
+        let tuple = tuple("10.0.0.1", "10.0.0.2", transport);
+        let row = OpenRow {
+            original: tuple,
+            shown: tuple,
+            ..open_row(n)
+        };
+        store.apply(&[Change::Open(Box::new(row))]).await.unwrap();
+    }
+    let found: Vec<_> = rows(dir.path())
+        .await
+        .iter()
+        .map(|row| {
+            (
+                row["tcp_dport"].as_u64(),
+                row["udp_dport"].as_u64(),
+                row["sport"].as_u64(),
+                row["dport"].as_u64(),
+            )
+        })
+        .collect();
+    let view = (Some(5), Some(6));
+    assert_eq!(
+        found,
+        [
+            (Some(6), None, view.0, view.1),
+            (None, Some(6), view.0, view.1),
+            (None, Some(6), view.0, view.1),
+            (None, None, view.0, view.1)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    let vanished = close_with(1, |close| {
+        close.at = None;
+        close.counters = None;
+        close.binding = None;
+        close.reason = CloseReason::Vanished;
+    });
+    store.apply(&[open(1), vanished]).await.unwrap();
+    store.apply(&[established(1)]).await.unwrap();
+    let row = &rows(dir.path()).await[0];
+    assert_eq!(
+        (&row["state"], &row["close_reason"], &row["ct_id"]),
+        (&json!(3), &json!("vanished"), &json!("77"))
+    );
+    assert_eq!(row["end_timestamp"], json!(null));
+
+    // A late DESTROY fills end and counters; the reason stays.
+    store.apply(&[close(1)]).await.unwrap();
+    let row = &rows(dir.path()).await[0];
+    assert_eq!(
+        (&row["close_reason"], &row["bytes_out"]),
+        (&json!("vanished"), &json!(400))
+    );
+    assert_eq!(row["end_timestamp"], "2027-01-15T08:00:03.500000Z");
+    assert!(store.active_rows().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_set_is_not_overwritten() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    store.apply(&[open(1), established(1), close(1)]).await.unwrap();
+    let before = rows(dir.path()).await;
+    let other = Binding {
+        ct_id: 78,
+        original: tcp("10.9.9.9", 1, "10.9.9.8", 2),
+        ..binding()
+    };
+    let later = Established {
+        id: id(1),
+        at: Some(at(9)),
+        binding: other,
+    };
+    let again = close_with(1, |close| {
+        close.at = Some(at(9));
+        close.reason = CloseReason::Reset;
+        close.counters = None;
+        close.binding = Some(other);
+    });
+    store
+        .apply(&[Change::Established(Box::new(later)), again])
+        .await
+        .unwrap();
+    assert_eq!(rows(dir.path()).await, before);
+}
+
+#[tokio::test]
+async fn a_drop_row_is_never_touched() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    store.apply(&[drop_row(1)]).await.unwrap();
+    let before = rows(dir.path()).await;
+    assert_eq!(before[0]["state"], 0);
+    let applied = store.apply(&[established(1), close(1)]).await.unwrap();
+    assert_eq!(applied.missing, 2);
+    assert_eq!(rows(dir.path()).await, before);
+}
+
+#[tokio::test]
+async fn the_same_row_twice_is_one_row_even_when_it_has_moved_on() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    for changes in [
+        vec![open(1)],
+        vec![open(1), established(1)],
+        vec![open(1)],
+        vec![open(1), open(1), close(1)],
+    ] {
+        store.apply(&changes).await.unwrap();
+    }
+    let rows = rows(dir.path()).await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0]["state"], 3);
+}
+
+#[tokio::test]
+async fn an_id_with_other_content_is_a_conflict_and_nothing_of_the_transaction_happens() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    store.apply(&[open(1)]).await.unwrap();
+    let other = |change: fn(&mut OpenRow)| {
+        let mut row = open_row(1);
+        change(&mut row);
+        Change::Open(Box::new(row))
+    };
+    let others = [
+        ("oob_time", other(|row| row.received = at(6))),
+        ("gateway", other(|row| row.gateway = Arc::from("gw2"))),
+        ("user_id", other(|row| row.user = None)),
+        (
+            "destination port",
+            other(|row| row.original = tcp("10.0.0.7", 40312, "10.1.1.1", 80)),
+        ),
+        ("state", drop_row(1)),
+    ];
+    for (column, change) in others {
+        match store.apply(&[open(2), change]).await {
+            Err(StoreError::Conflict { id: found, what }) => assert_eq!((found, what), (id(1), column)),
+            other => panic!("{column}: {other:?}"),
+        }
+    }
+    assert_eq!(rows(dir.path()).await.len(), 1);
+    // The store goes on.
+    store.apply(&[open(2)]).await.unwrap();
+    assert_eq!(rows(dir.path()).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_user_id_beyond_63_bits_is_refused_by_row_and_an_absurd_counter_is_unknown() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    let mut row = open_row(1);
+    row.user.as_mut().unwrap().id = u64::MAX;
+    let error = store
+        .apply(&[open(2), Change::Open(Box::new(row))])
+        .await
+        .unwrap_err();
+    assert_eq!(error.spoiled_row(), Some(id(1)));
+    assert!(rows(dir.path()).await.is_empty());
+    let absurd = close_with(2, |close| {
+        close.counters.as_mut().unwrap().original.bytes = u64::MAX;
+    });
+    store.apply(&[open(2), absurd]).await.unwrap();
+    let row = &rows(dir.path()).await[0];
+    assert_eq!((&row["bytes_in"], &row["bytes_out"]), (&json!(null), &json!(400)));
+}
+
+#[tokio::test]
+async fn groups_of_every_size_are_applied_wholly() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    let mut first = 1;
+    for count in [1, 2, 4, 5, 64, 65, 256, 257, 700] {
+        let ids = first..first + count;
+        let mut changes = Vec::new();
+        for n in ids.clone() {
+            // Interleaved, as they come from many connections.
+            changes.push(open(n));
+            changes.push(established(n));
+            changes.push(close(n));
+        }
+        assert_eq!(store.apply(&changes).await.unwrap().missing, 0);
+        first += count;
+    }
+    let closed = RowFilter {
+        state: Some(State::Close),
+        ..RowFilter::default()
+    };
+    let rows = rows_where(dir.path(), &closed).await;
+    assert_eq!(rows.len() as u64, first - 1);
+    assert!(
+        rows.iter()
+            .all(|row| row["duration"] == 2.5 && row["bytes_out"] == 400)
+    );
+}
+
+#[tokio::test]
+async fn updates_of_unknown_rows_are_counted_and_archived_rows_are_filled() {
+    use sqlx::{Connection as _, Executor as _};
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    let unfinished = close_with(1, |close| close.counters = None);
+    store.apply(&[open(1), unfinished]).await.unwrap();
+    let url = format!("sqlite:{}/nulog.db", dir.path().display());
+    let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    other
+        .execute("BEGIN; INSERT INTO ulog SELECT * FROM conntrack_ulog; DELETE FROM conntrack_ulog; COMMIT")
+        .await
+        .unwrap();
+    let applied = store.apply(&[close(1), close(2), established(3)]).await.unwrap();
+    assert_eq!(applied.missing, 2);
+    let rows = rows(dir.path()).await;
+    assert_eq!(rows.len(), 1, "the view shows the archive too");
+    assert_eq!(rows[0]["bytes_in"], 5_000_000_000_u64);
+}
+
+#[tokio::test]
+async fn rows_are_filtered_by_user_source_state_and_id() {
+    let dir = tempdir().unwrap();
+    let mut store = store(dir.path()).await;
+    let mut bob = open_row(3);
+    bob.user = Some(nulog::User {
+        id: 1002,
+        name: Arc::from("bob"),
+    });
+    let six = tcp("2001:db8::7", 1, "2001:db8::8", 2);
+    bob.original = six;
+    bob.shown = six;
+    store
+        .apply(&[open(1), open(2), established(2), Change::Open(Box::new(bob))])
+        .await
+        .unwrap();
+    let source: Addr = addr("2001:db8::7");
+    let count = async |filter: RowFilter| rows_where(dir.path(), &filter).await.len();
+    assert_eq!(
+        count(RowFilter {
+            username: Some("alice".to_owned()),
+            ..RowFilter::default()
+        })
+        .await,
+        2
+    );
+    assert_eq!(
+        count(RowFilter {
+            source: Some(source),
+            ..RowFilter::default()
+        })
+        .await,
+        1
+    );
+    assert_eq!(
+        count(RowFilter {
+            state: Some(State::Open),
+            ..RowFilter::default()
+        })
+        .await,
+        2
+    );
+    assert_eq!(
+        count(RowFilter {
+            after: Some(id(1)),
+            ..RowFilter::default()
+        })
+        .await,
+        2
+    );
+    assert_eq!(
+        count(RowFilter {
+            limit: Some(1),
+            ..RowFilter::default()
+        })
+        .await,
+        1
+    );
+}
