@@ -1,0 +1,463 @@
+//! The story of a packet, and of an event, on the gateway.
+//!
+//! One task, one turn after the other: answers are applied, the queue is read to its end, then events, then everything
+//! goes out in one write. The order is a promise to the server: a packet that was queued before an event came to be is
+//! asked for before that event is relayed. Nothing here decides; what cannot be asked is dropped.
+
+mod dumps;
+mod end;
+mod refusals;
+mod server;
+mod settings;
+mod wakers;
+
+pub use refusals::Refusals;
+pub use settings::Settings;
+
+use crate::conntrack::{ConntrackError, Events, Received};
+use crate::link::{Happened, Link, LinkLoss};
+use crate::packet;
+use crate::pending::Pending;
+use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket, kernel_counters};
+use crate::relay::{Overflow, Relay};
+use crate::sources::Sources;
+use crate::stats::{Seldom, Stats, Watch};
+use dumps::Dumps;
+use hashbrown::HashMap;
+use nufw_common::clock;
+use nufw_common::lifecycle::Signal;
+use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
+use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
+use std::io;
+use std::time::{Duration, Instant};
+use wakers::Wakers;
+
+/// Packets read at once.
+const PACKETS: usize = 4096;
+/// Events read in one turn.
+const EVENTS: usize = 4096;
+/// Events are left in their buffer for so long after a reading, so that each reading finds many. Packets never wait.
+const EVENT_PAUSE: Duration = Duration::from_millis(5);
+
+/// Reports of unused verdicts that are kept while the server is away; the oldest go, and the server learns from the
+/// next dump.
+const MAX_UNUSED: usize = 65_536;
+
+/// What ends the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The queue failed.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The event socket failed.
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
+    /// Something else of the system failed.
+    #[error("cannot {0}: {1}")]
+    System(&'static str, #[source] io::Error),
+}
+
+/// What a waiting packet is known by.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    packet_id: u32,
+    mark: Mark,
+    hook: Hook,
+    is_ipv4: bool,
+}
+
+/// Makes the TLS configuration from its files, at each SIGHUP again.
+pub type LoadTls = Box<dyn Fn() -> Result<std::sync::Arc<rustls::ClientConfig>, String> + Send>;
+
+/// The agent.
+pub struct Agent {
+    settings: Settings,
+    queue: Queue,
+    names: InterfaceNames,
+    events: Option<Events>,
+    link: Link,
+    load_tls: LoadTls,
+    refusals: Refusals,
+    pending: Pending<Waiting>,
+    sources: Sources,
+    relay: Relay,
+    dumps: Dumps,
+    stats: Stats,
+    watch: Watch,
+    /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
+    accepted: HashMap<u32, (AskId, ConnId)>,
+    unused: Vec<Unused>,
+    asks: Vec<Ask>,
+    packets: Vec<QueuedPacket>,
+    inbox: Vec<ToAgent>,
+    fresh: Vec<CtEvent>,
+    /// When the stream of events was last known to be whole.
+    whole_at: Timestamp,
+    overrun_log: Seldom,
+    events_paused: bool,
+}
+
+/// Why a turn begins.
+enum Woken {
+    Work,
+    Link(Happened),
+    Signal(Signal),
+    Report,
+}
+
+impl Agent {
+    /// Puts the parts together.
+    pub fn new(
+        settings: Settings,
+        queue: Queue,
+        names: InterfaceNames,
+        events: Option<Events>,
+        link: Link,
+        load_tls: LoadTls,
+        refusals: Refusals,
+    ) -> Self {
+        let now = clock::mono();
+        Self {
+            queue,
+            names,
+            events,
+            link,
+            load_tls,
+            refusals,
+            pending: Pending::new(settings.max_pending, settings.packet_timeout),
+            sources: Sources::new(now),
+            relay: Relay::new(settings.max_unacknowledged),
+            dumps: Dumps::new(settings.interest),
+            stats: Stats::default(),
+            watch: Watch::new(now),
+            accepted: HashMap::new(),
+            unused: Vec::new(),
+            asks: Vec::new(),
+            packets: Vec::new(),
+            inbox: Vec::new(),
+            fresh: Vec::new(),
+            whole_at: clock::wall(),
+            overrun_log: Seldom::default(),
+            events_paused: false,
+            settings,
+        }
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    pub async fn run(mut self) -> Result<(), AgentError> {
+        let mut wakers = Wakers::new().map_err(|error| AgentError::System("wait for signals", error))?;
+        loop {
+            let happened = match self.wait(&mut wakers).await? {
+                Woken::Work => None,
+                Woken::Link(happened) => Some(happened),
+                Woken::Signal(Signal::Terminate) => return self.end().await,
+                Woken::Signal(Signal::Reload) => {
+                    self.reload();
+                    continue;
+                }
+                Woken::Report => {
+                    self.stats().report("statistics");
+                    continue;
+                }
+            };
+            let paused = self.events_paused;
+            self.turn(happened).await?;
+            if self.events_paused && !paused {
+                wakers.pause_for(EVENT_PAUSE);
+            }
+        }
+    }
+
+    /// The counters, those of the parts included.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            unrepresentable: self.stats.unrepresentable
+                + self.events.as_ref().map_or(0, Events::unrepresentable),
+            ..self.stats
+        }
+    }
+
+    async fn wait(&mut self, wakers: &mut Wakers) -> Result<Woken, AgentError> {
+        if self.link.is_broken() || self.dumps.has_work(&self.link, clock::mono()) {
+            // Whoever else is ready comes first; the runtime must look.
+            tokio::task::yield_now().await;
+            return Ok(Woken::Work);
+        }
+        let first_held = self.relay.first_held();
+        let (events, paused) = (self.events.as_ref(), self.events_paused);
+        let event = async {
+            match events {
+                Some(events) if !paused => events.readable().await,
+                _ => std::future::pending().await,
+            }
+        };
+        Ok(tokio::select! {
+            packet = self.queue.readable() => packet.map(|()| Woken::Work)?,
+            happened = self.link.next(first_held, &mut self.inbox) => Woken::Link(happened),
+            event = event => event.map(|()| Woken::Work).map_err(ConntrackError::Receive)?,
+            () = wakers.pause.as_mut(), if paused => {
+                self.events_paused = false;
+                Woken::Work
+            }
+            _ = wakers.tick.tick() => Woken::Work,
+            signal = wakers.signals.next() => Woken::Signal(signal),
+            _ = wakers.report.recv() => Woken::Report,
+        })
+    }
+
+    /// One turn. Read it as the life of a packet: asked for here, answered in a later turn.
+    async fn turn(&mut self, mut happened: Option<Happened>) -> Result<(), AgentError> {
+        let now = clock::mono();
+        if happened.is_none() {
+            happened = self.link.next_now(self.relay.first_held(), &mut self.inbox).await;
+        }
+        if let Some(happened) = happened {
+            self.hear_link(happened);
+        }
+        // Verdicts go before the queue is read: events that they cause cannot overtake a packet that is there already.
+        self.queue.flush()?;
+        let drained = self.read_packets(now)?;
+        while let Some((ask, waiting)) = self.pending.expire(now) {
+            tracing::trace!(%ask, "no answer in time; dropped");
+            self.stats.timed_out += 1;
+            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+        }
+        self.queue.flush()?;
+        // While a dump runs events are not left alone: the parts wait for them.
+        if drained && (!self.events_paused || self.dumps.is_running()) {
+            self.read_events()?;
+        }
+        self.link.tick(now);
+        self.send(now);
+        self.link.flush(now).await;
+        self.refusals.step(now);
+        self.watch
+            .look(&self.stats, || kernel_counters(self.queue.number()), now);
+        Ok(())
+    }
+
+    /// Reads the queue to its end. `false` if it would not end: then no event may be read in this turn.
+    fn read_packets(&mut self, now: Instant) -> Result<bool, AgentError> {
+        // No verdict is sent meanwhile, so the kernel's own limit of waiting packets bounds this.
+        let rounds = usize::try_from(self.settings.queue_length).unwrap_or(usize::MAX) / PACKETS + 2;
+        let mut drained = false;
+        for _ in 0..rounds {
+            let mut packets = std::mem::take(&mut self.packets);
+            let read = self.queue.recv_batch(&mut packets, PACKETS);
+            let received = clock::wall();
+            for packet in packets.drain(..) {
+                self.packet(&packet, received, now);
+            }
+            self.packets = packets;
+            if read? < PACKETS {
+                drained = true;
+                break;
+            }
+        }
+        for refused in self.queue.take_refused() {
+            if !refused.gone {
+                self.stats.refused += 1;
+            }
+            if let Some((id, row)) = self.accepted.remove(&refused.packet_id) {
+                self.stats.gone += 1;
+                self.unused(id, row);
+            }
+        }
+        if drained {
+            self.accepted.clear();
+        }
+        Ok(drained)
+    }
+
+    /// A packet came: it is asked for, or dropped.
+    fn packet(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) {
+        self.stats.packets += 1;
+        let dropped = match self.ask(packet, received, now) {
+            Ok(ask) => {
+                tracing::trace!(id = %ask.id, tuple = %ask.tuple, "asked");
+                self.stats.asked += 1;
+                self.asks.push(ask);
+                return;
+            }
+            Err(dropped) => dropped,
+        };
+        match dropped {
+            Dropped::NoLink => self.stats.without_link += 1,
+            Dropped::Unparsable(why) => {
+                tracing::trace!(%why, "a packet without a tuple is dropped");
+                self.stats.unparsable += 1;
+            }
+            Dropped::UnknownSource => self.stats.unknown_source += 1,
+            Dropped::TableFull => self.stats.table_full += 1,
+        }
+        self.queue.verdict(packet.packet_id, Disposition::Drop);
+    }
+
+    fn ask(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) -> Result<Ask, Dropped> {
+        if !self.link.is_up() {
+            return Err(Dropped::NoLink);
+        }
+        let tuple = packet::parse(&packet.payload, packet.hw_protocol)
+            .map_err(Dropped::Unparsable)?
+            .tuple;
+        if !self.sources.may_ask(tuple.src(), now) {
+            return Err(Dropped::UnknownSource);
+        }
+        let mark = Mark(packet.mark);
+        let waiting = Waiting {
+            packet_id: packet.packet_id,
+            mark,
+            hook: packet.hook,
+            is_ipv4: tuple.src().is_ipv4(),
+        };
+        let id = self
+            .pending
+            .insert(waiting, now)
+            .map_err(|_| Dropped::TableFull)?;
+        Ok(Ask {
+            id,
+            hook: packet.hook,
+            zone: 0,
+            tuple,
+            in_dev: self.names.name(packet.in_dev, now),
+            out_dev: self.names.name(packet.out_dev, now),
+            mark,
+            received: packet.timestamp.unwrap_or(received),
+        })
+    }
+
+    /// An answer came: the packet goes on, or not.
+    fn answer(&mut self, Answer { id, verdict }: Answer) {
+        let Some(waiting) = self.pending.answer(id) else {
+            self.stats.late_answers += 1;
+            if let Verdict::Accept { row, .. } = verdict {
+                self.unused(id, row);
+            }
+            return;
+        };
+        let disposition = match verdict {
+            Verdict::Accept { row, mark } => {
+                self.stats.accepted += 1;
+                self.accepted.insert(waiting.packet_id, (id, row));
+                Disposition::Accept {
+                    mark: self.settings.mark_of_user(waiting.mark, mark),
+                }
+            }
+            Verdict::Drop => {
+                self.stats.dropped += 1;
+                Disposition::Drop
+            }
+            Verdict::Reject => {
+                self.stats.rejected += 1;
+                if self.refusals.sure(waiting.hook, waiting.is_ipv4) {
+                    self.settings.rejection(waiting.mark)
+                } else {
+                    // With the bit it would pass if no rule refuses it.
+                    Disposition::Drop
+                }
+            }
+        };
+        self.queue.verdict(waiting.packet_id, disposition);
+    }
+
+    fn unused(&mut self, id: AskId, row: ConnId) {
+        if self.unused.len() >= MAX_UNUSED {
+            self.unused.remove(0);
+        }
+        self.unused.push(Unused { id, row });
+    }
+
+    /// Takes over the events that are there, and what is lost of them.
+    fn read_events(&mut self) -> Result<(), AgentError> {
+        let received = clock::wall();
+        let outcome = match &mut self.events {
+            Some(events) => events.receive(EVENTS, received, &mut self.fresh)?,
+            None => Received::Empty,
+        };
+        self.events_paused = !self.fresh.is_empty();
+        let mut overflow = Overflow::None;
+        for event in self.fresh.drain(..) {
+            self.stats.events += 1;
+            self.dumps.on_event(&event);
+            match self.relay.push(event) {
+                Overflow::None => {}
+                other => {
+                    self.stats.forgotten_events += 1;
+                    overflow = other;
+                }
+            }
+        }
+        if overflow != Overflow::None {
+            self.dumps.want_one();
+        }
+        if overflow == Overflow::Unsent && self.link.is_up() {
+            // The stream of one link has no holes: the next link says where it begins.
+            self.link.cut(LinkLoss::Protocol(
+                "it does not take the events that wait for it".to_owned(),
+            ));
+        }
+        match outcome {
+            Received::Empty => {
+                self.whole_at = received;
+                self.dumps.on_events_whole(self.relay.last_held());
+            }
+            Received::BudgetSpent => {}
+            Received::Overrun => self.events_lost(received),
+        }
+        Ok(())
+    }
+
+    fn events_lost(&mut self, noticed: Timestamp) {
+        self.stats.overruns += 1;
+        if self.overrun_log.may_warn(clock::mono()) {
+            tracing::warn!(
+                overruns = self.stats.overruns,
+                "the kernel dropped conntrack events because the receive buffer was full; the table is compared instead"
+            );
+        }
+        self.relay.note_gap(Gap {
+            from: self.whole_at,
+            to: noticed,
+            cause: GapCause::NetlinkOverrun,
+        });
+        self.dumps.spoil();
+        self.dumps.want_one();
+    }
+
+    /// Puts what the server should hear on the link: asks first, then events, then dumps.
+    fn send(&mut self, now: Instant) {
+        send_batches(&mut self.asks, &mut self.link, ToServer::Asks);
+        if self.link.is_up() {
+            send_batches(&mut self.unused, &mut self.link, ToServer::Unused);
+        }
+        self.send_events();
+        self.dumps
+            .step(&mut self.link, self.relay.last_sent(), &mut self.stats, now);
+    }
+
+    fn send_events(&mut self) {
+        while self.link.has_room()
+            && let Some(message) = self.relay.next_message()
+        {
+            self.link.queue(&message);
+        }
+    }
+}
+
+/// Why a packet is dropped without asking.
+enum Dropped {
+    NoLink,
+    Unparsable(packet::Unparsable),
+    UnknownSource,
+    TableFull,
+}
+
+fn send_batches<T>(items: &mut Vec<T>, link: &mut Link, message: impl Fn(Batch<T>) -> ToServer) {
+    while !items.is_empty() {
+        let rest = items.split_off(items.len().min(MAX_BATCH));
+        let part = std::mem::replace(items, rest);
+        if let Ok(batch) = Batch::try_from(part) {
+            link.queue(&message(batch));
+        }
+    }
+}

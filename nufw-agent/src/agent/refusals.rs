@@ -1,0 +1,280 @@
+//! Whether the host's rules refuse what the agent marks as rejected; where they surely do not, it must be dropped.
+//!
+//! A mark alone lets a packet pass, so what cannot be seen counts as missing. Looking runs the listing commands of
+//! iptables and nft on a thread of its own, never on the path of a packet.
+
+use crate::check::{self, RuleFacts};
+use caps::CapSet;
+use nufw_common::clock;
+use nufw_common::privileges::Capability;
+use nufw_proto::Mark;
+use nufw_proto::gateway::Hook;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// Least time between two looks that packets cause.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How long a look may take; until then what was seen before counts, after that nothing does.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where packets come from the queue: hook, and whether they are IPv4.
+type Place = (Hook, bool);
+
+const HOOKS: [Hook; 5] = [
+    Hook::Prerouting,
+    Hook::Input,
+    Hook::Forward,
+    Hook::Output,
+    Hook::Postrouting,
+];
+
+/// What one look found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Seen {
+    /// Whether the rules of a family could be seen at all: IPv4, IPv6.
+    visible: (bool, bool),
+    /// Where a rule sends to the queue, and whether another surely refuses what comes back with the bit.
+    places: Vec<(Place, bool)>,
+}
+
+impl Seen {
+    fn new(queue: u16, bit: Mark, rules: &(Option<RuleFacts>, Option<RuleFacts>)) -> Self {
+        let families = [(true, &rules.0), (false, &rules.1)];
+        let places = families
+            .into_iter()
+            .filter_map(|(is_ipv4, facts)| Some((is_ipv4, facts.as_ref()?)))
+            .flat_map(|(is_ipv4, facts)| {
+                HOOKS
+                    .into_iter()
+                    .filter(move |hook| facts.queues_at(queue, *hook))
+                    .map(move |hook| ((hook, is_ipv4), facts.refuses(queue, bit.0, hook)))
+            })
+            .collect();
+        Self {
+            visible: (rules.0.is_some(), rules.1.is_some()),
+            places,
+        }
+    }
+
+    fn is_refused(&self, place: Place) -> bool {
+        self.places.contains(&(place, true))
+    }
+}
+
+/// What is known of the rules, and when it is looked at again.
+pub struct Refusals {
+    queue: u16,
+    bit: Mark,
+    seen: Seen,
+    looked: Instant,
+    looking: Option<Receiver<Seen>>,
+    wanted: bool,
+    at_once: bool,
+    /// Somebody asked, and wants to hear all of it again.
+    tell_again: bool,
+    warned: Vec<Place>,
+}
+
+impl Refusals {
+    /// Looks for the first time, and waits for what is found. Without a bit there is nothing to look for.
+    pub fn look(queue: u16, bit: Mark) -> Self {
+        let mut refusals = Self {
+            queue,
+            bit,
+            seen: Seen::default(),
+            looked: clock::mono(),
+            looking: None,
+            wanted: false,
+            at_once: false,
+            tell_again: false,
+            warned: Vec::new(),
+        };
+        if bit.0 != 0 {
+            refusals.begin(refusals.looked);
+            let found = refusals
+                .looking
+                .as_ref()
+                .and_then(|looking| looking.recv_timeout(PATIENCE).ok());
+            if let Some(found) = found {
+                refusals.looking = None;
+                refusals.learn(found);
+            }
+        }
+        refusals
+    }
+
+    /// Whether a packet that goes on with the bit is surely refused. Rules come and go, so whoever asks makes it be
+    /// looked at again, if that was long ago.
+    pub(super) fn sure(&mut self, hook: Hook, is_ipv4: bool) -> bool {
+        self.wanted = true;
+        let place = (hook, is_ipv4);
+        let sure = self.seen.is_refused(place);
+        if !sure {
+            self.warn(place);
+        }
+        sure
+    }
+
+    /// Looks again as soon as may be.
+    pub(super) fn look_at_once(&mut self) {
+        (self.wanted, self.at_once) = (true, true);
+    }
+
+    /// Takes over what a look found, and begins the next if one is due.
+    pub(super) fn step(&mut self, now: Instant) {
+        if self.bit.0 == 0 {
+            return;
+        }
+        if let Some(looking) = &self.looking {
+            match looking.try_recv() {
+                Ok(found) => {
+                    self.looking = None;
+                    self.learn(found);
+                }
+                Err(TryRecvError::Empty) => {
+                    if now >= self.looked + PATIENCE {
+                        self.seen = Seen::default();
+                    }
+                    return;
+                }
+                Err(TryRecvError::Disconnected) => {
+                    self.looking = None;
+                    self.learn(Seen::default());
+                }
+            }
+        }
+        if self.wanted && (self.at_once || now >= self.looked + LOOK_EVERY) {
+            self.begin(now);
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.tell_again |= self.at_once;
+        (self.looked, self.wanted, self.at_once) = (now, false, false);
+        let (queue, bit) = (self.queue, self.bit);
+        let (tell, told) = mpsc::channel();
+        // A thread that ends takes with it what it lends to the commands.
+        let begun = std::thread::Builder::new()
+            .name("look-at-rules".to_owned())
+            .spawn(move || {
+                lend_net_admin();
+                // If nobody waits any more, nobody needs to know.
+                let _ = tell.send(Seen::new(queue, bit, &check::rules()));
+            });
+        match begun {
+            Ok(_) => self.looking = Some(told),
+            Err(error) => {
+                tracing::warn!(%error, "no thread can be made to look at the rules");
+                self.learn(Seen::default());
+            }
+        }
+    }
+
+    fn learn(&mut self, found: Seen) {
+        self.seen = found;
+        let seen = &self.seen;
+        self.warned.retain(|place| {
+            let mended = seen.is_refused(*place);
+            if mended {
+                tracing::info!(
+                    family = family(place.1),
+                    hook = name(place.0),
+                    "a rule refuses rejected packets again"
+                );
+            }
+            !mended
+        });
+        if std::mem::take(&mut self.tell_again) {
+            self.warned.clear();
+        }
+        let lacking: Vec<Place> = seen
+            .places
+            .iter()
+            .filter(|(_, sure)| !sure)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in lacking {
+            self.warn(place);
+        }
+    }
+
+    /// Says once that rejected packets are dropped.
+    fn warn(&mut self, place: Place) {
+        if self.bit.0 == 0 || self.warned.contains(&place) {
+            return;
+        }
+        self.warned.push(place);
+        let (family, hook) = (family(place.1), name(place.0));
+        let visible = if place.1 {
+            self.seen.visible.0
+        } else {
+            self.seen.visible.1
+        };
+        if !visible {
+            tracing::warn!(
+                family,
+                hook,
+                "the rules cannot be seen (iptables-save, nft list ruleset), so packets that the server rejects are dropped without an answer; install either command, or set marks.reject-bit = 0"
+            );
+        } else if matches!(place.0, Hook::Forward | Hook::Input) {
+            tracing::warn!(
+                family,
+                hook,
+                mend = format_args!("nufw-agent rules --hook {} | sh", self.hooks(place.0)),
+                "no rule surely refuses packets with marks.reject-bit, so those that the server rejects are dropped without an answer; load the rules, then send SIGHUP"
+            );
+        } else {
+            tracing::warn!(
+                family,
+                hook,
+                "no rule surely refuses packets with marks.reject-bit, so those that the server rejects are dropped without an answer; hold connections back in forward or input (nufw-agent rules), then send SIGHUP"
+            );
+        }
+    }
+
+    /// The hooks to load rules for: loading those of one removes those of the other.
+    fn hooks(&self, lacking: Hook) -> String {
+        let used = |hook| {
+            hook == lacking
+                || [true, false].into_iter().any(|is_ipv4| {
+                    self.seen
+                        .places
+                        .iter()
+                        .any(|(place, _)| *place == (hook, is_ipv4))
+                })
+        };
+        let hooks: Vec<_> = [Hook::Forward, Hook::Input]
+            .into_iter()
+            .filter(|hook| used(*hook))
+            .map(name)
+            .collect();
+        hooks.join(",")
+    }
+}
+
+fn family(is_ipv4: bool) -> &'static str {
+    if is_ipv4 { "IPv4" } else { "IPv6" }
+}
+
+fn name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
+        Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
+    }
+}
+
+/// Lets programs that the calling thread starts have `CAP_NET_ADMIN`, which an agent that is not root would not hand
+/// on. If that fails the rules cannot be seen.
+fn lend_net_admin() {
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        if let Err(error) = caps::raise(None, set, Capability::CAP_NET_ADMIN) {
+            tracing::debug!(%error, "the listing commands get no capability");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

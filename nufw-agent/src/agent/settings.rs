@@ -1,0 +1,51 @@
+//! What the agent is told by its configuration, and how marks follow from it.
+//!
+//! Other people's bits of a mark stay as they were.
+
+use crate::conntrack::Interest;
+use crate::queue::Disposition;
+use nufw_proto::Mark;
+use std::time::Duration;
+
+/// What the agent needs to know besides its parts.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether verdicts set the packet's mark (`-m`).
+    pub sets_marks: bool,
+    /// The bits of a mark that are the user's number.
+    pub mark_mask: Mark,
+    /// The bit that a later rule rejects by; 0 drops instead.
+    pub reject_bit: Mark,
+    /// Packets that may wait in the kernel.
+    pub queue_length: u32,
+    /// How long a packet waits for an answer.
+    pub packet_timeout: Duration,
+    /// Packets that may wait for an answer.
+    pub max_pending: usize,
+    /// Events that are kept until acknowledged.
+    pub max_unacknowledged: usize,
+    /// Which connections are dumped.
+    pub interest: Interest,
+}
+
+impl Settings {
+    /// The mark of an accepted packet: the user's number under the mask, other people's bits as they were.
+    pub(super) fn mark_of_user(&self, packet: Mark, user: Mark) -> Option<u32> {
+        let mask = self.mark_mask.0;
+        self.sets_marks
+            .then_some(packet.0 & !mask & !self.reject_bit.0 | user.0 & mask)
+    }
+
+    pub(super) fn rejection(&self, packet: Mark) -> Disposition {
+        match self.reject_bit.0 {
+            0 => Disposition::Drop,
+            bit => Disposition::Accept {
+                mark: Some(packet.0 & !self.mark_mask.0 | bit),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

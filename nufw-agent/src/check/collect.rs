@@ -1,0 +1,117 @@
+//! Looks at the host for [`super::judge`].
+//!
+//! Reads files and runs the listing commands of iptables and nft; changes nothing. What cannot be seen stays unsaid.
+
+use super::ruleset::{RuleFacts, scan_iptables, scan_nft};
+use super::{AgentConfigView, HostFacts, TlsContent, TlsFile};
+use crate::queue;
+use nufw_common::privileges::{self, Capability};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+/// Looks at everything that [`super::judge`] wants to know.
+pub fn collect(view: &AgentConfigView) -> HostFacts {
+    let conntrack = |name: &str| sysctl(&format!("net/netfilter/nf_conntrack_{name}"));
+    let (rules_v4, rules_v6) = rules();
+    HostFacts {
+        net_admin: privileges::has(Capability::CAP_NET_ADMIN),
+        queue_holder: queue::holder(view.queue),
+        acct: conntrack("acct"),
+        timestamp: conntrack("timestamp"),
+        events: conntrack("events"),
+        tcp_loose: conntrack("tcp_loose"),
+        force_buffer: can_force_buffer(),
+        rmem_max: sysctl("net/core/rmem_max"),
+        rules_v4,
+        rules_v6,
+        listeners: queue::other_event_listeners(),
+        files: view.files.iter().map(file_problem).collect(),
+    }
+}
+
+fn sysctl<T: FromStr>(path: &str) -> Option<T> {
+    fs::read_to_string(format!("/proc/sys/{path}"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn can_force_buffer() -> bool {
+    // The least that any socket has anyway.
+    const SMALL: usize = 4096;
+    socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .is_ok_and(|socket| sockopt::set_socket_recv_buffer_size_force(&socket, SMALL).is_ok())
+}
+
+/// The rules for IPv4 and for IPv6, as far as they can be seen. Runs the listing commands, which need `CAP_NET_ADMIN`.
+pub fn rules() -> (Option<RuleFacts>, Option<RuleFacts>) {
+    let nft = listing("nft", &["list", "ruleset"]);
+    let of = |save, family| rules_of(nft.as_deref(), save, family);
+    (of("iptables-save", "ip"), of("ip6tables-save", "ip6"))
+}
+
+fn rules_of(nft: Option<&str>, save: &str, family: &str) -> Option<RuleFacts> {
+    let tables = listing(save, &[]);
+    let native = nft.map(|text| {
+        let mut facts = scan_nft(text, &["inet", family]);
+        // The tables are the same ones, unless iptables says that it does not understand them.
+        if tables
+            .as_deref()
+            .is_some_and(|text| text.contains("(nf_tables)") && !text.contains("incompatible"))
+        {
+            facts.forget_iptables_chains();
+        }
+        facts
+    });
+    match (native, tables.as_deref().map(scan_iptables)) {
+        (Some(native), Some(tables)) => Some(native.and(tables)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What a command prints, if it is there and succeeds.
+fn listing(command: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(command)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn file_problem(file: &TlsFile) -> Option<String> {
+    let bytes = match fs::read(&file.path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Some(error.to_string()),
+    };
+    let problem = match file.content {
+        TlsContent::Certificates => match CertificateDer::pem_slice_iter(&bytes).next() {
+            Some(Ok(_)) => None,
+            _ => Some("holds no PEM certificate"),
+        },
+        TlsContent::RevocationList => match CertificateRevocationListDer::pem_slice_iter(&bytes).next() {
+            Some(Ok(_)) => None,
+            _ => Some("holds no PEM revocation list"),
+        },
+        TlsContent::Key => match PrivateKeyDer::from_pem_slice(&bytes) {
+            Err(_) => Some("holds no PEM private key"),
+            Ok(_) if readable_by_all(file) => Some("anybody can read it: chmod o-rwx"),
+            Ok(_) => None,
+        },
+    };
+    problem.map(str::to_owned)
+}
+
+fn readable_by_all(file: &TlsFile) -> bool {
+    fs::metadata(&file.path).is_ok_and(|meta| meta.permissions().mode() & 0o007 != 0)
+}

@@ -1,0 +1,206 @@
+//! The stream of conntrack events: NEW, UPDATE and DESTROY, read without ever waiting.
+//!
+//! Losing events is a value here, not an error: when the receive buffer overflows the kernel says so once
+//! ([`Received::Overrun`]) and the caller reconciles by a dump. `NETLINK_NO_ENOBUFS` would hide exactly that.
+
+use super::{ConntrackError, Interest, READ_BUFFER, Unrepresentable, decode, filter, open, watch};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage, NetlinkPayload};
+use netlink_packet_netfilter::conntrack::ConntrackMessage;
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+use netlink_sys::Socket;
+use nufw_proto::{CtEvent, CtEventKind, Timestamp};
+use std::io;
+use tokio::io::unix::AsyncFd;
+
+/// Multicast groups of NEW, UPDATE and DESTROY (`enum nfnetlink_groups`).
+const GROUPS: [u32; 3] = [1, 2, 3];
+
+/// How the event socket is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct EventOptions {
+    /// Receive buffer to ask for, bytes.
+    pub receive_buffer: usize,
+    /// Which events are wanted; the others do not leave the kernel.
+    pub interest: Interest,
+}
+
+/// Why [`Events::receive`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// There is no event left.
+    Empty,
+    /// The budget is spent; there may be more.
+    BudgetSpent,
+    /// The kernel dropped events, because the receive buffer was full. Those that are in it can still be read.
+    Overrun,
+}
+
+/// The event socket.
+#[derive(Debug)]
+pub struct Events {
+    socket: AsyncFd<Socket>,
+    buffer: Vec<u8>,
+    granted: usize,
+    forced: bool,
+    unrepresentable: u64,
+}
+
+impl Events {
+    /// Subscribes. Needs `CAP_NET_ADMIN` and a tokio runtime.
+    pub fn open(options: &EventOptions) -> Result<Self, ConntrackError> {
+        let socket = open()?;
+        let forced =
+            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, options.receive_buffer).is_ok();
+        if !forced {
+            // In a user namespace the right to force is missing; the kernel then grants up to rmem_max.
+            rustix::net::sockopt::set_socket_recv_buffer_size(&socket, options.receive_buffer)
+                .map_err(|e| ConntrackError::Open(e.into()))?;
+        }
+        // The kernel doubles what it is asked for and reports the double.
+        let granted = socket.get_rx_buf_sz().map_err(ConntrackError::Open)?;
+        if let Interest::Marked(mask) = options.interest {
+            // Before the groups are joined, or unmarked events slip in between.
+            filter::attach(&socket, mask).map_err(ConntrackError::Filter)?;
+        }
+        for group in GROUPS {
+            socket.add_membership(group).map_err(ConntrackError::Subscribe)?;
+        }
+        Ok(Self {
+            socket: watch(socket)?,
+            buffer: Vec::with_capacity(READ_BUFFER),
+            granted,
+            forced,
+            unrepresentable: 0,
+        })
+    }
+
+    /// Bytes of the receive buffer as the kernel granted it, and whether it was forced beyond `rmem_max`.
+    pub fn receive_buffer(&self) -> (usize, bool) {
+        (self.granted, self.forced)
+    }
+
+    /// Entries that the wire has no form for, since the start.
+    pub fn unrepresentable(&self) -> u64 {
+        self.unrepresentable
+    }
+
+    /// Waits until there may be something to receive. Cancel-safe.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// Appends events to `out`, at most `budget` messages, without waiting.
+    ///
+    /// `Received::Empty` is the kernel's word, not the reactor's: every event of before the call has been read.
+    /// `received` is the time for events that carry none.
+    pub fn receive(
+        &mut self,
+        budget: usize,
+        received: Timestamp,
+        out: &mut Vec<CtEvent>,
+    ) -> Result<Received, ConntrackError> {
+        for _ in 0..budget {
+            self.buffer.clear();
+            match read(&self.socket, &mut self.buffer) {
+                Ok(_) => self.take_datagram(received, out),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Empty),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Received::Overrun),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(ConntrackError::Receive(e)),
+            }
+        }
+        Ok(Received::BudgetSpent)
+    }
+
+    fn take_datagram(&mut self, received: Timestamp, out: &mut Vec<CtEvent>) {
+        for message in Messages::new(&self.buffer) {
+            match message.as_ref().map(|m| event(m, received)) {
+                Ok(Some(Ok(event))) => out.push(event),
+                Ok(None) => {}
+                Ok(Some(Err(why))) => {
+                    self.unrepresentable += 1;
+                    tracing::trace!(%why, "a conntrack event is left out");
+                }
+                Err(why) => {
+                    self.unrepresentable += 1;
+                    tracing::debug!(%why, "a conntrack event cannot be read");
+                }
+            }
+        }
+    }
+}
+
+fn event(
+    message: &NetlinkMessage<NetfilterMessage>,
+    received: Timestamp,
+) -> Option<Result<CtEvent, Unrepresentable>> {
+    let NetlinkPayload::InnerMessage(NetfilterMessage {
+        inner: NetfilterMessageInner::Conntrack(inner),
+        ..
+    }) = &message.payload
+    else {
+        return None;
+    };
+    let (kind, attributes) = match inner {
+        ConntrackMessage::New(attributes) if message.header.flags & (NLM_F_CREATE | NLM_F_EXCL) != 0 => {
+            (CtEventKind::New, attributes)
+        }
+        ConntrackMessage::New(attributes) => (CtEventKind::Update, attributes),
+        ConntrackMessage::Delete(attributes) => (CtEventKind::Destroy, attributes),
+        _ => return None,
+    };
+    Some(decode(attributes).map(|decoded| CtEvent {
+        kind,
+        entry: decoded.entry,
+        at: decoded.event_time.unwrap_or(received),
+        at_kernel: decoded.event_time.is_some(),
+    }))
+}
+
+/// Reads one datagram, really asking the kernel: the runtime may believe a socket to be empty that it has not looked at
+/// since.
+pub(super) fn read(socket: &AsyncFd<Socket>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let mut asked = false;
+    let answer = socket.try_io(tokio::io::Interest::READABLE, |socket| {
+        asked = true;
+        socket.recv(buffer, 0)
+    });
+    if asked {
+        answer
+    } else {
+        socket.get_ref().recv(buffer, 0)
+    }
+}
+
+/// The netlink messages of one datagram.
+pub(super) struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(datagram: &'a [u8]) -> Self {
+        Self { rest: datagram }
+    }
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<NetlinkMessage<NetfilterMessage>, netlink_packet_core::DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = self
+            .rest
+            .first_chunk::<4>()
+            .map(|bytes| u32::from_ne_bytes(*bytes))?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let parsed = NetlinkMessage::deserialize(self.rest);
+        // A message that claims to be longer than its datagram, or shorter than a header, ends the datagram.
+        let aligned = length.checked_next_multiple_of(4).unwrap_or(usize::MAX);
+        self.rest = if length < 16 {
+            &[]
+        } else {
+            self.rest.get(aligned..).unwrap_or_default()
+        };
+        Some(parsed)
+    }
+}

@@ -1,0 +1,132 @@
+//! The agent as a process in the gateway's namespace, and what it logs.
+
+use super::netns::Netns;
+use super::peer::write_pki;
+use std::fs;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A running agent; killed when dropped.
+pub(crate) struct Agent {
+    child: Child,
+    dir: TempDir,
+}
+
+/// A directory with certificates and a configuration.
+pub(crate) fn directory(config: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_pki(dir.path());
+    let config = format!("[server]\naddress = \"127.0.0.1\"\nname = \"nuauth.test\"\n{config}");
+    fs::write(dir.path().join("nufw-agent.toml"), config).unwrap();
+    dir
+}
+
+impl Agent {
+    /// Starts one and waits until it is ready.
+    pub(crate) fn start(netns: &Netns, dir: TempDir, options: &[&str]) -> Self {
+        Self::spawn(
+            netns,
+            dir,
+            Command::new(env!("CARGO_BIN_EXE_nufw-agent")),
+            options,
+        )
+    }
+
+    /// Starts one as the unit does: not root, with one capability and no way to another.
+    pub(crate) fn start_as_nobody(netns: &Netns, dir: TempDir) -> Self {
+        // Where it is built, others may not look.
+        let program = dir.path().join("nufw-agent");
+        fs::copy(env!("CARGO_BIN_EXE_nufw-agent"), &program).unwrap();
+        let owned = Command::new("chown")
+            .args(["-R", "65534:65534"])
+            .arg(dir.path())
+            .status();
+        assert!(owned.unwrap().success());
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--no-new-privs",
+            ])
+            .args(["--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin"])
+            .arg("--bounding-set=-all,+net_admin")
+            .arg(program);
+        Self::spawn(netns, dir, command, &[])
+    }
+
+    fn spawn(netns: &Netns, dir: TempDir, mut command: Command, options: &[&str]) -> Self {
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        command
+            .arg("-f")
+            .arg(dir.path().join("nufw-agent.toml"))
+            .args(options)
+            .env("NUFW_LOG", "nufw_agent=debug")
+            .stderr(log)
+            .stdin(Stdio::null());
+        let child = netns.run(move || command.spawn().unwrap());
+        let mut agent = Self { child, dir };
+        agent.wait_for_log("ready");
+        agent
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Waits until it has logged something.
+    pub(crate) fn wait_for_log(&mut self, text: &str) {
+        self.wait_for_logs(text, 1);
+    }
+
+    /// Waits until it has logged something so many times.
+    pub(crate) fn wait_for_logs(&mut self, text: &str, times: usize) {
+        for _ in 0..400 {
+            if self.log().matches(text).count() >= times {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the agent ended with {status}:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        panic!("the agent did not log {text:?}:\n{}", self.log());
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        for _ in 0..400 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        panic!("the agent does not end:\n{}", self.log());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+    }
+}
