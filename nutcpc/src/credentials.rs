@@ -1,0 +1,201 @@
+//! How the user shows who they are: a password or a certificate, as SASL's first and only message.
+//!
+//! Passwords are read here and nowhere shown; where one comes from is the command's choice.
+
+use nufw_proto::SecretBytes;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Longest password, bytes.
+pub const MAX_PASSWORD: usize = 1024;
+
+/// A password, or a user name that cannot be sent with one, is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The password's file cannot be read.
+    #[error("cannot read the password from {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// Everybody on the host may read the password.
+    #[error("password file {} is readable by everybody; run: chmod 600 {}", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The password is empty, too long or holds a NUL.
+    #[error("the password {0}")]
+    Password(&'static str),
+    /// The user name is empty, too long or holds a NUL.
+    #[error("the user name {0}")]
+    User(&'static str),
+}
+
+/// Where the password is.
+#[derive(Debug, Clone)]
+pub enum Password {
+    /// In a file, whose first line it is; read again when credentials are reloaded.
+    File(PathBuf),
+    /// Here, as typed or as read from a descriptor.
+    Given(Zeroizing<String>),
+}
+
+/// How to log in.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// SASL PLAIN.
+    Password {
+        /// Name of the user.
+        user: String,
+        /// The password.
+        password: Password,
+    },
+    /// SASL EXTERNAL: the client certificate of the TLS connection says who it is.
+    Certificate {
+        /// Name of the user, if it shall be checked against the certificate's.
+        user: Option<String>,
+    },
+}
+
+impl Login {
+    /// SASL name of the mechanism.
+    pub fn mechanism(&self) -> &'static str {
+        match self {
+            Self::Password { .. } => "PLAIN",
+            Self::Certificate { .. } => "EXTERNAL",
+        }
+    }
+
+    /// The one message that the mechanism needs.
+    pub fn response(&self) -> Result<SecretBytes, CredentialError> {
+        let bytes = match self {
+            Self::Password { user, password } => {
+                check_user(user)?;
+                let password = password.read()?;
+                // RFC 4616: no authorisation identity, NUL, user, NUL, password.
+                let mut bytes = Vec::with_capacity(user.len() + password.len() + 2);
+                bytes.push(0);
+                bytes.extend_from_slice(user.as_bytes());
+                bytes.push(0);
+                bytes.extend_from_slice(password.as_bytes());
+                bytes
+            }
+            Self::Certificate { user } => {
+                if let Some(user) = user {
+                    check_user(user)?;
+                }
+                user.clone().unwrap_or_default().into_bytes()
+            }
+        };
+        SecretBytes::new(bytes).map_err(|_| CredentialError::Password("is too long"))
+    }
+}
+
+impl Password {
+    fn read(&self) -> Result<Zeroizing<String>, CredentialError> {
+        match self {
+            Self::Given(password) => {
+                check_password(password)?;
+                Ok(password.clone())
+            }
+            Self::File(path) => {
+                let unreadable = |cause| CredentialError::Unreadable {
+                    path: path.clone(),
+                    cause,
+                };
+                let file = std::fs::File::open(path).map_err(unreadable)?;
+                let meta = file.metadata().map_err(unreadable)?;
+                if meta.is_file() && meta.permissions().mode() & 0o007 != 0 {
+                    return Err(CredentialError::Exposed { path: path.clone() });
+                }
+                read_password(file, path)
+            }
+        }
+    }
+}
+
+/// Reads a password up to the end of the first line.
+pub(crate) fn read_password(from: impl Read, path: &Path) -> Result<Zeroizing<String>, CredentialError> {
+    let mut text = Zeroizing::new(String::with_capacity(MAX_PASSWORD + 2));
+    let limit = u64::try_from(MAX_PASSWORD + 2).unwrap_or(u64::MAX);
+    from.take(limit)
+        .read_to_string(&mut text)
+        .map_err(|cause| CredentialError::Unreadable {
+            path: path.to_owned(),
+            cause,
+        })?;
+    let line = text.split('\n').next().unwrap_or_default();
+    let password = Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned());
+    check_password(&password)?;
+    Ok(password)
+}
+
+fn check_password(password: &str) -> Result<(), CredentialError> {
+    match password {
+        "" => Err(CredentialError::Password("is empty")),
+        long if long.len() > MAX_PASSWORD => Err(CredentialError::Password("is longer than 1024 bytes")),
+        nul if nul.contains('\0') => Err(CredentialError::Password("holds a NUL character")),
+        _ => Ok(()),
+    }
+}
+
+fn check_user(user: &str) -> Result<(), CredentialError> {
+    match user {
+        "" => Err(CredentialError::User("is empty")),
+        long if long.len() > 255 => Err(CredentialError::User("is longer than 255 bytes")),
+        bad if bad.chars().any(char::is_control) => Err(CredentialError::User("holds a control character")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(user: &str, password: &str) -> Login {
+        Login::Password {
+            user: user.to_owned(),
+            password: Password::Given(Zeroizing::new(password.to_owned())),
+        }
+    }
+
+    #[test]
+    fn plain_is_as_rfc_4616_wants_it() {
+        assert_eq!(
+            plain("tim", "tanstaaftanstaaf").response().unwrap().expose(),
+            b"\0tim\0tanstaaftanstaaf"
+        );
+    }
+
+    #[test]
+    fn what_would_change_the_meaning_is_refused() {
+        for (user, password) in [("", "x"), ("a\0b", "x"), ("a", ""), ("a", "b\0c")] {
+            assert!(plain(user, password).response().is_err(), "{user:?} {password:?}");
+        }
+        assert!(plain("a", &"x".repeat(MAX_PASSWORD + 1)).response().is_err());
+    }
+
+    #[test]
+    fn a_file_gives_its_first_line_and_must_not_be_open_to_everybody() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "pass word\r\nnot this\n").unwrap();
+        let login = Login::Password {
+            user: "a".to_owned(),
+            password: Password::File(file.path().to_owned()),
+        };
+        assert_eq!(login.response().unwrap().expose(), b"\0a\0pass word");
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(login.response().unwrap_err().to_string().contains("chmod 600"));
+    }
+
+    #[test]
+    fn nothing_shows_the_password() {
+        let shown = format!("{:?}", plain("tim", "secret").response());
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}

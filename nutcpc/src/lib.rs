@@ -1,0 +1,22 @@
+//! The user's client: logs in to the authentication server, proves the host's addresses, and answers whose
+//! connection a packet belongs to.
+//!
+//! Decides nothing: what is claimed here is what the kernel says of this host's sockets, and only of one user's.
+//! [`Client`] is the whole of it for other programs; the command is `cli` over it.
+
+mod addresses;
+mod cli;
+mod client;
+mod connect;
+mod credentials;
+mod error;
+mod event;
+pub mod owner;
+mod proofs;
+mod session;
+
+pub use cli::main;
+pub use client::{Client, ClientError, Command, Options};
+pub use credentials::{CredentialError, Login, MAX_PASSWORD, Password};
+pub use error::{LoginError, Remedy};
+pub use event::Event;

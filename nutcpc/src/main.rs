@@ -1,0 +1,7 @@
+//! `nutcpc`, the user's client.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nutcpc::main()
+}

@@ -1,0 +1,358 @@
+//! Finds the program that holds a socket: socket inode → process → path of its executable.
+//!
+//! Reads /proc only. Every look is for all wanted sockets at once, begins with the processes that were the answer
+//! lately, and is bounded in time; what is not found in that time has no program, which no decision may hang on.
+
+use nufw_common::clock;
+use nufw_proto::Text;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom, openat, readlinkat, readlinkat_raw, seek, statat};
+use rustix::io::Errno;
+use rustix::path::DecInt;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
+
+/// Path of a program.
+pub(super) type Program = Text<1024>;
+
+/// Processes remembered because a socket was theirs; each costs one descriptor.
+const RECENT_PROCESSES: usize = 16;
+/// Descriptor numbers remembered of each: a closed socket's number is given to the next one.
+const RECENT_FDS: usize = 8;
+/// Process ids tried before all of /proc is read: a program that has just been started has one of the latest.
+const NEWEST_PIDS: u32 = 32;
+/// One look ends after this time, even if it found nothing.
+const LOOK_BUDGET: Duration = Duration::from_millis(100);
+/// After a look through all processes that found nothing, none follows for this many times as long as it took: at
+/// most a tenth of one core goes into sockets whose program cannot be seen.
+const REST_FACTOR: u32 = 9;
+
+/// A process that held a wanted socket.
+struct Recent {
+    pid: u32,
+    /// /proc/PID/fd; stays this process's even when its number is used again.
+    fds: OwnedFd,
+    /// Where its latest sockets were, newest first.
+    latest: VecDeque<u32>,
+}
+
+/// Looks for programs among the processes of one user.
+pub(super) struct Programs {
+    uid: u32,
+    proc: Option<OwnedFd>,
+    /// Newest first.
+    recent: VecDeque<Recent>,
+    /// The process id that had been given last when the previous look ended.
+    newest: u32,
+    rest_until: Option<Instant>,
+    entries: Vec<MaybeUninit<u8>>,
+}
+
+/// What a look has still to find, and what it found.
+struct Look<'a> {
+    wanted: &'a HashSet<u32>,
+    found: HashMap<u32, Option<Program>>,
+    until: Instant,
+}
+
+impl Look<'_> {
+    fn is_done(&self) -> bool {
+        self.found.len() == self.wanted.len()
+    }
+
+    fn is_wanted(&self, inode: u32) -> bool {
+        self.wanted.contains(&inode) && !self.found.contains_key(&inode)
+    }
+}
+
+impl Programs {
+    /// Looks among the processes of `uid`. Without /proc every program is unknown.
+    pub(super) fn new(uid: u32) -> Self {
+        let proc = openat(
+            rustix::fs::CWD,
+            "/proc",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        if let Err(error) = &proc {
+            tracing::warn!(%error, "/proc cannot be opened: no claim will name a program");
+        }
+        Self {
+            uid,
+            proc: proc.ok(),
+            recent: VecDeque::new(),
+            newest: 0,
+            rest_until: None,
+            entries: vec![MaybeUninit::uninit(); 32 * 1024],
+        }
+    }
+
+    /// Finds the programs that hold these sockets; an inode that is missing from the answer was not found.
+    pub(super) fn look(&mut self, wanted: &HashSet<u32>) -> HashMap<u32, Option<Program>> {
+        let start = clock::mono();
+        let mut look = Look {
+            wanted,
+            found: HashMap::with_capacity(wanted.len()),
+            until: start + LOOK_BUDGET,
+        };
+        if wanted.is_empty() {
+            return look.found;
+        }
+        self.try_latest_fds(&mut look);
+        if !look.is_done() {
+            self.scan_started_since(&mut look);
+        }
+        if !look.is_done() {
+            self.scan_recent(&mut look);
+        }
+        if !look.is_done() && self.rest_until.is_none_or(|until| start >= until) {
+            let before = look.found.len();
+            self.scan_all(&mut look);
+            let now = clock::mono();
+            self.rest_until = (look.found.len() == before).then(|| now + (now - start) * REST_FACTOR);
+        }
+        look.found
+    }
+
+    /// The quick way: the descriptors where the latest sockets were, and the ones after them.
+    fn try_latest_fds(&mut self, look: &mut Look<'_>) {
+        let mut hit = None;
+        for (index, process) in self.recent.iter_mut().enumerate() {
+            let mut hits = Vec::new();
+            for &fd in &process.latest {
+                if look.is_done() {
+                    break;
+                }
+                if take(process.fds.as_fd(), fd, look) == Ok(true) {
+                    hits.push(fd);
+                }
+            }
+            // A process that opens many sockets at once gives them numbers in a row.
+            let next = process.latest.front().map_or(0, |&fd| fd.saturating_add(1));
+            let length = u32::try_from(look.wanted.len()).unwrap_or(u32::MAX);
+            for fd in next..next.saturating_add(length) {
+                if look.is_done() {
+                    break;
+                }
+                match take(process.fds.as_fd(), fd, look) {
+                    Ok(true) => hits.push(fd),
+                    Ok(false) => {}
+                    Err(_) => break,
+                }
+            }
+            if !hits.is_empty() {
+                hit = Some(index);
+                process.remember(&hits);
+            }
+            if look.is_done() {
+                break;
+            }
+        }
+        self.bring_forward(hit);
+    }
+
+    /// Programs that were started since the previous look: fewer than what the recent ones have open.
+    fn scan_started_since(&mut self, look: &mut Look<'_>) {
+        let Some(proc) = self.proc.take() else {
+            return;
+        };
+        let newest = newest_pid(proc.as_fd());
+        let oldest = self.newest.max(newest.saturating_sub(NEWEST_PIDS)) + 1;
+        for pid in (oldest..=newest).rev() {
+            if look.is_done() {
+                break;
+            }
+            self.scan_process(proc.as_fd(), pid, look);
+        }
+        self.newest = newest;
+        self.proc = Some(proc);
+    }
+
+    fn scan_recent(&mut self, look: &mut Look<'_>) {
+        let mut hit = None;
+        let mut index = 0;
+        while index < self.recent.len() && !look.is_done() && clock::mono() < look.until {
+            let process = &mut self.recent[index];
+            match scan(process.fds.as_fd(), &mut self.entries, look) {
+                Ok(hits) if hits.is_empty() => {}
+                Ok(hits) => {
+                    process.remember(&hits);
+                    hit = Some(index);
+                }
+                Err(_) => {
+                    // The process is gone.
+                    self.recent.remove(index);
+                    continue;
+                }
+            }
+            index += 1;
+        }
+        self.bring_forward(hit);
+    }
+
+    fn scan_all(&mut self, look: &mut Look<'_>) {
+        let Some(proc) = self.proc.take() else {
+            return;
+        };
+        let mut tried: HashSet<u32> = self.recent.iter().map(|process| process.pid).collect();
+        let newest = self.newest;
+        for pid in (newest.saturating_sub(NEWEST_PIDS) + 1..=newest).rev() {
+            if look.is_done() {
+                break;
+            }
+            if tried.insert(pid) {
+                self.scan_process(proc.as_fd(), pid, look);
+            }
+        }
+        if !look.is_done() {
+            let mut pids = self.process_ids(proc.as_fd());
+            // Newest first; numbers above the newest are from before the counter wrapped.
+            pids.sort_unstable_by_key(|&pid| std::cmp::Reverse((pid <= newest, pid)));
+            for pid in pids {
+                if look.is_done() || clock::mono() >= look.until {
+                    break;
+                }
+                if tried.insert(pid) {
+                    self.scan_process(proc.as_fd(), pid, look);
+                }
+            }
+        }
+        self.proc = Some(proc);
+    }
+
+    /// Looks through one process if it is the user's, and remembers it if it holds a wanted socket.
+    fn scan_process(&mut self, proc: BorrowedFd<'_>, pid: u32, look: &mut Look<'_>) {
+        let mine = statat(proc, DecInt::new(pid), AtFlags::empty()).is_ok_and(|stat| stat.st_uid == self.uid);
+        if !mine {
+            return;
+        }
+        let path = format!("{pid}/fd");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(fds) = openat(proc, path, flags, Mode::empty()) else {
+            return;
+        };
+        let Ok(hits) = scan(fds.as_fd(), &mut self.entries, look) else {
+            return;
+        };
+        if hits.is_empty() {
+            return;
+        }
+        let mut process = Recent {
+            pid,
+            fds,
+            latest: VecDeque::new(),
+        };
+        process.remember(&hits);
+        self.recent.truncate(RECENT_PROCESSES - 1);
+        self.recent.push_front(process);
+    }
+
+    fn process_ids(&mut self, proc: BorrowedFd<'_>) -> Vec<u32> {
+        let mut pids = Vec::new();
+        if seek(proc, SeekFrom::Start(0)).is_err() {
+            return pids;
+        }
+        let mut dir = RawDir::new(proc, &mut self.entries);
+        while let Some(Ok(entry)) = dir.next() {
+            if let Some(pid) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+                pids.push(pid);
+            }
+        }
+        pids
+    }
+
+    fn bring_forward(&mut self, index: Option<usize>) {
+        if let Some(process) = index.and_then(|index| self.recent.remove(index)) {
+            self.recent.push_front(process);
+        }
+    }
+}
+
+impl Recent {
+    fn remember(&mut self, hits: &[u32]) {
+        for &fd in hits {
+            self.latest.retain(|&known| known != fd);
+            self.latest.push_front(fd);
+        }
+        self.latest.truncate(RECENT_FDS);
+    }
+}
+
+/// Reads every descriptor of one process; answers those that were wanted.
+fn scan(
+    fds: BorrowedFd<'_>,
+    entries: &mut [MaybeUninit<u8>],
+    look: &mut Look<'_>,
+) -> Result<Vec<u32>, Errno> {
+    seek(fds, SeekFrom::Start(0))?;
+    let mut hits = Vec::new();
+    let mut dir = RawDir::new(fds, entries);
+    let mut read = 0_u32;
+    while let Some(entry) = dir.next() {
+        let entry = entry?;
+        let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if let Ok(Some(inode)) = socket_inode(fds, entry.file_name())
+            && look.is_wanted(inode)
+        {
+            look.found.insert(inode, executable(fds));
+            hits.push(fd);
+            if look.is_done() {
+                break;
+            }
+        }
+        read += 1;
+        if read.is_multiple_of(1024) && clock::mono() >= look.until {
+            break;
+        }
+    }
+    Ok(hits)
+}
+
+/// Looks at one descriptor; tells whether it was wanted.
+fn take(fds: BorrowedFd<'_>, fd: u32, look: &mut Look<'_>) -> Result<bool, Errno> {
+    let inode = socket_inode(fds, DecInt::new(fd))?.filter(|&inode| look.is_wanted(inode));
+    if let Some(inode) = inode {
+        look.found.insert(inode, executable(fds));
+    }
+    Ok(inode.is_some())
+}
+
+/// The inode of the socket behind a descriptor; `None` when it is not a socket.
+fn socket_inode(fds: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<Option<u32>, Errno> {
+    let mut link = [MaybeUninit::uninit(); 32];
+    let (link, _) = readlinkat_raw(fds, name, &mut link)?;
+    Ok(link
+        .strip_prefix(b"socket:[")
+        .and_then(|rest| rest.strip_suffix(b"]"))
+        .and_then(|digits| str::from_utf8(digits).ok())
+        .and_then(|digits| digits.parse().ok()))
+}
+
+/// The path of the executable of the process that `fds` belongs to; `None` when it may not be read or is too long to
+/// be told without cutting it.
+fn executable(fds: BorrowedFd<'_>) -> Option<Program> {
+    let link = readlinkat(fds, "../exe", Vec::new()).ok()?;
+    let path = link.to_string_lossy();
+    // The kernel says so when the file was replaced, as by an upgrade: the program is still that one.
+    let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
+    (path.len() <= 1024).then(|| Text::lossy(path))
+}
+
+/// The process id that was given last (last field of /proc/loadavg); 0 when it cannot be read.
+fn newest_pid(proc: BorrowedFd<'_>) -> u32 {
+    let read = || {
+        let file = openat(proc, "loadavg", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut text = [0; 128];
+        let length = rustix::io::read(&file, &mut text).ok()?;
+        str::from_utf8(&text[..length])
+            .ok()?
+            .split_ascii_whitespace()
+            .last()?
+            .parse()
+            .ok()
+    };
+    read().unwrap_or(0)
+}
