@@ -208,6 +208,8 @@ impl Agent {
     /// One turn. Read it as the life of a packet: asked for here, answered in a later turn.
     async fn turn(&mut self, mut happened: Option<Happened>) -> Result<(), AgentError> {
         let now = clock::mono();
+        // Before any answer is heard: the server relies on it that no verdict counts after the packet's time.
+        self.expire(now);
         if happened.is_none() {
             happened = self.link.next_now(self.relay.first_held(), &mut self.inbox).await;
         }
@@ -217,11 +219,6 @@ impl Agent {
         // Verdicts go before the queue is read: events that they cause cannot overtake a packet that is there already.
         self.queue.flush()?;
         let drained = self.read_packets(now)?;
-        while let Some((ask, waiting)) = self.pending.expire(now) {
-            tracing::trace!(%ask, "no answer in time; dropped");
-            self.stats.timed_out += 1;
-            self.queue.verdict(waiting.packet_id, Disposition::Drop);
-        }
         self.queue.flush()?;
         // While a dump runs events are not left alone: the parts wait for them.
         if drained && (!self.events_paused || self.dumps.is_running()) {
@@ -234,6 +231,15 @@ impl Agent {
         self.watch
             .look(&self.stats, || kernel_counters(self.queue.number()), now);
         Ok(())
+    }
+
+    /// Drops what was not answered in time.
+    fn expire(&mut self, now: Instant) {
+        while let Some((ask, waiting)) = self.pending.expire(now) {
+            tracing::trace!(%ask, "no answer in time; dropped");
+            self.stats.timed_out += 1;
+            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+        }
     }
 
     /// Reads the queue to its end. `false` if it would not end: then no event may be read in this turn.

@@ -1,0 +1,219 @@
+//! Looks at everything that the configuration names.
+//!
+//! Uses the very functions that the server starts with, so that the two cannot disagree.
+
+use super::{Level, Report};
+use crate::config::{Override, ServerConfig};
+use crate::policy::{Policy, word};
+use crate::users::Users;
+use nufw_common::clock;
+use nufw_common::config::HexOrInt;
+use nufw_common::tls;
+use rustix::fs::{Access, access};
+use std::fmt::Display;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use x509_parser::prelude::{CertificateRevocationList, FromDer as _};
+
+/// A certificate that ends within so many seconds is warned of.
+const SOON: i64 = 30 * 86_400;
+
+/// Checks the configuration in `path` and what it names.
+pub(super) fn gather(path: &Path, overrides: &[Override]) -> Report {
+    let mut report = Report::default();
+    let config = match ServerConfig::load(path, overrides) {
+        Ok(config) => config,
+        Err(errors) => {
+            for line in errors.lines() {
+                report.add(Level::Error, "configuration", line);
+            }
+            return report;
+        }
+    };
+    configuration(&config, &mut report);
+    certificates(&config, &mut report);
+    if let Some(users) = users(&config, &mut report) {
+        policy(&config, &users, &mut report);
+    }
+    database(&config, &mut report);
+    report
+}
+
+fn list(items: impl IntoIterator<Item = impl Display>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
+}
+
+fn configuration(config: &ServerConfig, report: &mut Report) {
+    let mut ok = |subject, text| report.add(Level::Ok, subject, text);
+    let (path, number) = (config.path.display(), config.server_number);
+    let mask = HexOrInt(config.mark_mask.0);
+    ok(
+        "configuration",
+        format!("{path}: server number {number}, mark mask {mask}"),
+    );
+    let (listen, names) = (list(&config.gateways.listen), list(&config.gateways.names));
+    ok("gateways", format!("listen on {listen}; known: {names}"));
+    let listen = list(&config.clients.listen);
+    let mechanisms = list(config.clients.mechanisms.iter().map(|m| m.name()));
+    ok("clients", format!("listen on {listen}; log in by {mechanisms}"));
+}
+
+fn certificates(config: &ServerConfig, report: &mut Report) {
+    let before = report.count(Level::Error);
+    for tls in [config.tls.for_gateways(), config.tls.for_clients()] {
+        // Both ports use the same files: one of two equal errors is enough.
+        if let Err(error) = tls::server_config(&tls)
+            && report.count(Level::Error) == before
+        {
+            report.add(Level::Error, "certificates", error.to_string());
+        }
+    }
+    if report.count(Level::Error) > before {
+        return;
+    }
+    for (subject, path) in [
+        ("certificate", &config.tls.certificate),
+        ("authority", &config.tls.ca),
+    ] {
+        validity(subject, path, report);
+    }
+    match &config.tls.crl {
+        Some(crl) => revocation_list(crl, report),
+        None => report.add(
+            Level::Warning,
+            "revocation",
+            "tls.crl is not set: a stolen certificate works until it expires",
+        ),
+    }
+}
+
+fn validity(subject: &'static str, path: &Path, report: &mut Report) {
+    let now = clock::wall().micros().div_euclid(1_000_000);
+    let described = tls::load_certs(subject, path).and_then(|certificates| {
+        certificates
+            .iter()
+            .map(|certificate| tls::describe(subject, path, certificate))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    match described {
+        Ok(certificates) => {
+            for info in certificates {
+                let soon = info.not_after - now < SOON;
+                let level = if soon { Level::Warning } else { Level::Ok };
+                let text = format!("{}: {} until {}", path.display(), info.subject, info.validity.1);
+                report.add(level, subject, text);
+            }
+        }
+        Err(error) => report.add(Level::Error, subject, error.to_string()),
+    }
+}
+
+fn revocation_list(path: &Path, report: &mut Report) {
+    let now = clock::wall().micros().div_euclid(1_000_000);
+    let lists = match tls::load_crls(path) {
+        Ok(lists) => lists,
+        Err(error) => return report.add(Level::Error, "revocation", error.to_string()),
+    };
+    for der in &lists {
+        let list = match CertificateRevocationList::from_der(der) {
+            Ok((_, list)) => list,
+            Err(error) => {
+                let text = format!("revocation list {}: {error}", path.display());
+                report.add(Level::Error, "revocation", text);
+                continue;
+            }
+        };
+        let count = list.iter_revoked_certificates().count();
+        let due = list.next_update().filter(|due| due.timestamp() < now);
+        let level = if due.is_some() { Level::Warning } else { Level::Ok };
+        let due = due.map_or_else(String::new, |due| format!("; a newer list was due on {due}"));
+        let text = format!("{}: {count} certificates revoked{due}", path.display());
+        report.add(level, "revocation", text);
+    }
+}
+
+fn users(config: &ServerConfig, report: &mut Report) -> Option<Users> {
+    let path = &config.users;
+    let users = match Users::load(path, config.mark_mask) {
+        Ok(users) => users,
+        Err(errors) => {
+            for line in errors.lines() {
+                report.add(Level::Error, "users", line.as_str());
+            }
+            return None;
+        }
+    };
+    let passwords = users.iter().filter(|user| user.has_password()).count();
+    let text = format!(
+        "{}: {} users, {passwords} with a password; groups: {}",
+        path.display(),
+        users.len(),
+        list(users.groups())
+    );
+    let level = if users.is_empty() {
+        Level::Warning
+    } else {
+        Level::Ok
+    };
+    report.add(level, "users", text);
+    let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
+    if passwords > 0 && mode & 0o007 != 0 {
+        let path = path.display();
+        let text =
+            format!("{path}: everybody on this host may read the password hashes; run: chmod o= {path}");
+        report.add(Level::Warning, "users", text);
+    }
+    Some(users)
+}
+
+fn policy(config: &ServerConfig, users: &Users, report: &mut Report) {
+    let path = config.policy.display();
+    match Policy::load(&config.policy, users) {
+        Ok(read) => {
+            report.add(
+                Level::Ok,
+                "access lists",
+                format!("{path}: {} rules, then drop", read.policy.rules().len()),
+            );
+            for rule in read.policy.rules() {
+                let ruling = rule.ruling();
+                let text = format!("{}: {} {rule}", ruling.rule, word(ruling.decision));
+                report.add(Level::Ok, "rule", text);
+            }
+            for note in read.notes {
+                report.add(Level::Warning, "access lists", note);
+            }
+        }
+        Err(errors) => {
+            for line in errors.lines() {
+                report.add(Level::Error, "access lists", line.as_str());
+            }
+        }
+    }
+}
+
+/// The directory must be writable too: SQLite makes its journal files there.
+fn database(config: &ServerConfig, report: &mut Report) {
+    let database = &config.log.database;
+    let file = database.path();
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    let wrong = if !dir.is_dir() {
+        Some(format!("directory {} does not exist", dir.display()))
+    } else if let Err(e) = access(dir, Access::WRITE_OK | Access::EXEC_OK) {
+        Some(format!("directory {} is not writable: {e}", dir.display()))
+    } else if file.exists() {
+        access(file, Access::READ_OK | Access::WRITE_OK)
+            .err()
+            .map(|e| format!("{} is not writable: {e}", file.display()))
+    } else {
+        None
+    };
+    if let Some(text) = wrong {
+        report.add(Level::Error, "database", text);
+        return;
+    }
+    let when = if config.log.sync { "after" } else { "before" };
+    let text = format!("{database}: packets are accepted {when} their row is on disk");
+    report.add(Level::Ok, "database", text);
+}

@@ -1,0 +1,476 @@
+//! The clients' port: TLS, login or the proof of an address, then questions and claims.
+//!
+//! Who a user is, `auth` says; whose connection it is, the engine. This module only lets the right peers speak, and in
+//! time.
+
+use crate::auth::{self, FailureLimiter};
+use crate::config::Mechanism;
+use crate::engine::{Identity, SessionFacts};
+use crate::hub::{Event, ToSession, WAITING_FOR_PEER, goodbye};
+use crate::port::Complaints;
+use crate::revocation::{self, Revoked, Serial};
+use crate::users::Users;
+use arc_swap::ArcSwap;
+use nufw_common::clock;
+use nufw_common::lifecycle::Shutdown;
+use nufw_common::link::{FrameReader, FrameWriter, LinkError, Liveness, Read};
+use nufw_common::tls;
+use nufw_proto::client::{
+    Capabilities, Heartbeat, Hello, LoggedIn, Login, Prove, Proven, Refusal, Refused, ToClient, ToServer,
+    Welcome,
+};
+use nufw_proto::{Addr, Batch, CLIENT_ALPN, MAX_BODY, MAX_GREETING_BODY, SecretBytes, SessionId, Text};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How long a refused client is kept waiting for its answer's fate before the connection is ended.
+const PARTING_TIME: Duration = Duration::from_secs(1);
+/// Bytes of a session token; it is as good as a password while the session lasts.
+const TOKEN_BYTES: usize = 32;
+
+type Token = [u8; TOKEN_BYTES];
+type Stream = TlsStream<TcpStream>;
+type Reader = FrameReader<ReadHalf<Stream>>;
+type Writer = FrameWriter<WriteHalf<Stream>>;
+
+/// What every connection of the port needs.
+pub(crate) struct ClientPort {
+    /// Replaced at a reload; counts for connections from then on.
+    pub(crate) tls: ArcSwap<rustls::ServerConfig>,
+    pub(crate) users: ArcSwap<Users>,
+    pub(crate) hub: mpsc::Sender<Event>,
+    pub(crate) revoked: watch::Receiver<Arc<Revoked>>,
+    pub(crate) mechanisms: Vec<Mechanism>,
+    pub(crate) dead_after: Duration,
+    pub(crate) greeting_timeout: Duration,
+    pub(crate) address_lease: Duration,
+    pub(crate) failures: Mutex<FailureLimiter>,
+    pub(crate) password_checks: Arc<Semaphore>,
+    pub(crate) complaints: Complaints,
+    pub(crate) tokens: Mutex<HashMap<Token, SessionId>>,
+    pub(crate) next_session: AtomicU64,
+}
+
+/// A connection after TLS.
+struct Peer {
+    address: SocketAddr,
+    /// Common name of its certificate, if it showed one that is a user's.
+    certificate: Option<String>,
+    serial: Option<Serial>,
+    reader: Reader,
+    writer: Writer,
+}
+
+impl ClientPort {
+    /// Serves one connection to its end.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        stranger: OwnedSemaphorePermit,
+    ) {
+        let greeted = tokio::time::timeout(self.greeting_timeout, self.greet(stream, address)).await;
+        let (peer, admitted) = match greeted {
+            Ok(Ok(Some(greeted))) => greeted,
+            Ok(Ok(None)) => return,
+            Ok(Err(why)) => return self.complaints.tell("clients", address, &why),
+            Err(_) => {
+                return self
+                    .complaints
+                    .tell("clients", address, "the peer did not log in in time");
+            }
+        };
+        drop(stranger);
+        self.session(peer, admitted).await;
+    }
+
+    /// TLS, then a login or the proof of an address. `None` when the connection has served its purpose.
+    async fn greet(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Option<(Peer, Admission)>, String> {
+        let acceptor = TlsAcceptor::from(self.tls.load_full());
+        let stream = acceptor
+            .accept(stream)
+            .await
+            .map_err(|error| tls::explain(&error))?;
+        let session = stream.get_ref().1;
+        tls::require_alpn(session.alpn_protocol(), CLIENT_ALPN).map_err(|error| error.to_string())?;
+        let certificate = match session.peer_certificates() {
+            None => None,
+            Some(chain) => {
+                let names = tls::peer_names(chain).map_err(|error| error.to_string())?;
+                auth::certificate_user(&names).map(str::to_owned)
+            }
+        };
+        let serial = revocation::serial(session.peer_certificates());
+        let (read, write) = tokio::io::split(stream);
+        let mut peer = Peer {
+            address,
+            certificate,
+            serial,
+            reader: FrameReader::new(read, MAX_GREETING_BODY),
+            writer: FrameWriter::new(write),
+        };
+        match peer.next().await? {
+            ToServer::Prove(proof) => self.prove(peer, &proof).await.map(|()| None),
+            ToServer::Hello(hello) => {
+                let admission = self.login(&mut peer, hello).await?;
+                Ok(admission.map(|admission| (peer, admission)))
+            }
+            _ => Err("the peer's first message was neither a hello nor a proof".to_owned()),
+        }
+    }
+
+    async fn prove(&self, mut peer: Peer, proof: &Prove) -> Result<(), String> {
+        let session = Token::try_from(proof.token.expose()).ok().and_then(|token| {
+            self.tokens
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&token)
+                .copied()
+        });
+        let result = match session {
+            None => Err(Refusal::Token),
+            Some(session) => {
+                let (answer, result) = oneshot::channel();
+                let address = Addr::from(peer.address.ip());
+                let _ = self
+                    .hub
+                    .send(Event::Prove {
+                        session,
+                        address,
+                        answer,
+                    })
+                    .await;
+                result.await.unwrap_or(Err(Refusal::Unavailable))
+            }
+        };
+        match result {
+            Ok(address) => peer.part(&ToClient::Proven(Proven { address })).await,
+            Err(cause) => peer.part(&refused(cause)).await,
+        }
+        Ok(())
+    }
+
+    async fn login(&self, peer: &mut Peer, hello: Hello) -> Result<Option<Admission>, String> {
+        let offered: Vec<_> = self
+            .mechanisms
+            .iter()
+            .filter(|&&mechanism| mechanism != Mechanism::External || peer.certificate.is_some())
+            .map(|mechanism| Text::lossy(mechanism.name()))
+            .collect();
+        let welcome = ToClient::Welcome(Welcome {
+            software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
+            capabilities: Capabilities::default(),
+            mechanisms: Batch::try_from(offered.clone()).unwrap_or_default(),
+        });
+        peer.say(&welcome).await?;
+        let ToServer::Login(login) = peer.next().await? else {
+            return Err("the peer's second message was not a login".to_owned());
+        };
+        if !offered.contains(&login.mechanism) {
+            peer.part(&refused(Refusal::Mechanism)).await;
+            return Ok(None);
+        }
+        let identity = match self.authenticate(peer, &login).await {
+            Ok(identity) => identity,
+            Err(cause) => {
+                peer.part(&refused(cause)).await;
+                return Ok(None);
+            }
+        };
+        let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
+        let (out, instructions) = mpsc::channel(WAITING_FOR_PEER);
+        let facts = SessionFacts {
+            identity,
+            address: Addr::from(peer.address.ip()),
+            os: hello.os,
+        };
+        let user = Arc::clone(&facts.identity.user.name);
+        let _ = self.hub.send(Event::SessionUp { session, facts, out }).await;
+        peer.reader.set_limit(MAX_BODY);
+        Ok(Some(Admission {
+            session,
+            user,
+            instructions,
+        }))
+    }
+
+    /// Checks a login, bounded in number and rate.
+    async fn authenticate(&self, peer: &Peer, login: &Login) -> Result<Arc<Identity>, Refusal> {
+        let complain = |what: &str| self.complaints.tell("clients", peer.address, what);
+        let source = Addr::from(peer.address.ip());
+        let limiter = || self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let login = auth::Login::parse(
+            &login.mechanism,
+            login.response.expose(),
+            peer.certificate.as_deref(),
+        )
+        .map_err(|error| {
+            complain(&format!("login failed: {error}"));
+            error.refusal()
+        })?;
+        let name = login.name().to_owned();
+        // Attempts that wait for their turn must not outrun the limiter: it is asked when the turn has come.
+        let Ok(_turn) = self.password_checks.acquire().await else {
+            return Err(Refusal::Unavailable);
+        };
+        if let Err(locked) = limiter().check(clock::mono(), source, &name) {
+            complain(&format!("login of {name:?} not even looked at: {locked}"));
+            return Err(Refusal::TooManyFailures);
+        }
+        let users = self.users.load_full();
+        match tokio::task::spawn_blocking(move || login.verify(&users)).await {
+            Ok(Ok(user)) => {
+                limiter().succeeded(&name);
+                Ok(Arc::clone(&user.identity))
+            }
+            Ok(Err(error)) => {
+                limiter().failed(clock::mono(), source, &name);
+                complain(&format!("login failed: {error}"));
+                Err(error.refusal())
+            }
+            Err(_) => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// From the login to the end.
+    async fn session(&self, mut peer: Peer, admission: Admission) {
+        let Admission {
+            session,
+            user,
+            mut instructions,
+        } = admission;
+        let cause = match instructions.recv().await {
+            Some(ToSession::Admitted) => None,
+            Some(ToSession::Refused(cause)) => Some(cause),
+            Some(ToSession::Say(_) | ToSession::End(_)) | None => Some(Refusal::Unavailable),
+        };
+        if let Some(cause) = cause {
+            return peer.part(&refused(cause)).await;
+        }
+        let token: Token = rand::random();
+        self.tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(token, session);
+        tracing::info!(peer = %peer.address, session = session.0, "client logged in");
+        tracing::debug!(user = &*user, session = session.0, "session begins");
+        let ended = self.converse(peer, session, &user, token, instructions).await;
+        self.tokens
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&token);
+        let _ = self.hub.send(Event::SessionDown { session }).await;
+        tracing::info!(session = session.0, "client gone: {ended}");
+    }
+
+    async fn converse(
+        &self,
+        mut peer: Peer,
+        session: SessionId,
+        user: &str,
+        token: Token,
+        instructions: mpsc::Receiver<ToSession>,
+    ) -> String {
+        let Ok(token) = SecretBytes::new(token.to_vec()) else {
+            return "no token".to_owned();
+        };
+        let logged_in = ToClient::LoggedIn(LoggedIn {
+            session,
+            user: Text::lossy(user),
+            address: Addr::from(peer.address.ip()),
+            token,
+            address_lease_ms: millis(self.address_lease),
+            dead_after_ms: millis(self.dead_after),
+        });
+        if let Err(why) = peer.say(&logged_in).await {
+            return why;
+        }
+        let Peer {
+            address,
+            serial,
+            reader,
+            writer,
+            ..
+        } = peer;
+        tokio::select! {
+            ended = self.listen(session, address, reader) => ended,
+            ended = speak(writer, instructions, self.dead_after) => ended,
+            () = revocation::revoked(self.revoked.clone(), serial) => "its certificate was revoked".to_owned(),
+        }
+    }
+
+    async fn listen(&self, session: SessionId, peer: SocketAddr, mut reader: Reader) -> String {
+        loop {
+            let mut messages = Vec::new();
+            match tokio::time::timeout(self.dead_after, reader.read_batch(&mut messages)).await {
+                Err(_) => return "nothing came from it for too long".to_owned(),
+                Ok(Err(error @ (LinkError::Cut | LinkError::Io(_)))) => return error.to_string(),
+                Ok(Err(error)) => {
+                    self.complaints.tell("clients", peer, &error.to_string());
+                    return error.to_string();
+                }
+                Ok(Ok(Read::Closed)) => return "it ended the connection".to_owned(),
+                Ok(Ok(Read::Messages)) => {}
+            }
+            let leaving = messages.iter().find_map(|message| match message {
+                ToServer::Goodbye(goodbye) => Some(goodbye.reason.to_string()),
+                _ => None,
+            });
+            let only_heartbeats = messages
+                .iter()
+                .all(|message| matches!(message, ToServer::Heartbeat(_)));
+            if !only_heartbeats
+                && self
+                    .hub
+                    .send(Event::ClientSaid { session, messages })
+                    .await
+                    .is_err()
+            {
+                return "the server ends".to_owned();
+            }
+            if let Some(reason) = leaving {
+                return reason;
+            }
+        }
+    }
+}
+
+/// A login that the engine has been told of.
+struct Admission {
+    session: SessionId,
+    user: Arc<str>,
+    instructions: mpsc::Receiver<ToSession>,
+}
+
+impl Peer {
+    /// The next message of a peer that has not logged in; one at a time, since it must wait for each answer.
+    async fn next(&mut self) -> Result<ToServer, String> {
+        let mut messages = Vec::new();
+        match self
+            .reader
+            .read_batch(&mut messages)
+            .await
+            .map_err(|error| error.to_string())?
+        {
+            Read::Closed => return Err("the peer ended the connection before it had logged in".to_owned()),
+            Read::Messages => {}
+        }
+        match <[ToServer; 1]>::try_from(messages) {
+            Ok([message]) => Ok(message),
+            Err(_) => Err("the peer did not wait for an answer".to_owned()),
+        }
+    }
+
+    async fn say(&mut self, message: &ToClient) -> Result<(), String> {
+        self.writer.queue(message).map_err(|error| error.to_string())?;
+        self.writer.flush().await.map_err(|error| error.to_string())
+    }
+
+    /// Says a last word.
+    async fn part(&mut self, message: &ToClient) {
+        let _ = tokio::time::timeout(PARTING_TIME, async {
+            let _ = self.say(message).await;
+            let _ = self.writer.close().await;
+        })
+        .await;
+    }
+}
+
+/// Says what the hub wants said, and a heartbeat when it is silent.
+async fn speak(
+    mut writer: Writer,
+    mut instructions: mpsc::Receiver<ToSession>,
+    dead_after: Duration,
+) -> String {
+    let mut liveness = Liveness::new(dead_after, clock::mono());
+    let mut waiting = Vec::new();
+    loop {
+        let heartbeat = tokio::time::Instant::from_std(liveness.next_send());
+        let mut end = None;
+        tokio::select! {
+            count = instructions.recv_many(&mut waiting, WAITING_FOR_PEER) => {
+                if count == 0 {
+                    end = Some("it does not take what is sent to it");
+                }
+            }
+            () = tokio::time::sleep_until(heartbeat) => {
+                waiting.push(ToSession::Say(ToClient::Heartbeat(Heartbeat)));
+            }
+        }
+        for instruction in waiting.drain(..) {
+            match instruction {
+                ToSession::Say(message) => {
+                    if let Err(error) = writer.queue(&message) {
+                        return error.to_string();
+                    }
+                }
+                ToSession::End(reason) => end = Some(reason),
+                ToSession::Admitted | ToSession::Refused(_) => {}
+            }
+        }
+        if let Some(reason) = end {
+            let _ = writer.queue(&ToClient::Goodbye(goodbye(reason)));
+            let _ = tokio::time::timeout(PARTING_TIME, writer.close()).await;
+            return reason.to_owned();
+        }
+        match tokio::time::timeout(dead_after, writer.flush()).await {
+            Ok(Ok(())) => liveness.on_sent(clock::mono()),
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) => return "it does not take what is sent to it".to_owned(),
+        }
+    }
+}
+
+fn refused(cause: Refusal) -> ToClient {
+    let reason = match cause {
+        Refusal::Credentials => "the user name, the password or the certificate is not accepted",
+        Refusal::TooManyFailures => {
+            "there were too many failed logins from this address or for this user: try again later"
+        }
+        Refusal::Mechanism => "the server does not offer this way to log in",
+        Refusal::Full => "the server has as many sessions as it may have",
+        Refusal::Token => "the session is over: log in again",
+        Refusal::Address => "the session cannot have this address",
+        Refusal::Unavailable => "the server cannot check it at the moment",
+    };
+    ToClient::Refused(Refused {
+        cause,
+        reason: Text::lossy(reason),
+    })
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Takes clients until the shutdown.
+pub(crate) fn run(
+    port: &Arc<ClientPort>,
+    listeners: Vec<TcpListener>,
+    strangers: usize,
+    shutdown: &Shutdown,
+) {
+    let places = Arc::new(Semaphore::new(strangers));
+    for listener in listeners {
+        let port = Arc::clone(port);
+        let serve = move |stream, peer, stranger| Arc::clone(&port).serve(stream, peer, stranger);
+        tokio::spawn(crate::port::accept(
+            listener,
+            Arc::clone(&places),
+            shutdown.clone(),
+            serve,
+        ));
+    }
+}

@@ -1,0 +1,191 @@
+//! The server's configuration, parsed into what the server uses: addresses, names, paths, limits.
+//!
+//! A value of these types is valid; nothing later has to check it again. Files that it names are read elsewhere.
+
+mod raw;
+
+use crate::engine;
+use nufw_common::config::{ConfigError, Loader};
+use nufw_common::tls::{ClientAuth, PeerNames, ServerTls};
+use nufw_proto::{CLIENT_ALPN, GATEWAY_ALPN, Mark};
+use nulog::Location;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where the configuration is unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/nufw/nuauth.toml";
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// The bits of a mark that are a user's number.
+    pub mark_mask: Mark,
+    /// This server's permanent number, the upper part of every row id.
+    pub server_number: u16,
+    /// A peer is dead when nothing came from it for so long.
+    pub dead_after: Duration,
+    /// The port of the gateway agents.
+    pub gateways: Gateways,
+    /// The port of the users' clients.
+    pub clients: Clients,
+    /// Certificates.
+    pub tls: Tls,
+    /// The users' file.
+    pub users: PathBuf,
+    /// The access lists' file.
+    pub policy: PathBuf,
+    /// The log.
+    pub log: Log,
+    /// Bounds of the ports.
+    pub ports: PortLimits,
+    /// Bounds of the engine; the other sections' values are in it too.
+    pub engine: engine::Limits,
+}
+
+/// The port of the gateway agents.
+#[derive(Debug, Clone)]
+pub struct Gateways {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Names that a gateway's certificate may prove.
+    pub names: Vec<Arc<str>>,
+}
+
+/// The port of the users' clients.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Mechanisms offered, best first.
+    pub mechanisms: Vec<Mechanism>,
+}
+
+/// A SASL mechanism (RFC 4422).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mechanism {
+    /// Name and password (RFC 4616); only ever inside TLS.
+    Plain,
+    /// The client's certificate (RFC 4422 appendix A).
+    External,
+}
+
+/// Certificates.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The server's certificate chain.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority of gateways and clients.
+    pub ca: PathBuf,
+    /// Its revocation list.
+    pub crl: Option<PathBuf>,
+}
+
+/// The log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Where it is.
+    pub database: Location,
+    /// Whether a packet is accepted only after its row is durable.
+    pub sync: bool,
+}
+
+/// Bounds of the two ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortLimits {
+    /// Connections of one port that have not logged in or said hello; a further one is closed unanswered.
+    pub greetings: usize,
+    /// A connection that has not logged in or said hello after so long is closed.
+    pub greeting_timeout: Duration,
+    /// Passwords checked at one time, each with the memory of its hash (19 MiB by default); others wait.
+    pub password_checks: usize,
+}
+
+impl Mechanism {
+    /// Its registered name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::External => "EXTERNAL",
+        }
+    }
+
+    /// The mechanism of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Plain, Self::External]
+            .into_iter()
+            .find(|m| m.name() == name)
+    }
+}
+
+impl Gateways {
+    /// The configured name that a gateway's verified certificate proves; none unless exactly one matches.
+    pub fn recognise(&self, names: &PeerNames) -> Option<Arc<str>> {
+        let mut matching = self
+            .names
+            .iter()
+            .filter(|known| names.dns.iter().any(|name| name.eq_ignore_ascii_case(known)));
+        match (matching.next(), matching.next()) {
+            (Some(name), None) => Some(Arc::clone(name)),
+            _ => None,
+        }
+    }
+}
+
+impl Tls {
+    /// For the gateways' port: only with a certificate of our authority.
+    pub fn for_gateways(&self) -> ServerTls {
+        self.server_tls(GATEWAY_ALPN, ClientAuth::Required)
+    }
+
+    /// For the clients' port: a certificate is welcome, not needed.
+    pub fn for_clients(&self) -> ServerTls {
+        self.server_tls(CLIENT_ALPN, ClientAuth::Optional)
+    }
+
+    fn server_tls(&self, alpn: &[u8], client_auth: ClientAuth) -> ServerTls {
+        ServerTls {
+            cert: self.certificate.clone(),
+            key: self.key.clone(),
+            ca: self.ca.clone(),
+            crl: self.crl.clone(),
+            alpn: alpn.to_vec(),
+            client_auth,
+        }
+    }
+}
+
+/// A value from the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The key, such as `log.sync`.
+    pub key: &'static str,
+    /// The value as text.
+    pub value: String,
+    /// The option, for errors.
+    pub option: &'static str,
+}
+
+impl ServerConfig {
+    /// Loads the file, the `*.toml` files of the directory `nuauth.d` beside it (named after the file), the
+    /// environment (`NUAUTH_…`) and the command line, in this order.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {
+        let loader = Loader::new("nuauth-server")
+            .file(path, true)
+            .conf_d(path.with_extension("d"))
+            .env("NUAUTH");
+        let loader = overrides
+            .iter()
+            .fold(loader, |loader, o| loader.override_key(o.key, &o.value, o.option));
+        raw::parse(path, loader.load()?)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,445 @@
+//! The configuration as it is written, and its way to what the server uses.
+//!
+//! Every mistake found is reported, not only the first.
+
+use super::{Clients, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
+use crate::engine;
+use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
+use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
+use nulog::Location;
+use serde::Deserialize;
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The largest server number that leaves the sequence its bits.
+const MAX_SERVER_NUMBER: u16 = 16_383;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Raw {
+    mark_mask: Option<HexOrInt>,
+    #[serde(default = "one")]
+    server_number: u16,
+    dead_after: Option<HumanDuration>,
+    gateways: Option<Tried<RawGateways>>,
+    #[serde(default)]
+    clients: Tried<RawClients>,
+    tls: Option<Tried<RawTls>>,
+    users: Option<Tried<RawFile>>,
+    policy: Option<Tried<RawFile>>,
+    #[serde(default)]
+    log: Tried<RawLog>,
+    #[serde(default)]
+    limits: Tried<RawLimits>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawGateways {
+    listen: Option<Vec<String>>,
+    names: Vec<String>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawClients {
+    listen: Option<Vec<String>>,
+    mechanisms: Option<Vec<String>>,
+    max_sessions: Option<u32>,
+    max_sessions_per_address: Option<u32>,
+    max_addresses: Option<u32>,
+    address_lease: Option<HumanDuration>,
+    ask_margin: Option<HumanDuration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawTls {
+    certificate: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+    crl: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawFile {
+    file: PathBuf,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawLog {
+    database: Option<String>,
+    sync: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawLimits {
+    pending_asks: Option<u32>,
+    packets_per_ask: Option<u32>,
+    connections: Option<u32>,
+    waiting_commits: Option<u32>,
+    recent_drops: Option<u32>,
+    drop_memory: Option<HumanDuration>,
+    early_claims: Option<u32>,
+    early_claim_age: Option<HumanDuration>,
+    ended_unseen: Option<u32>,
+    confirm_within: Option<HumanDuration>,
+    dump_interval: Option<HumanDuration>,
+    greetings: Option<u32>,
+    greeting_timeout: Option<HumanDuration>,
+    password_checks: Option<u32>,
+}
+
+/// Checks what was read and turns it into what the server uses.
+pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, ConfigError> {
+    let Loaded { value: raw, origins } = loaded;
+    let mut check = Check {
+        origins: &origins,
+        problems: Problems::default(),
+        dir: path.parent().unwrap_or(Path::new("")),
+    };
+    let defaults = engine::Limits::default();
+
+    let mark_mask = raw.mark_mask.map_or(defaults.mark_mask, |mask| Mark(mask.0));
+    if mark_mask.0 == 0 {
+        check.reject("mark-mask", 0, "at least one bit for the users' numbers");
+    }
+    if !(1..=MAX_SERVER_NUMBER).contains(&raw.server_number) {
+        let expected = format!("a number from 1 to {MAX_SERVER_NUMBER}");
+        check.reject("server-number", raw.server_number, expected);
+    }
+    let dead_after = check.duration("dead-after", raw.dead_after, defaults.dead_after, 1..=600);
+
+    let gateways = check.required("gateways", raw.gateways).map(|raw| Gateways {
+        listen: check.listen("gateways.listen", raw.listen.as_deref(), GATEWAY_PORT),
+        names: check.gateway_names(&raw.names),
+    });
+    let raw_clients = check.problems.take(raw.clients.0);
+    let clients = raw_clients.as_ref().map(|raw| Clients {
+        listen: check.listen("clients.listen", raw.listen.as_deref(), CLIENT_PORT),
+        mechanisms: check.mechanisms(raw.mechanisms.as_deref()),
+    });
+    if let (Some(gateways), Some(clients)) = (&gateways, &clients) {
+        check.ports_differ(gateways, clients);
+    }
+    let tls = check.required("tls", raw.tls).map(|raw| Tls {
+        certificate: check.path(&raw.certificate),
+        key: check.path(&raw.key),
+        ca: check.path(&raw.ca),
+        crl: raw.crl.map(|crl| check.path(&crl)),
+    });
+    let users = check
+        .required("users", raw.users)
+        .map(|raw| check.path(&raw.file));
+    let policy = check
+        .required("policy", raw.policy)
+        .map(|raw| check.path(&raw.file));
+    let log = check.problems.take(raw.log.0).and_then(|raw| check.log(&raw));
+    let limits = check.problems.take(raw.limits.0);
+
+    let engine = match (&raw_clients, &limits) {
+        (Some(clients), Some(limits)) => {
+            let log_sync = log.as_ref().is_none_or(|log| log.sync);
+            Some(check.engine(
+                clients,
+                limits,
+                engine::Limits {
+                    dead_after,
+                    mark_mask,
+                    log_sync,
+                    ..defaults
+                },
+            ))
+        }
+        _ => None,
+    };
+    let ports = limits.as_ref().map(|raw| PortLimits {
+        greetings: check.count("limits.greetings", raw.greetings, 1024),
+        greeting_timeout: check.duration(
+            "limits.greeting-timeout",
+            raw.greeting_timeout,
+            Duration::from_secs(10),
+            1..=300,
+        ),
+        password_checks: check.count("limits.password-checks", raw.password_checks, 4),
+    });
+
+    // A part that is missing has left its reason among the problems.
+    match (gateways, clients, tls, users, policy, log, ports, engine) {
+        (
+            Some(gateways),
+            Some(clients),
+            Some(tls),
+            Some(users),
+            Some(policy),
+            Some(log),
+            Some(ports),
+            Some(engine),
+        ) => check.problems.finish(ServerConfig {
+            path: path.to_owned(),
+            mark_mask,
+            server_number: raw.server_number,
+            dead_after,
+            gateways,
+            clients,
+            tls,
+            users,
+            policy,
+            log,
+            ports,
+            engine,
+        }),
+        _ => Err(check
+            .problems
+            .finish(())
+            .err()
+            .unwrap_or_else(|| ConfigError::new(format!("{}: incomplete", path.display())))),
+    }
+}
+
+struct Check<'a> {
+    origins: &'a Origins,
+    problems: Problems,
+    dir: &'a Path,
+}
+
+impl Check<'_> {
+    fn reject(&mut self, key: &str, found: impl Display, expected: impl Display) {
+        self.problems.push(self.origins.reject(key, found, expected));
+    }
+
+    fn required<T>(&mut self, key: &str, part: Option<Tried<T>>) -> Option<T> {
+        let part = part.map_or_else(|| Err(self.origins.missing(key)), |part| part.0);
+        self.problems.take(part)
+    }
+
+    fn path(&self, path: &Path) -> PathBuf {
+        self.dir.join(path)
+    }
+
+    fn duration(
+        &mut self,
+        key: &str,
+        raw: Option<HumanDuration>,
+        default: Duration,
+        seconds: RangeInclusive<u64>,
+    ) -> Duration {
+        let Some(duration) = raw else {
+            return default;
+        };
+        let range = Duration::from_secs(*seconds.start())..=Duration::from_secs(*seconds.end());
+        if !range.contains(&duration.0) {
+            let [low, high] = [*range.start(), *range.end()].map(HumanDuration);
+            self.reject(key, duration, format_args!("a duration from {low} to {high}"));
+        }
+        duration.0
+    }
+
+    fn count(&mut self, key: &str, raw: Option<u32>, default: usize) -> usize {
+        match raw {
+            None => default,
+            Some(0) => {
+                self.reject(key, 0, "at least 1");
+                default
+            }
+            Some(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Both families by default.
+    fn listen(&mut self, key: &str, raw: Option<&[String]>, port: u16) -> Vec<SocketAddr> {
+        let Some(raw) = raw else {
+            return vec![
+                SocketAddr::from(([0; 4], port)),
+                SocketAddr::from(([0_u16; 8], port)),
+            ];
+        };
+        if raw.is_empty() {
+            self.reject(key, "an empty list", "at least one address");
+        }
+        let mut addresses = Vec::new();
+        for (index, text) in raw.iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            match text.parse::<SocketAddr>() {
+                Ok(address) if addresses.contains(&address) => {
+                    self.reject(&key, format_args!("\"{text}\" again"), "each address once");
+                }
+                Ok(address) => addresses.push(address),
+                Err(_) => self.reject(
+                    &key,
+                    format_args!("string \"{text}\""),
+                    format_args!("an address with a port, such as \"0.0.0.0:{port}\" or \"[::]:{port}\""),
+                ),
+            }
+        }
+        addresses
+    }
+
+    fn gateway_names(&mut self, raw: &[String]) -> Vec<Arc<str>> {
+        let key = "gateways.names";
+        if raw.is_empty() {
+            self.reject(key, "an empty list", "the name of at least one gateway");
+        }
+        let mut seen = HashSet::new();
+        let mut names = Vec::new();
+        for (index, name) in raw.iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            if name.is_empty() || !is_host_name(name) || Text::<64>::new(name.as_str()).is_err() {
+                self.reject(
+                    &key,
+                    format_args!("string \"{name}\""),
+                    "a host name of at most 64 letters, digits, dots and hyphens",
+                );
+            } else if seen.insert(name.to_ascii_lowercase()) {
+                names.push(Arc::from(name.as_str()));
+            } else {
+                self.reject(&key, format_args!("\"{name}\" again"), "each name once");
+            }
+        }
+        names
+    }
+
+    fn mechanisms(&mut self, raw: Option<&[String]>) -> Vec<Mechanism> {
+        let Some(raw) = raw else {
+            return vec![Mechanism::External, Mechanism::Plain];
+        };
+        let key = "clients.mechanisms";
+        if raw.is_empty() {
+            self.reject(key, "an empty list", "\"PLAIN\", \"EXTERNAL\" or both");
+        }
+        let mut mechanisms = Vec::new();
+        for (index, name) in raw.iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            match Mechanism::parse(name) {
+                Some(mechanism) if mechanisms.contains(&mechanism) => {
+                    self.reject(&key, format_args!("\"{name}\" again"), "each mechanism once");
+                }
+                Some(mechanism) => mechanisms.push(mechanism),
+                None => self.reject(
+                    &key,
+                    format_args!("string \"{name}\""),
+                    "\"PLAIN\" or \"EXTERNAL\"",
+                ),
+            }
+        }
+        mechanisms
+    }
+
+    fn ports_differ(&mut self, gateways: &Gateways, clients: &Clients) {
+        if let Some(both) = clients.listen.iter().find(|a| gateways.listen.contains(a)) {
+            self.reject(
+                "clients.listen",
+                format_args!("{both}, where gateways are listened for"),
+                "another address or port",
+            );
+        }
+    }
+
+    fn log(&mut self, raw: &RawLog) -> Option<Log> {
+        let text = raw.database.as_deref().unwrap_or("sqlite:/var/lib/nufw/nulog.db");
+        let location = match Location::parse(text) {
+            Ok(location) if location.path().is_relative() => {
+                Location::parse(&format!("sqlite:{}", self.path(location.path()).display()))
+            }
+            other => other,
+        };
+        let Ok(database) = location else {
+            self.reject(
+                "log.database",
+                format_args!("string \"{text}\""),
+                "a place such as \"sqlite:/var/lib/nufw/nulog.db\"",
+            );
+            return None;
+        };
+        Some(Log {
+            database,
+            sync: raw.sync.unwrap_or(true),
+        })
+    }
+
+    fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: engine::Limits) -> engine::Limits {
+        engine::Limits {
+            pending_asks: self.count("limits.pending-asks", limits.pending_asks, base.pending_asks),
+            packets_per_ask: self.count(
+                "limits.packets-per-ask",
+                limits.packets_per_ask,
+                base.packets_per_ask,
+            ),
+            connections: self.count("limits.connections", limits.connections, base.connections),
+            waiting_commits: self.count(
+                "limits.waiting-commits",
+                limits.waiting_commits,
+                base.waiting_commits,
+            ),
+            sessions: self.count("clients.max-sessions", clients.max_sessions, base.sessions),
+            sessions_per_address: self.count(
+                "clients.max-sessions-per-address",
+                clients.max_sessions_per_address,
+                base.sessions_per_address,
+            ),
+            addresses_per_session: self.count(
+                "clients.max-addresses",
+                clients.max_addresses,
+                base.addresses_per_session,
+            ),
+            recent_drops: self.count("limits.recent-drops", limits.recent_drops, base.recent_drops),
+            drop_memory: self.duration(
+                "limits.drop-memory",
+                limits.drop_memory,
+                base.drop_memory,
+                1..=3600,
+            ),
+            early_claims: self.count("limits.early-claims", limits.early_claims, base.early_claims),
+            early_claim_age: self.duration(
+                "limits.early-claim-age",
+                limits.early_claim_age,
+                base.early_claim_age,
+                1..=60,
+            ),
+            ended_unseen: self.count("limits.ended-unseen", limits.ended_unseen, base.ended_unseen),
+            ask_margin: self.duration("clients.ask-margin", clients.ask_margin, base.ask_margin, 1..=60),
+            confirm_within: self.duration(
+                "limits.confirm-within",
+                limits.confirm_within,
+                base.confirm_within,
+                1..=3600,
+            ),
+            dump_interval: self.duration(
+                "limits.dump-interval",
+                limits.dump_interval,
+                base.dump_interval,
+                1..=86_400,
+            ),
+            address_lease: self.duration(
+                "clients.address-lease",
+                clients.address_lease,
+                base.address_lease,
+                10..=86_400,
+            ),
+            ..base
+        }
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    name.split('.').all(|label| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    })
+}

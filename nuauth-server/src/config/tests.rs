@@ -1,0 +1,261 @@
+use super::*;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+const GOOD: &str = r#"
+[gateways]
+names = ["gw1.example", "gw2"]
+
+[tls]
+certificate = "pki/server.crt"
+key = "/srv/server.key"
+ca = "pki/ca.crt"
+
+[users]
+file = "users.toml"
+
+[policy]
+file = "policy.toml"
+"#;
+
+fn load(text: &str, overrides: &[Override]) -> Result<(tempfile::TempDir, ServerConfig), String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("nuauth.toml");
+    std::fs::write(&path, text).unwrap();
+    match ServerConfig::load(&path, overrides) {
+        Ok(config) => Ok((dir, config)),
+        Err(e) => Err(e.to_string().replace(&format!("{}/", dir.path().display()), "")),
+    }
+}
+
+/// The sample with one line replaced or added, and the errors that it makes.
+fn errors_with(section: &str, lines: &str) -> Vec<String> {
+    let header = format!("[{section}]\n");
+    let text = if section.is_empty() {
+        format!("{lines}\n{GOOD}")
+    } else if GOOD.contains(&header) {
+        GOOD.replace(&header, &format!("{header}{lines}\n"))
+    } else {
+        format!("{GOOD}\n{header}{lines}\n")
+    };
+    match load(&text, &[]) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors
+            .lines()
+            .map(|e| e.split_once(": ").unwrap().1.to_owned())
+            .collect(),
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let (dir, config) = load(GOOD, &[]).unwrap();
+    assert_eq!(config.mark_mask, Mark(0x00ff_ffff));
+    assert_eq!(config.server_number, 1);
+    assert_eq!(config.dead_after, Duration::from_secs(10));
+    assert_eq!(
+        config.gateways.listen,
+        [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 4128)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 4128))
+        ]
+    );
+    assert_eq!(config.clients.listen[0].port(), 4129);
+    assert_eq!(config.clients.mechanisms, [Mechanism::External, Mechanism::Plain]);
+    assert_eq!(config.tls.certificate, dir.path().join("pki/server.crt"));
+    assert_eq!(config.tls.key, Path::new("/srv/server.key"));
+    assert_eq!(config.tls.crl, None);
+    assert_eq!(config.users, dir.path().join("users.toml"));
+    assert_eq!(config.log.database.path(), Path::new("/var/lib/nufw/nulog.db"));
+    assert!(config.log.sync && config.engine.log_sync);
+    assert_eq!(config.engine.sessions, 4096);
+    assert_eq!(config.engine.pending_asks, 65_536);
+    assert_eq!(config.ports.password_checks, 4);
+}
+
+#[test]
+fn every_section_reaches_what_the_engine_is_told() {
+    let text = format!(
+        "mark-mask = \"0xff00\"\nserver-number = 16383\ndead-after = \"3s\"\n{GOOD}\n\
+         [clients]\nlisten = [\"127.0.0.1:1\"]\nmechanisms = [\"PLAIN\"]\nmax-sessions = 7\nmax-addresses = 3\n\
+         address-lease = \"1m\"\nask-margin = \"1s\"\n\
+         [log]\ndatabase = \"sqlite:log.db\"\nsync = false\n[limits]\nconnections = 9\ngreetings = 5\n"
+    );
+    let (dir, config) = load(&text, &[]).unwrap();
+    let engine = &config.engine;
+    assert_eq!(engine.mark_mask, Mark(0xff00));
+    assert_eq!(engine.dead_after, Duration::from_secs(3));
+    assert_eq!(
+        (engine.sessions, engine.addresses_per_session, engine.connections),
+        (7, 3, 9)
+    );
+    assert_eq!(engine.address_lease, Duration::from_mins(1));
+    assert_eq!(engine.ask_margin, Duration::from_secs(1));
+    assert!(!engine.log_sync);
+    assert_eq!(config.ports.greetings, 5);
+    assert_eq!(config.log.database.path(), dir.path().join("log.db"));
+}
+
+#[test]
+fn the_command_line_wins() {
+    let sync = Override {
+        key: "log.sync",
+        value: "false".to_owned(),
+        option: "--log-sync",
+    };
+    assert!(!load(GOOD, std::slice::from_ref(&sync)).unwrap().1.log.sync);
+    let wrong = Override {
+        value: "maybe".to_owned(),
+        ..sync
+    };
+    assert_eq!(
+        load(GOOD, &[wrong]).unwrap_err(),
+        "option --log-sync: key log.sync: found string \"maybe\", expected true or false"
+    );
+}
+
+#[test]
+fn each_mistake_has_its_sentence() {
+    for (section, lines, expected) in [
+        (
+            "",
+            "mark-mask = 0",
+            "key mark-mask: found 0, expected at least one bit for the users' numbers",
+        ),
+        (
+            "",
+            "server-number = 16384",
+            "key server-number: found 16384, expected a number from 1 to 16383",
+        ),
+        (
+            "",
+            "server-number = 0",
+            "key server-number: found 0, expected a number from 1 to 16383",
+        ),
+        (
+            "",
+            "dead-after = \"100ms\"",
+            "key dead-after: found 100ms, expected a duration from 1s to 10m",
+        ),
+        (
+            "gateways",
+            "listen = [\"0.0.0.0\"]",
+            "key gateways.listen[0]: found string \"0.0.0.0\", expected an address with a port, such as \
+             \"0.0.0.0:4128\" or \"[::]:4128\"",
+        ),
+        (
+            "gateways",
+            "listen = [\"[::]:1\", \"[::]:1\"]",
+            "key gateways.listen[1]: found \"[::]:1\" again, expected each address once",
+        ),
+        (
+            "gateways",
+            "listen = []",
+            "key gateways.listen: found an empty list, expected at least one address",
+        ),
+        (
+            "clients",
+            "listen = [\"0.0.0.0:4128\"]",
+            "key clients.listen: found 0.0.0.0:4128, where gateways are listened for, expected another address or \
+             port",
+        ),
+        (
+            "clients",
+            "mechanisms = [\"CRAM-MD5\"]",
+            "key clients.mechanisms[0]: found string \"CRAM-MD5\", expected \"PLAIN\" or \"EXTERNAL\"",
+        ),
+        (
+            "clients",
+            "max-sessions = 0",
+            "key clients.max-sessions: found 0, expected at least 1",
+        ),
+        (
+            "clients",
+            "address-lease = \"1s\"",
+            "key clients.address-lease: found 1s, expected a duration from 10s to 1d",
+        ),
+        (
+            "log",
+            "database = \"postgres://db/nulog\"",
+            "key log.database: found string \"postgres://db/nulog\", expected a place such as \
+             \"sqlite:/var/lib/nufw/nulog.db\"",
+        ),
+        (
+            "limits",
+            "connection = 1",
+            "unknown key limits.connection; did you mean connections?",
+        ),
+        (
+            "tls",
+            "crl = 5",
+            "key tls.crl: found integer 5, expected a string",
+        ),
+    ] {
+        assert_eq!(errors_with(section, lines), [expected], "{lines}");
+    }
+}
+
+#[test]
+fn gateway_names_are_checked() {
+    let with = |names: &str| {
+        let text = GOOD.replace("names = [\"gw1.example\", \"gw2\"]", &format!("names = {names}"));
+        load(&text, &[]).unwrap_err()
+    };
+    assert_eq!(
+        with("[]"),
+        "nuauth.toml:3: key gateways.names: found an empty list, expected the name of at least one gateway"
+    );
+    assert_eq!(
+        with("[\"gw1\", \"GW1\"]"),
+        "nuauth.toml:3: key gateways.names[1]: found \"GW1\" again, expected each name once"
+    );
+    assert_eq!(
+        with("[\"a b\"]"),
+        "nuauth.toml:3: key gateways.names[0]: found string \"a b\", expected a host name of at most 64 letters, \
+         digits, dots and hyphens"
+    );
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let text = "server-number = 0\n[gateways]\nnames = [\"gw\"]\nlisten = 5\n[tls]\ncertificate = \"x\"\nkey = 7\n\
+                [users]\n[policy]\nfile = \"p\"\n[log]\nsync = 1\n[limits]\nrecent-drops = 0\n";
+    assert_eq!(
+        load(text, &[]).unwrap_err().lines().collect::<Vec<_>>(),
+        [
+            "nuauth.toml:1: key server-number: found 0, expected a number from 1 to 16383",
+            "nuauth.toml:4: key gateways.listen: found integer 5, expected a list",
+            "nuauth.toml:7: key tls.key: found integer 7, expected a string",
+            "nuauth.toml:8: key users.file is missing",
+            "nuauth.toml:12: key log.sync: found integer 1, expected true or false",
+            "nuauth.toml:14: key limits.recent-drops: found 0, expected at least 1",
+        ]
+    );
+    assert_eq!(
+        load("", &[]).unwrap_err().lines().collect::<Vec<_>>(),
+        ["gateways", "tls", "users", "policy"].map(|key| format!("nuauth.toml: key {key} is missing"))
+    );
+}
+
+#[test]
+fn a_gateway_is_recognised_by_exactly_one_host_name() {
+    let (_dir, config) = load(GOOD, &[]).unwrap();
+    let names = |dns: &[&str]| PeerNames {
+        common_name: Some("gw1.example".to_owned()),
+        dns: dns.iter().map(|s| (*s).to_owned()).collect(),
+    };
+    let recognise = |dns: &[&str]| config.gateways.recognise(&names(dns));
+    assert_eq!(recognise(&["GW1.example"]).as_deref(), Some("gw1.example"));
+    assert_eq!(recognise(&["other", "gw2"]).as_deref(), Some("gw2"));
+    assert_eq!(recognise(&["gw1.example", "gw2"]), None);
+    assert_eq!(recognise(&[]), None, "the common name proves no gateway");
+}
+
+#[test]
+fn the_sample_is_valid() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf/nuauth.toml");
+    let config = ServerConfig::load(&sample, &[]).unwrap();
+    let defaults = engine::Limits::default();
+    assert_eq!(config.engine.sessions, defaults.sessions);
+    assert_eq!(config.engine.connections, defaults.connections);
+    assert!(config.tls.crl.is_some());
+}

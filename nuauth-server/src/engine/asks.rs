@@ -1,0 +1,291 @@
+//! The story of a packet: asked for, matched with a claim, decided, logged, answered.
+//!
+//! [`Engine::packet`] tells it from the top. What the kernel says of the connection afterwards is in `events`.
+
+use super::Engine;
+use super::conns::{Flow, Side, Slot};
+use super::gateways::GatewayIdx;
+use super::pending::{Packet, Pending};
+use super::types::{Effect, Identity, LinkId, Now, Outcome, Refused};
+use nufw_proto::client::{Claim, ClaimRequest, Finding, Mine};
+use nufw_proto::gateway::{Answer, Ask, Unused, Verdict};
+use nufw_proto::{Addr, ClaimId, SessionId};
+use nulog::{Change, CloseReason};
+use std::time::Duration;
+
+impl Engine {
+    /// A packet waits. It joins a question that is open, gets a drop that was decided, or begins a question of its own.
+    pub(super) fn packet(
+        &mut self,
+        gateway: GatewayIdx,
+        link: LinkId,
+        ask: Ask,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        self.stats.asks += 1;
+        let flow = Flow {
+            gateway,
+            zone: ask.zone,
+            tuple: ask.tuple,
+        };
+        let packet = (link, ask.id);
+        if let Some(open) = self.pending.about(&flow) {
+            return self.join(open, packet, &ask, out);
+        }
+        let at_source = self.sessions.at(ask.tuple.src()).to_vec();
+        let early = self
+            .early
+            .take(&flow.tuple, now)
+            .filter(|(session, _)| at_source.contains(session));
+        let before = self.drops.repeat(&flow, now);
+        // Who did not answer the first packet may well answer its retransmission, and who announces it has.
+        if let Some(why) = before.filter(|&why| why != Refused::Timeout && early.is_none()) {
+            self.stats.repeated += 1;
+            return answer(&[packet], Outcome::Refused(why), out);
+        }
+        let pending = Pending {
+            flow,
+            hook: ask.hook,
+            in_dev: ask.in_dev,
+            out_dev: ask.out_dev,
+            received: ask.received,
+            last_received: ask.received,
+            packets: vec![packet],
+            waiting_for: at_source.clone(),
+            asked: at_source,
+            dropped_before: before.is_some(),
+            again: self.conns.unbound(flow).map(|slot| self.conns.get(slot).id).max(),
+            granted_to: None,
+        };
+        if pending.asked.is_empty() {
+            return self.refuse(&pending, Refused::Nobody, None, now, out);
+        }
+        if self.pending.len() >= self.limits.pending_asks {
+            return self.refuse(&pending, Refused::Full, None, now, out);
+        }
+        let question = self.pending.insert(pending, now.mono + self.patience(gateway));
+        match early {
+            Some((session, mine)) => self.claimed(question, session, &mine, now, out),
+            None => self.ask(question, out),
+        }
+    }
+
+    /// How long a question may stay open: the agent gives up a little later.
+    fn patience(&self, gateway: GatewayIdx) -> Duration {
+        let packet_timeout = self
+            .gateways
+            .get(gateway)
+            .link
+            .as_ref()
+            .map_or(Duration::ZERO, |link| link.packet_timeout);
+        packet_timeout
+            .saturating_sub(self.limits.ask_margin)
+            .max(packet_timeout / 2)
+    }
+
+    fn join(&mut self, question: ClaimId, packet: Packet, ask: &Ask, out: &mut Vec<Effect>) {
+        let Some(pending) = self.pending.get_mut(question) else {
+            return;
+        };
+        if pending.packets.len() < self.limits.packets_per_ask {
+            pending.packets.push(packet);
+            pending.last_received = pending.last_received.max(ask.received);
+        } else {
+            self.stats.refused_full += 1;
+            answer(&[packet], Outcome::Refused(Refused::Full), out);
+        }
+    }
+
+    /// A packet of a flow that was granted a moment ago, and is claimed by the same user: while the row of that grant
+    /// lives, it is the row of this packet too.
+    ///
+    /// The client was asked again all the same. The kernel may have refused and forgotten the connection of the first
+    /// packet, so that this one begins another; by the time of the claim the events that say so are here.
+    pub(super) fn granted_before(
+        &mut self,
+        pending: &Pending,
+        who: &Identity,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Option<Outcome> {
+        let slot = self.conns.by_id(pending.again?)?;
+        let link_since = self.gateways.get(pending.flow.gateway).link.as_ref()?.since;
+        let conn = self.conns.get_mut(slot);
+        let granted = conn.granted?;
+        let same_user = conn.user == Some(who.user.id);
+        let unbound = matches!(conn.side, Side::Unbound { .. });
+        // Older than the link: its verdict may never have arrived.
+        let fresh = granted >= link_since && now.mono < granted + self.limits.confirm_within;
+        if unbound && !fresh {
+            self.end_unseen(slot, CloseReason::Superseded, out);
+            return None;
+        }
+        if !same_user {
+            // Two users with one tuple: the kernel will confirm one of them and tell whose by its mark.
+            return None;
+        }
+        conn.granted = Some(now.mono);
+        conn.last_asked = conn.last_asked.max(pending.last_received);
+        let packets = u8::try_from(pending.packets.len()).unwrap_or(u8::MAX);
+        conn.grants = conn.grants.saturating_add(packets);
+        conn.granted_again = true;
+        let (row, mark) = (conn.id, conn.user_mark);
+        self.gateways.note_grant(now.mono, row, &self.conns);
+        Some(Outcome::Granted { row, mark })
+    }
+
+    fn ask(&mut self, question: ClaimId, out: &mut Vec<Effect>) {
+        let Some(pending) = self.pending.get(question) else {
+            return;
+        };
+        let request = ClaimRequest {
+            id: question,
+            hook: pending.hook,
+            tuple: pending.flow.tuple,
+        };
+        out.extend(
+            pending
+                .asked
+                .iter()
+                .map(|&session| Effect::Question { session, request }),
+        );
+    }
+
+    /// Somebody logged in, or proved an address, while packets from there wait.
+    pub(super) fn ask_newcomer(&mut self, session: SessionId, address: Addr, out: &mut Vec<Effect>) {
+        for question in self
+            .pending
+            .sorted(|p| p.flow.tuple.src() == address && !p.logging())
+        {
+            let Some(pending) = self.pending.get_mut(question) else {
+                continue;
+            };
+            for sessions in [&mut pending.asked, &mut pending.waiting_for] {
+                if !sessions.contains(&session) {
+                    sessions.push(session);
+                }
+            }
+            let request = ClaimRequest {
+                id: question,
+                hook: pending.hook,
+                tuple: pending.flow.tuple,
+            };
+            out.push(Effect::Question { session, request });
+        }
+    }
+
+    /// A client answers.
+    pub(super) fn claim(&mut self, session: SessionId, claim: Claim, now: Now, out: &mut Vec<Effect>) {
+        let Some(pending) = self.pending.get(claim.id) else {
+            self.stats.late_claims += 1;
+            return;
+        };
+        if !pending.asked.contains(&session) {
+            self.stats.foreign_claims += 1;
+            return;
+        }
+        match claim.finding {
+            Finding::Mine(_) if pending.granted_to == Some(session) => {}
+            Finding::Mine(_) if pending.logging() => self.stats.double_claims += 1,
+            Finding::Mine(mine) => self.claimed(claim.id, session, &mine, now, out),
+            Finding::NotMine => self.disclaimed(claim.id, session, now, out),
+        }
+    }
+
+    /// A session ended: what it was asked counts as disclaimed.
+    pub(super) fn nobody_answers(&mut self, session: SessionId, now: Now, out: &mut Vec<Effect>) {
+        for question in self.pending.sorted(|p| p.asked.contains(&session)) {
+            if let Some(pending) = self.pending.get_mut(question) {
+                pending.asked.retain(|&other| other != session);
+            }
+            self.disclaimed(question, session, now, out);
+        }
+    }
+
+    pub(super) fn disclaimed(
+        &mut self,
+        question: ClaimId,
+        session: SessionId,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(pending) = self.pending.get_mut(question) else {
+            return;
+        };
+        pending.waiting_for.retain(|&other| other != session);
+        if pending.waiting_for.is_empty() && !pending.logging() {
+            self.give_up(question, Refused::Disclaimed, now, out);
+        }
+    }
+
+    /// A client claims a connection before, or without, being asked.
+    pub(super) fn announce(&mut self, session: SessionId, mine: Mine, now: Now, out: &mut Vec<Effect>) {
+        let holds = self
+            .sessions
+            .get(session)
+            .is_some_and(|s| s.holds(mine.seen.src()));
+        if !holds {
+            self.stats.foreign_claims += 1;
+            return;
+        }
+        let open = self.pending.about_tuple(&mine.seen).to_vec();
+        if open.is_empty() {
+            return self.early.keep(session, mine, now);
+        }
+        for id in open {
+            let finding = Finding::Mine(mine.clone());
+            self.claim(session, Claim { id, finding }, now, out);
+        }
+    }
+
+    pub(super) fn time_out_asks(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while let Some(question) = self.pending.overdue(now.mono) {
+            // Whose row is being written gets its answer from the journal, which always gives one.
+            if self.pending.get(question).is_some_and(|p| !p.logging()) {
+                self.give_up(question, Refused::Timeout, now, out);
+            }
+        }
+    }
+
+    /// An accepting verdict came when its packet was gone.
+    pub(super) fn unused(&mut self, gateway: GatewayIdx, unused: Unused, out: &mut Vec<Effect>) {
+        self.stats.unused_verdicts += 1;
+        let Some(slot) = self.conns.by_id(unused.row) else {
+            return;
+        };
+        let conn = self.conns.get_mut(slot);
+        if conn.gateway != gateway || conn.granted.is_none() {
+            return;
+        }
+        conn.grants = conn.grants.saturating_sub(1);
+        // Another packet of the connection may have gone on.
+        if conn.grants == 0 && matches!(conn.side, Side::Unbound { .. }) {
+            self.close(slot, CloseReason::NeverForwarded, out);
+        }
+    }
+
+    /// Ends a live connection of which the kernel's end was not seen.
+    pub(super) fn close(&mut self, slot: Slot, reason: CloseReason, out: &mut Vec<Effect>) {
+        let conn = self.conns.remove(slot);
+        // What is known of the end of an earlier entry is not the end of a later one.
+        let known = self.lingering.remove(&conn.id);
+        match known.filter(|_| matches!(conn.side, Side::Unbound { .. })) {
+            Some(end) => Self::log(Change::Close(Box::new(end)), out),
+            None => Self::log_close(conn.id, None, reason, None, conn.binding(), out),
+        }
+    }
+}
+
+/// Answers packets that waited together.
+pub(super) fn answer(packets: &[Packet], outcome: Outcome, out: &mut Vec<Effect>) {
+    let verdict = match outcome {
+        Outcome::Granted { row, mark } => Verdict::Accept { row, mark },
+        Outcome::Refused(Refused::ByRule { reject: true }) => Verdict::Reject,
+        Outcome::Refused(_) => Verdict::Drop,
+    };
+    out.extend(packets.iter().map(|&(link, id)| Effect::Answer {
+        link,
+        answer: Answer { id, verdict },
+    }));
+}

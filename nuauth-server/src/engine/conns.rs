@@ -1,0 +1,284 @@
+//! The live connections: found by what their packet showed, by the kernel's original tuple, or by row id.
+//!
+//! A connection is *unbound* until a conntrack entry is known to be its own, then *bound*. At most one that is bound has
+//! the same original tuple in the same zone of the same gateway. Nothing here decides or logs.
+
+use super::gateways::GatewayIdx;
+use hashbrown::HashTable;
+use nufw_proto::{ConnId, CtEntry, Mark, Ports, Timestamp, Tuple};
+use nulog::Binding;
+use slab::Slab;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// Where a tuple means one connection at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Flow {
+    pub(super) gateway: GatewayIdx,
+    pub(super) zone: u16,
+    pub(super) tuple: Tuple,
+}
+
+/// What a packet of the connection shows in FORWARD and INPUT: the original source, and as destination the source of
+/// the reply direction (after DNAT, before SNAT). `None` for a translation between address families.
+pub(super) fn shown_by(entry: &CtEntry) -> Option<Tuple> {
+    let transport = match (
+        entry.original.transport().ports(),
+        entry.reply.transport().ports(),
+    ) {
+        (Some(original), Some(reply)) => entry.original.transport().with_ports(Ports {
+            src: original.src,
+            dst: reply.src,
+        }),
+        _ => entry.original.transport(),
+    };
+    Tuple::new(entry.original.src(), entry.reply.src(), transport).ok()
+}
+
+/// What is known of the kernel's entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Nothing but the packet, which showed this tuple.
+    Unbound { shown: Tuple },
+    /// Its id and reply tuple.
+    Bound { ct_id: u32, reply: Tuple },
+}
+
+/// One live connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) gateway: GatewayIdx,
+    pub(super) zone: u16,
+    /// The original tuple as best known.
+    pub(super) original: Tuple,
+    pub(super) side: Side,
+    /// The user's id.
+    pub(super) user: Option<u64>,
+    /// The mark given with the verdict.
+    pub(super) user_mark: Mark,
+    /// The connection's mark, as last seen.
+    pub(super) mark: Mark,
+    /// Whether the server's first answer was seen.
+    pub(super) established: bool,
+    /// Accepting answers sent whose packets have not been reported as gone.
+    pub(super) grants: u8,
+    /// Some of them went out later than the first.
+    pub(super) granted_again: bool,
+    /// The dump in which the entry was last seen, or which was under way when it was bound.
+    pub(super) seen_in: u32,
+    /// When the last accepting verdict was sent; `None` while the row is not durable.
+    pub(super) granted: Option<Duration>,
+    /// When the gateway received the first packet, by its clock.
+    pub(super) received: Timestamp,
+    /// When it received the last packet that was granted.
+    pub(super) last_asked: Timestamp,
+    /// When its entry was confirmed, by the gateway's clock, as far as it is known.
+    pub(super) born: Option<Timestamp>,
+}
+
+impl Conn {
+    pub(super) fn binding(&self) -> Option<Binding> {
+        match self.side {
+            Side::Unbound { .. } => None,
+            Side::Bound { ct_id, reply } => Some(Binding {
+                ct_id,
+                ct_mark: self.mark,
+                original: self.original,
+                reply,
+            }),
+        }
+    }
+
+    fn shown_flow(&self) -> Option<Flow> {
+        match self.side {
+            Side::Unbound { shown } => Some(Flow {
+                gateway: self.gateway,
+                zone: self.zone,
+                tuple: shown,
+            }),
+            Side::Bound { .. } => None,
+        }
+    }
+
+    fn original_flow(&self) -> Flow {
+        Flow {
+            gateway: self.gateway,
+            zone: self.zone,
+            tuple: self.original,
+        }
+    }
+}
+
+/// A connection's place in the table; valid until it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot(u32);
+
+/// Places that the table grows by at least.
+const LEAST_GROWTH: usize = 256;
+
+#[derive(Default)]
+pub(super) struct ConnTable {
+    conns: Slab<Conn>,
+    by_id: HashTable<u32>,
+    unbound: HashTable<u32>,
+    bound: HashTable<u32>,
+    hasher: RandomState,
+}
+
+fn at(conns: &Slab<Conn>, slot: u32) -> &Conn {
+    &conns[slot as usize]
+}
+
+/// The hash under which an unbound connection stands; asked only of connections of that table.
+fn hash_shown(hasher: &RandomState, conn: &Conn) -> u64 {
+    conn.shown_flow().map_or(0, |flow| hasher.hash_one(flow))
+}
+
+impl ConnTable {
+    pub(super) fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    pub(super) fn get(&self, slot: Slot) -> &Conn {
+        at(&self.conns, slot.0)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: Slot) -> &mut Conn {
+        &mut self.conns[slot.0 as usize]
+    }
+
+    pub(super) fn by_id(&self, id: ConnId) -> Option<Slot> {
+        self.by_id
+            .find(self.hasher.hash_one(id), |&s| at(&self.conns, s).id == id)
+            .map(|&s| Slot(s))
+    }
+
+    /// Whether a row is live and waits for its entry.
+    pub(super) fn is_unbound(&self, row: ConnId) -> bool {
+        self.by_id(row)
+            .is_some_and(|slot| matches!(self.get(slot).side, Side::Unbound { .. }))
+    }
+
+    /// The connections that wait for an entry of this flow: one, or one for each user whose packet was granted.
+    pub(super) fn unbound(&self, flow: Flow) -> impl Iterator<Item = Slot> {
+        self.unbound
+            .iter_hash(self.hasher.hash_one(flow))
+            .filter(move |&&s| at(&self.conns, s).shown_flow() == Some(flow))
+            .map(|&s| Slot(s))
+    }
+
+    pub(super) fn bound(&self, flow: &Flow) -> Option<Slot> {
+        self.bound
+            .find(self.hasher.hash_one(flow), |&s| {
+                at(&self.conns, s).original_flow() == *flow
+            })
+            .map(|&s| Slot(s))
+    }
+
+    /// The connection that is bound to this very entry.
+    pub(super) fn bound_to(&self, flow: &Flow, ct_id: u32) -> Option<Slot> {
+        self.bound
+            .find(self.hasher.hash_one(flow), |&s| {
+                let conn = at(&self.conns, s);
+                conn.original_flow() == *flow
+                    && matches!(conn.side, Side::Bound { ct_id: id, .. } if id == ct_id)
+            })
+            .map(|&s| Slot(s))
+    }
+
+    /// Adds a connection. The caller has made sure that no other is bound to the same tuple.
+    pub(super) fn insert(&mut self, conn: Conn) -> Slot {
+        let id = conn.id;
+        if self.conns.len() == self.conns.capacity() {
+            // Doubling would leave up to half of the largest table empty.
+            let more = (self.conns.len() / 8).max(LEAST_GROWTH);
+            self.conns.reserve_exact(more);
+        }
+        let slot = u32::try_from(self.conns.insert(conn)).unwrap_or(u32::MAX);
+        let Self {
+            conns, by_id, hasher, ..
+        } = self;
+        by_id.insert_unique(hasher.hash_one(id), slot, |&s| hasher.hash_one(at(conns, s).id));
+        self.link(Slot(slot));
+        Slot(slot)
+    }
+
+    fn link(&mut self, slot: Slot) {
+        let Self {
+            conns,
+            unbound,
+            bound,
+            hasher,
+            ..
+        } = self;
+        let conn = at(conns, slot.0);
+        match conn.shown_flow() {
+            Some(flow) => {
+                unbound.insert_unique(hasher.hash_one(flow), slot.0, |&s| {
+                    hash_shown(hasher, at(conns, s))
+                });
+            }
+            None => {
+                bound.insert_unique(hasher.hash_one(conn.original_flow()), slot.0, |&s| {
+                    hasher.hash_one(at(conns, s).original_flow())
+                });
+            }
+        }
+    }
+
+    /// Takes a connection out.
+    pub(super) fn remove(&mut self, slot: Slot) -> Conn {
+        self.unlink(slot);
+        let id = self.get(slot).id;
+        if let Ok(entry) = self.by_id.find_entry(self.hasher.hash_one(id), |&s| s == slot.0) {
+            entry.remove();
+        }
+        self.conns.remove(slot.0 as usize)
+    }
+
+    /// The entry is this connection's own: its tuples, id and mark are known from here on.
+    pub(super) fn bind(&mut self, slot: Slot, entry: &CtEntry, born: Option<Timestamp>, seen_in: u32) {
+        self.unlink(slot);
+        let conn = self.get_mut(slot);
+        conn.original = entry.original;
+        conn.side = Side::Bound {
+            ct_id: entry.id,
+            reply: entry.reply,
+        };
+        conn.mark = entry.mark;
+        conn.born = born;
+        conn.seen_in = seen_in;
+        self.link(slot);
+    }
+
+    /// Its entry is gone, and it waits for another that a later packet of its flow makes.
+    pub(super) fn unbind(&mut self, slot: Slot, shown: Tuple) {
+        self.unlink(slot);
+        self.get_mut(slot).side = Side::Unbound { shown };
+        self.link(slot);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Conn)> {
+        self.conns
+            .iter()
+            .map(|(slot, conn)| (Slot(u32::try_from(slot).unwrap_or(u32::MAX)), conn))
+    }
+
+    fn unlink(&mut self, slot: Slot) {
+        let conn = at(&self.conns, slot.0);
+        let (table, hash) = match conn.shown_flow() {
+            Some(flow) => (&mut self.unbound, self.hasher.hash_one(flow)),
+            None => (&mut self.bound, self.hasher.hash_one(conn.original_flow())),
+        };
+        if let Ok(entry) = table.find_entry(hash, |&s| s == slot.0) {
+            entry.remove();
+        }
+    }
+}
+
+/// Whether the entry is older than the connection whose first packet the gateway received at `received`: it was
+/// confirmed, or the kernel told something of it, before that. All times are the gateway's.
+pub(super) fn too_old(entry: &CtEntry, told: Option<Timestamp>, received: Timestamp) -> bool {
+    entry.start.is_some_and(|start| start < received) || told.is_some_and(|told| told < received)
+}

@@ -1,0 +1,276 @@
+//! What is decided about a packet that was claimed, or not: row, verdict, memory.
+//!
+//! The row comes first: [`Engine::grant`] writes it, and only [`Engine::release`] answers, when it is durable.
+
+use super::asks::answer;
+use super::conns::{Conn, Side};
+use super::pending::Pending;
+use super::types::{Decision, Effect, Identity, LogEntry, Now, Outcome, Refused, Ruling};
+use super::{Engine, sessions::Session};
+use nufw_proto::client::Mine;
+use nufw_proto::{BootId, ClaimId, ConnId, EventSeq, Mark, SessionId, Tuple};
+use nulog::{Change, CloseReason, OpenRow};
+use std::sync::Arc;
+
+impl Engine {
+    /// A session claims a connection: the access lists decide.
+    pub(super) fn claimed(
+        &mut self,
+        question: ClaimId,
+        session: SessionId,
+        mine: &Mine,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(pending) = self.pending.get(question) else {
+            return;
+        };
+        let shown = pending.flow.tuple;
+        let Some(claimant) = self
+            .sessions
+            .get(session)
+            .filter(|s| s.holds(shown.src()) && same_source(mine, &shown))
+        else {
+            // A claim for somebody else's address, or for another socket than was asked for, is worth nothing.
+            self.stats.foreign_claims += 1;
+            return self.disclaimed(question, session, now, out);
+        };
+        let ruling = self.judge.judge(&claimant.identity, &shown);
+        match ruling.decision {
+            Decision::Accept => {
+                let claimant = Claimant::new(session, claimant, mine);
+                self.grant(question, &claimant, &ruling, now, out);
+            }
+            decision @ (Decision::Drop | Decision::Reject) => {
+                let claimant = Claimant::new(session, claimant, mine);
+                let why = Refused::ByRule {
+                    reject: decision == Decision::Reject,
+                };
+                if let Some(pending) = self.pending.remove(question) {
+                    self.refuse(&pending, why, Some((&claimant, &ruling)), now, out);
+                }
+            }
+        }
+    }
+
+    /// The row first, then the verdict: see [`Engine::committed`].
+    fn grant(
+        &mut self,
+        question: ClaimId,
+        claimant: &Claimant,
+        ruling: &Ruling,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(pending) = self.pending.remove(question) else {
+            return;
+        };
+        if let Some(outcome) = self.granted_before(&pending, &claimant.identity, now, out) {
+            self.stats.repeated += 1;
+            return answer(&pending.packets, outcome, out);
+        }
+        let flow = pending.flow;
+        if self.conns.len() >= self.limits.connections {
+            return self.refuse(&pending, Refused::Full, None, now, out);
+        }
+        if self.logging.len() >= self.limits.waiting_commits {
+            return self.refuse(&pending, Refused::Unlogged, None, now, out);
+        }
+        let Some(id) = self.next_id() else {
+            return self.refuse(&pending, Refused::Unlogged, None, now, out);
+        };
+        let mark = self.mark_of(flow.gateway, &claimant.identity);
+        let row = self.row(id, &pending, mark, Some((claimant, ruling)));
+        self.conns.insert(Conn {
+            id,
+            gateway: flow.gateway,
+            zone: flow.zone,
+            original: row.original,
+            side: Side::Unbound { shown: flow.tuple },
+            user: Some(claimant.identity.user.id),
+            user_mark: mark,
+            mark,
+            established: false,
+            grants: 0,
+            granted_again: false,
+            seen_in: 0,
+            granted: None,
+            received: row.received,
+            last_asked: row.received,
+            born: None,
+        });
+        self.drops.forget(&flow);
+        let urgent = self.limits.log_sync;
+        out.push(Effect::Log(LogEntry {
+            change: Change::Open(Box::new(row)),
+            urgent,
+        }));
+        if urgent {
+            self.logging.insert(id, question);
+            self.pending.wait_for_log(question, claimant.session, pending);
+        } else {
+            self.release(id, &pending, now, out);
+        }
+    }
+
+    /// Rows are durable: their packets go on.
+    pub(super) fn committed(
+        &mut self,
+        opened: &[ConnId],
+        acknowledged: &[(Arc<str>, BootId, EventSeq)],
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        for &id in opened {
+            // With asynchronous logging the packets went on when the row was made.
+            let question = self.logging.remove(&id);
+            if let Some(pending) = question.and_then(|question| self.pending.remove(question)) {
+                self.release(id, &pending, now, out);
+            }
+        }
+        for (gateway, boot, through) in acknowledged {
+            self.acknowledged(gateway, *boot, *through, out);
+        }
+    }
+
+    fn release(&mut self, id: ConnId, pending: &Pending, now: Now, out: &mut Vec<Effect>) {
+        let Some(slot) = self.conns.by_id(id) else { return };
+        if pending.packets.is_empty() {
+            // The link was lost meanwhile, and with it every packet that waited for this row.
+            return self.close(slot, CloseReason::NeverForwarded, out);
+        }
+        let conn = self.conns.get_mut(slot);
+        conn.granted = Some(now.mono);
+        conn.last_asked = pending.last_received;
+        conn.grants = u8::try_from(pending.packets.len()).unwrap_or(u8::MAX);
+        let mark = conn.user_mark;
+        self.stats.granted += 1;
+        answer(&pending.packets, Outcome::Granted { row: id, mark }, out);
+        let tracked = self
+            .gateways
+            .get(pending.flow.gateway)
+            .link
+            .as_ref()
+            .is_none_or(|l| l.relays_events);
+        if tracked {
+            self.gateways.note_grant(now.mono, id, &self.conns);
+        } else {
+            self.close(slot, CloseReason::Untracked, out);
+        }
+    }
+
+    /// Rows could not be logged: their packets are dropped.
+    pub(super) fn log_failed(&mut self, opened: &[ConnId], now: Now, out: &mut Vec<Effect>) {
+        for id in opened {
+            let Some(question) = self.logging.remove(id) else {
+                continue;
+            };
+            if let Some(slot) = self.conns.by_id(*id) {
+                // Should it have reached the disk all the same, the journal closes it.
+                self.conns.remove(slot);
+            }
+            self.give_up(question, Refused::Unlogged, now, out);
+        }
+    }
+
+    pub(super) fn give_up(&mut self, question: ClaimId, why: Refused, now: Now, out: &mut Vec<Effect>) {
+        if let Some(pending) = self.pending.remove(question) {
+            self.refuse(&pending, why, None, now, out);
+        }
+    }
+
+    /// Drops the packets, writes the DROP row once, and remembers the decision for retransmissions.
+    pub(super) fn refuse(
+        &mut self,
+        pending: &Pending,
+        why: Refused,
+        decided: Option<(&Claimant, &Ruling)>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        self.count_refusal(why);
+        answer(&pending.packets, Outcome::Refused(why), out);
+        if matches!(why, Refused::Unlogged | Refused::Full) {
+            // The next packet may find room again; and a row for each would fill what is full already.
+            return;
+        }
+        let has_row =
+            pending.dropped_before || pending.again.is_some_and(|row| self.conns.by_id(row).is_some());
+        if !has_row && let Some(id) = self.next_id() {
+            let mut row = self.row(id, pending, Mark(0), decided);
+            if decided.is_none() {
+                row.acl = Arc::from(why.label());
+            }
+            Self::log(Change::Drop(Box::new(row)), out);
+        }
+        self.drops.remember(pending.flow, why, now);
+    }
+
+    fn count_refusal(&mut self, why: Refused) {
+        *match why {
+            Refused::ByRule { .. } => &mut self.stats.refused_by_rule,
+            Refused::Nobody => &mut self.stats.refused_nobody,
+            Refused::Disclaimed => &mut self.stats.refused_disclaimed,
+            Refused::Timeout => &mut self.stats.refused_timeout,
+            Refused::Unlogged => &mut self.stats.refused_unlogged,
+            Refused::Full => &mut self.stats.refused_full,
+        } += 1;
+    }
+
+    fn row(
+        &self,
+        id: ConnId,
+        pending: &Pending,
+        mark: Mark,
+        decided: Option<(&Claimant, &Ruling)>,
+    ) -> OpenRow {
+        let empty = || Arc::from("");
+        OpenRow {
+            id,
+            gateway: Arc::clone(&self.gateways.get(pending.flow.gateway).name),
+            received: pending.received,
+            prefix: decided.map_or_else(empty, |(_, ruling)| Arc::clone(&ruling.prefix)),
+            mark,
+            in_dev: Arc::from(pending.in_dev.as_str()),
+            out_dev: Arc::from(pending.out_dev.as_str()),
+            zone: pending.flow.zone,
+            original: decided.map_or(pending.flow.tuple, |(claimant, _)| claimant.seen),
+            shown: pending.flow.tuple,
+            user: decided.map(|(claimant, _)| claimant.identity.user.clone()),
+            client_os: decided.map(|(claimant, _)| Arc::clone(&claimant.os)),
+            client_app: decided.and_then(|(claimant, _)| claimant.program.clone()),
+            acl: decided.map_or_else(empty, |(_, ruling)| Arc::clone(&ruling.rule)),
+        }
+    }
+}
+
+/// The claim of a session, freed from the tables that it came from.
+pub(super) struct Claimant {
+    session: SessionId,
+    identity: Arc<Identity>,
+    os: Arc<str>,
+    program: Option<Arc<str>>,
+    seen: Tuple,
+}
+
+impl Claimant {
+    fn new(id: SessionId, session: &Session, mine: &Mine) -> Self {
+        Self {
+            session: id,
+            identity: Arc::clone(&session.identity),
+            os: Arc::clone(&session.os),
+            program: mine.program.as_ref().map(|program| Arc::from(program.as_str())),
+            seen: mine.seen,
+        }
+    }
+}
+
+/// Only the destination may differ between what the packet shows and what the socket sees.
+fn same_source(mine: &Mine, shown: &Tuple) -> bool {
+    let (seen, shown_transport) = (mine.seen.transport(), shown.transport());
+    let transport_fits = match (seen.ports(), shown_transport.ports()) {
+        (Some(a), Some(b)) => a.src == b.src,
+        _ => seen == shown_transport,
+    };
+    mine.seen.src() == shown.src() && mine.seen.protocol() == shown.protocol() && transport_fits
+}

@@ -1,0 +1,362 @@
+//! The gateways: who is linked, how far their events are known, which dump is under way.
+//!
+//! A gateway is known by its name for ever; its link comes and goes. Connections are not kept here.
+
+use super::conns::ConnTable;
+use super::types::{Effect, LinkId, Now};
+use super::{Engine, Identity};
+use nufw_proto::gateway::{Capabilities, DumpRequest, EventAck, Hello, KnownAddresses, ToAgent, Welcome};
+use nufw_proto::{Addr, Batch, BootId, ConnId, DumpId, EventSeq, MAX_BATCH, Mark, Text};
+use nulog::Change;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A gateway's number within this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct GatewayIdx(pub(super) u16);
+
+/// A dump under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dump {
+    pub(super) id: DumpId,
+    /// Rows granted before this moment that wait for their entry must find it in there.
+    pub(super) judges_before: Duration,
+}
+
+/// The present link of a gateway.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) since: Duration,
+    pub(super) relays_events: bool,
+    pub(super) sets_marks: bool,
+    pub(super) packet_timeout: Duration,
+    /// The last event that it carried, taken or not: an agent must not hear of more than it has sent.
+    carried: EventSeq,
+    /// The last event whose acknowledgement it carried.
+    told: EventSeq,
+}
+
+/// How far the events of one boot of an agent are known; outlives the link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stream {
+    pub(super) boot: BootId,
+    /// The last event taken. What is sent again is not taken again.
+    pub(super) taken: EventSeq,
+    /// The last acknowledgement handed to the journal.
+    acknowledging: EventSeq,
+    /// The last event that need not be sent again.
+    acknowledged: EventSeq,
+}
+
+impl Stream {
+    fn at(boot: BootId, through: EventSeq) -> Self {
+        Self {
+            boot,
+            taken: through,
+            acknowledging: through,
+            acknowledged: through,
+        }
+    }
+}
+
+/// A gateway.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub(super) name: Arc<str>,
+    pub(super) link: Option<Link>,
+    /// The events of the present boot, or of the last.
+    pub(super) stream: Option<Stream>,
+    /// Counts dumps, so that a connection can remember in which it was seen.
+    pub(super) dump_count: u32,
+    pub(super) dump: Option<Dump>,
+    /// The dump asked for that has not begun: its id and when it was asked.
+    pub(super) requested: Option<(DumpId, Duration)>,
+    pub(super) last_request: Option<Duration>,
+    /// Something may have been missed, or was not confirmed for long: a whole dump would tell.
+    pub(super) doubted: bool,
+}
+
+/// All gateways of this run.
+#[derive(Default)]
+pub(super) struct Gateways {
+    all: Vec<Gateway>,
+    links: HashMap<LinkId, GatewayIdx>,
+    next_dump: u64,
+    /// Rows granted, oldest first, until it is time to doubt those that the kernel has not confirmed.
+    pub(super) grants: VecDeque<(Duration, ConnId)>,
+}
+
+/// Entries that may be stale before the queue of grants is cleaned of them.
+const STALE_GRANTS: usize = 1024;
+
+impl Gateways {
+    /// The number of a name; numbers are handed out as names appear. Names come from the configuration and from rows.
+    pub(super) fn intern(&mut self, name: &Arc<str>) -> GatewayIdx {
+        let index = self.all.iter().position(|g| g.name == *name).unwrap_or_else(|| {
+            self.all.push(Gateway {
+                name: Arc::clone(name),
+                link: None,
+                stream: None,
+                dump_count: 0,
+                dump: None,
+                requested: None,
+                last_request: None,
+                doubted: false,
+            });
+            self.all.len() - 1
+        });
+        GatewayIdx(u16::try_from(index).unwrap_or(u16::MAX))
+    }
+
+    pub(super) fn get(&self, gateway: GatewayIdx) -> &Gateway {
+        &self.all[usize::from(gateway.0)]
+    }
+
+    pub(super) fn get_mut(&mut self, gateway: GatewayIdx) -> &mut Gateway {
+        &mut self.all[usize::from(gateway.0)]
+    }
+
+    pub(super) fn by_link(&self, link: LinkId) -> Option<GatewayIdx> {
+        self.links.get(&link).copied()
+    }
+
+    pub(super) fn linked(&self) -> impl Iterator<Item = (GatewayIdx, &Link)> {
+        self.all.iter().enumerate().filter_map(|(i, g)| {
+            let link = g.link.as_ref()?;
+            Some((GatewayIdx(u16::try_from(i).unwrap_or(u16::MAX)), link))
+        })
+    }
+
+    /// Linked gateways in doubt that have not been asked for a dump lately.
+    pub(super) fn doubted_and_quiet(&self, now: Now, interval: Duration) -> Vec<GatewayIdx> {
+        self.linked()
+            .map(|(index, _)| index)
+            .filter(|&index| {
+                let gateway = self.get(index);
+                let quiet = gateway
+                    .last_request
+                    .is_none_or(|last| now.mono >= last + interval);
+                gateway.doubted && gateway.dump.is_none() && quiet
+            })
+            .collect()
+    }
+
+    /// Notes a grant, to doubt it when the kernel does not confirm it.
+    pub(super) fn note_grant(&mut self, at: Duration, row: ConnId, conns: &ConnTable) {
+        if self.grants.len() >= 2 * conns.len() + STALE_GRANTS {
+            self.grants.retain(|&(_, row)| conns.is_unbound(row));
+        }
+        self.grants.push_back((at, row));
+    }
+
+    fn link_down(&mut self, link: LinkId) {
+        if let Some(gateway) = self.links.remove(&link) {
+            let gateway = self.get_mut(gateway);
+            gateway.link = None;
+            gateway.dump = None;
+            gateway.requested = None;
+        }
+    }
+
+    /// Notes an event of the present link; tells whether it must be taken.
+    pub(super) fn take_event(&mut self, gateway: GatewayIdx, seq: EventSeq) -> bool {
+        let gateway = self.get_mut(gateway);
+        let (Some(link), Some(stream)) = (&mut gateway.link, &mut gateway.stream) else {
+            return false;
+        };
+        link.carried = link.carried.max(seq);
+        let new = seq > stream.taken;
+        stream.taken = stream.taken.max(seq);
+        new
+    }
+
+    fn tell_acknowledged(&mut self, gateway: GatewayIdx, out: &mut Vec<Effect>) {
+        let gateway = self.get_mut(gateway);
+        let (Some(link), Some(stream)) = (&mut gateway.link, &gateway.stream) else {
+            return;
+        };
+        let through = stream.acknowledged.min(link.carried);
+        if link.told < through {
+            link.told = through;
+            out.push(Effect::Agent {
+                link: link.id,
+                message: ToAgent::EventAck(EventAck { through }),
+            });
+        }
+    }
+
+    /// What the log knows of a gateway's events.
+    pub(super) fn loaded(&mut self, name: &Arc<str>, boot: BootId, through: EventSeq) {
+        let gateway = self.intern(name);
+        self.get_mut(gateway).stream = Some(Stream::at(boot, through));
+    }
+
+    /// Asks a linked gateway for a dump of its table.
+    pub(super) fn request_dump(&mut self, gateway: GatewayIdx, now: Now, out: &mut Vec<Effect>) {
+        self.next_dump += 1;
+        let dump = DumpId(self.next_dump);
+        let gateway = self.get_mut(gateway);
+        let Some(link) = &gateway.link else { return };
+        gateway.requested = Some((dump, now.mono));
+        gateway.last_request = Some(now.mono);
+        out.push(Effect::Agent {
+            link: link.id,
+            message: ToAgent::DumpRequest(DumpRequest { dump }),
+        });
+    }
+}
+
+impl Engine {
+    pub(super) fn gateway_up(
+        &mut self,
+        link: LinkId,
+        name: &Arc<str>,
+        hello: &Hello,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let index = self.gateways.intern(name);
+        let former = self.gateways.get(index).link.as_ref().map(|l| l.id);
+        if let Some(former) = former {
+            self.link_down(former);
+            out.push(Effect::EndLink {
+                link: former,
+                reason: "the gateway has connected anew",
+            });
+        }
+        let gateway = self.gateways.get_mut(index);
+        // Nothing is known of a boot that the log has not heard of: its events are taken from the first it still has.
+        let stream = gateway
+            .stream
+            .take_if(|stream| stream.boot == hello.boot)
+            .unwrap_or_else(|| Stream::at(hello.boot, EventSeq(0)));
+        let acknowledged = stream.acknowledged;
+        gateway.stream = Some(stream);
+        gateway.link = Some(Link {
+            id: link,
+            since: now.mono,
+            relays_events: hello.relays_events,
+            sets_marks: hello.sets_marks,
+            packet_timeout: Duration::from_millis(u64::from(hello.packet_timeout_ms)),
+            carried: acknowledged,
+            told: acknowledged,
+        });
+        self.gateways.links.insert(link, index);
+        out.push(Effect::Agent {
+            link,
+            message: ToAgent::Welcome(Welcome {
+                software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
+                capabilities: Capabilities::default(),
+                gateway: Text::lossy(name),
+                acknowledged,
+                dead_after_ms: u32::try_from(self.limits.dead_after.as_millis()).unwrap_or(u32::MAX),
+                mark_mask: self.limits.mark_mask,
+            }),
+        });
+        self.tell_addresses(link, out);
+        if hello.relays_events {
+            self.gateways.request_dump(index, now, out);
+        } else {
+            self.untrack(index, out);
+        }
+    }
+
+    /// A link is over. The packets that waited on it are gone with it.
+    pub(super) fn link_down(&mut self, link: LinkId) {
+        self.gateways.link_down(link);
+        self.pending.forget_link(link);
+    }
+
+    /// Tells a new link every address that has a session.
+    fn tell_addresses(&self, link: LinkId, out: &mut Vec<Effect>) {
+        let mut addresses: Vec<Addr> = self.sessions.addresses().collect();
+        addresses.sort_unstable();
+        let mut chunks = addresses.chunks(MAX_BATCH);
+        let mut reset = true;
+        // The first message goes out even when it is empty: it ends what the agent knew before.
+        loop {
+            let chunk = chunks.next();
+            if chunk.is_none() && !reset {
+                return;
+            }
+            out.push(known(link, reset, chunk.unwrap_or_default(), &[]));
+            reset = false;
+        }
+    }
+
+    /// Tells every gateway that an address has its first session, or has lost its last.
+    pub(super) fn address_changed(&mut self, address: Addr, present: bool, out: &mut Vec<Effect>) {
+        let (added, removed): (&[Addr], &[Addr]) = if present {
+            (&[address], &[])
+        } else {
+            (&[], &[address])
+        };
+        for (_, link) in self.gateways.linked() {
+            out.push(known(link.id, false, added, removed));
+        }
+    }
+
+    /// Acknowledgements became durable: the agents may forget.
+    pub(super) fn acknowledged(
+        &mut self,
+        name: &Arc<str>,
+        boot: BootId,
+        through: EventSeq,
+        out: &mut Vec<Effect>,
+    ) {
+        let index = self.gateways.intern(name);
+        // Of an earlier boot nothing will be sent again.
+        if let Some(stream) = &mut self.gateways.get_mut(index).stream
+            && stream.boot == boot
+        {
+            stream.acknowledged = stream.acknowledged.max(through);
+            stream.acknowledging = stream.acknowledging.max(through);
+            self.gateways.tell_acknowledged(index, out);
+        }
+    }
+
+    /// Everything taken so far need not be sent again: at once when nothing of it is in the log, else once it is durable.
+    pub(super) fn acknowledge(&mut self, index: GatewayIdx, changed: bool, out: &mut Vec<Effect>) {
+        let gateway = self.gateways.get_mut(index);
+        let Some(stream) = &mut gateway.stream else { return };
+        let through = stream.taken;
+        if !changed && stream.acknowledging == stream.acknowledged {
+            stream.acknowledging = through;
+            stream.acknowledged = through;
+        } else if stream.acknowledging < through {
+            stream.acknowledging = through;
+            Self::log(
+                Change::Acknowledge {
+                    gateway: Arc::clone(&gateway.name),
+                    boot: stream.boot,
+                    through,
+                },
+                out,
+            );
+        }
+        self.gateways.tell_acknowledged(index, out);
+    }
+
+    /// The mark that goes out with an accepting verdict.
+    pub(super) fn mark_of(&self, gateway: GatewayIdx, who: &Identity) -> Mark {
+        match &self.gateways.get(gateway).link {
+            Some(link) if link.sets_marks => who.mark,
+            _ => Mark(0),
+        }
+    }
+}
+
+fn known(link: LinkId, reset: bool, added: &[Addr], removed: &[Addr]) -> Effect {
+    let batch = |addresses: &[Addr]| Batch::try_from(addresses.to_vec()).unwrap_or_default();
+    Effect::Agent {
+        link,
+        message: ToAgent::KnownAddresses(KnownAddresses {
+            reset,
+            added: batch(added),
+            removed: batch(removed),
+            others_can_pass: false,
+        }),
+    }
+}

@@ -1,0 +1,192 @@
+//! The engine: who asked, whose connection it is, what was decided, and what became of it.
+//!
+//! Pure: inputs and the time come in, effects go out. No socket, clock, thread or SQL may appear below this module; what
+//! it keeps is bounded by [`Limits`], and every bound says what happens when it is met.
+
+mod asks;
+mod conns;
+mod decide;
+mod drops;
+mod dumps;
+mod early;
+mod ended;
+mod events;
+mod gateways;
+mod pending;
+mod sessions;
+mod types;
+
+pub use types::{
+    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LogEntry, Now, Outcome, ProofId, Refused,
+    Ruling, SessionFacts, Stats,
+};
+
+use conns::ConnTable;
+use drops::RecentDrops;
+use early::EarlyClaims;
+use ended::EndedUnseen;
+use gateways::Gateways;
+use pending::PendingTable;
+use sessions::Sessions;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use nufw_proto::gateway::ToServer;
+use nufw_proto::{ClaimId, ConnId, client};
+use nulog::Close;
+
+/// The state of one server.
+pub struct Engine {
+    limits: Limits,
+    judge: Arc<dyn Judge>,
+    gateways: Gateways,
+    sessions: Sessions,
+    pending: PendingTable,
+    conns: ConnTable,
+    /// Rows whose commit is awaited, with the question whose packets wait for it.
+    logging: HashMap<ConnId, ClaimId>,
+    /// Ends of live connections that another packet may have begun anew; as many as there are connections at most.
+    lingering: HashMap<ConnId, Close>,
+    drops: RecentDrops,
+    early: EarlyClaims,
+    ended: EndedUnseen,
+    ids: VecDeque<Range<u64>>,
+    stats: Stats,
+}
+
+impl Engine {
+    /// An engine that knows nobody yet.
+    pub fn new(limits: Limits, judge: Arc<dyn Judge>) -> Self {
+        Self {
+            judge,
+            gateways: Gateways::default(),
+            sessions: Sessions::new(&limits),
+            pending: PendingTable::default(),
+            conns: ConnTable::default(),
+            logging: HashMap::new(),
+            lingering: HashMap::new(),
+            drops: RecentDrops::new(limits.recent_drops, limits.drop_memory),
+            early: EarlyClaims::new(limits.early_claims, limits.early_claim_age),
+            ended: EndedUnseen::new(limits.ended_unseen),
+            ids: VecDeque::new(),
+            stats: Stats::default(),
+            limits,
+        }
+    }
+
+    /// Takes one input and appends what must be done about it.
+    pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
+        match input {
+            Input::Loaded { rows, acknowledged } => self.load(rows, acknowledged, out),
+            Input::GatewayUp { link, name, hello } => self.gateway_up(link, &name, &hello, now, out),
+            Input::Gateway { link, message } => self.gateway_says(link, message, now, out),
+            Input::GatewayDown { link } => self.link_down(link),
+            Input::SessionUp { session, facts } => self.session_up(session, facts, now, out),
+            Input::Client { session, message } => self.client_says(session, message, now, out),
+            Input::Prove {
+                proof,
+                session,
+                address,
+            } => self.prove(proof, session, address, now, out),
+            Input::SessionDown { session } => self.session_down(session, now, out),
+            Input::Committed { opened, acknowledged } => self.committed(&opened, &acknowledged, now, out),
+            Input::LogFailed { opened } => self.log_failed(&opened, now, out),
+            Input::Ids(block) => self.ids.push_back(block),
+            Input::Judge(judge) => {
+                self.judge = judge;
+                self.drops.forget_all();
+            }
+            Input::Users(users) => self.users_changed(&users, now, out),
+            Input::Tick => self.tick(now, out),
+        }
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        stats.live_connections = self.conns.len() as u64;
+        stats.pending_asks = self.pending.len() as u64;
+        stats.sessions = self.sessions.len() as u64;
+        stats.ids_left = self
+            .ids
+            .iter()
+            .map(|block| block.end.saturating_sub(block.start))
+            .sum();
+        stats
+    }
+
+    fn gateway_says(&mut self, link: LinkId, message: ToServer, now: Now, out: &mut Vec<Effect>) {
+        let Some(gateway) = self.gateways.by_link(link) else {
+            // The gateway connected anew while this was on its way; the agent asks or sends again on its new link.
+            self.stats.stale_messages += 1;
+            return;
+        };
+        match message {
+            ToServer::Asks(asks) => asks
+                .into_iter()
+                .for_each(|ask| self.packet(gateway, link, ask, now, out)),
+            ToServer::Unused(unused) => unused.iter().for_each(|&u| self.unused(gateway, u, out)),
+            ToServer::Events(events) => self.events(gateway, &events, out),
+            ToServer::Gap(gap) => self.gap(gateway, gap, out),
+            ToServer::DumpBegin(begin) => self.dump_begin(gateway, begin),
+            ToServer::DumpPart(part) => self.dump_part(gateway, &part, out),
+            ToServer::DumpEnd(end) => self.dump_end(gateway, end, out),
+            ToServer::Hello(_) | ToServer::Heartbeat(_) | ToServer::Goodbye(_) => {}
+        }
+    }
+
+    fn client_says(
+        &mut self,
+        session: nufw_proto::SessionId,
+        message: client::ToServer,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        match message {
+            client::ToServer::Claims(claims) => {
+                claims
+                    .into_iter()
+                    .for_each(|claim| self.claim(session, claim, now, out));
+            }
+            client::ToServer::Announce(announced) => {
+                announced
+                    .into_iter()
+                    .for_each(|a| self.announce(session, a.mine, now, out));
+            }
+            client::ToServer::Withdraw(withdraw) => self.withdraw(session, withdraw.address, out),
+            client::ToServer::Hello(_)
+            | client::ToServer::Login(_)
+            | client::ToServer::Prove(_)
+            | client::ToServer::Heartbeat(_)
+            | client::ToServer::Goodbye(_) => {}
+        }
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.time_out_asks(now, out);
+        self.expire_addresses(now, out);
+        self.drops.expire(now);
+        self.early.expire(now);
+        self.doubt_unconfirmed(now, out);
+    }
+
+    /// The next row id; `None` when the log has not reserved any more.
+    fn next_id(&mut self) -> Option<ConnId> {
+        loop {
+            match self.ids.front_mut()?.next() {
+                Some(raw) => return ConnId::try_from(raw).ok(),
+                None => {
+                    self.ids.pop_front();
+                }
+            }
+        }
+    }
+
+    fn log(change: nulog::Change, out: &mut Vec<Effect>) {
+        out.push(Effect::Log(LogEntry {
+            change,
+            urgent: false,
+        }));
+    }
+}

@@ -1,0 +1,401 @@
+//! The engine's language: what it is told, what it wants done, and its limits.
+//!
+//! Plain data; no behaviour beyond small conversions.
+
+use nufw_proto::client::{self, ClaimRequest, OsInfo, Refusal};
+use nufw_proto::gateway::{self, Answer, ToAgent};
+use nufw_proto::{Addr, BootId, ConnId, EventSeq, Mark, SessionId, Timestamp, Tuple};
+use nulog::{ActiveRow, Change};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The moment of an input: a clock that never steps for time-outs, and the calendar for rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Time since the server's start; never goes back.
+    pub mono: Duration,
+    /// Calendar time; may step in either direction.
+    pub wall: Timestamp,
+}
+
+/// One TLS connection of a gateway, numbered by the edge; never reused within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// One attempt to prove an address, numbered by the edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProofId(pub u64);
+
+/// A user as policy, log and marks need to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Id and name for the log.
+    pub user: nulog::User,
+    /// The user's mark, within the mask.
+    pub mark: Mark,
+    /// Names of the user's groups.
+    pub groups: Arc<[Arc<str>]>,
+}
+
+/// What the access lists say of one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// It goes on.
+    Accept,
+    /// It vanishes.
+    Drop,
+    /// It vanishes and its sender is told so.
+    Reject,
+}
+
+/// A decision with the rule that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Ruling {
+    /// What becomes of the packet.
+    pub decision: Decision,
+    /// Name of the rule.
+    pub rule: Arc<str>,
+    /// The rule's log prefix.
+    pub prefix: Arc<str>,
+}
+
+/// The access lists, as the engine sees them.
+pub trait Judge: Send + Sync {
+    /// Decides about a packet of `user`. `tuple` is what the packet shows, never what a client says.
+    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling;
+}
+
+/// What was decided about a connection and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// It may pass, under this row and with this mark.
+    Granted {
+        /// The row.
+        row: ConnId,
+        /// The user's mark.
+        mark: Mark,
+    },
+    /// It may not.
+    Refused(Refused),
+}
+
+/// Why a connection was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// A rule, or that no rule matched.
+    ByRule {
+        /// Whether the sender is told.
+        reject: bool,
+    },
+    /// Nobody is logged in at the source address.
+    Nobody,
+    /// Every client at the source address says that it is not its user's.
+    Disclaimed,
+    /// No client claimed it in time.
+    Timeout,
+    /// It could not be logged.
+    Unlogged,
+    /// A table of the server is full.
+    Full,
+}
+
+impl Refused {
+    /// The name that stands in the row where no rule decided.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ByRule { .. } => "rule",
+            Self::Nobody => "(nobody)",
+            Self::Disclaimed => "(disclaimed)",
+            Self::Timeout => "(timeout)",
+            Self::Unlogged => "(unlogged)",
+            Self::Full => "(full)",
+        }
+    }
+}
+
+/// What the edge learnt of a client that has logged in.
+#[derive(Debug, Clone)]
+pub struct SessionFacts {
+    /// The user.
+    pub identity: Arc<Identity>,
+    /// The address the client logged in from.
+    pub address: Addr,
+    /// What the client says of its operating system.
+    pub os: OsInfo,
+}
+
+/// A change for the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// The change.
+    pub change: Change,
+    /// A packet waits for it: report failure at once instead of trying again.
+    pub urgent: bool,
+}
+
+/// What the engine is told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// What the log knew at start: live rows, and how far each gateway's events are durable. Comes first, once.
+    Loaded {
+        /// Rows in state OPEN or ESTABLISHED.
+        rows: Vec<ActiveRow>,
+        /// Gateway, its boot, its last durable event.
+        acknowledged: Vec<(Arc<str>, BootId, EventSeq)>,
+    },
+    /// A gateway's agent said hello; a link that it had before is over.
+    GatewayUp {
+        /// The new link.
+        link: LinkId,
+        /// The gateway's name, from its certificate.
+        name: Arc<str>,
+        /// What it said.
+        hello: gateway::Hello,
+    },
+    /// An agent says something.
+    Gateway {
+        /// Its link.
+        link: LinkId,
+        /// What it says.
+        message: gateway::ToServer,
+    },
+    /// A link is over.
+    GatewayDown {
+        /// The link.
+        link: LinkId,
+    },
+    /// A client has logged in.
+    SessionUp {
+        /// The session, numbered by the edge.
+        session: SessionId,
+        /// Who and where.
+        facts: SessionFacts,
+    },
+    /// A client says something.
+    Client {
+        /// Its session.
+        session: SessionId,
+        /// What it says.
+        message: client::ToServer,
+    },
+    /// A client shows that an address is its own.
+    Prove {
+        /// Names the attempt in the answer.
+        proof: ProofId,
+        /// The session whose token was shown.
+        session: SessionId,
+        /// The address it was shown from.
+        address: Addr,
+    },
+    /// A session is over.
+    SessionDown {
+        /// The session.
+        session: SessionId,
+    },
+    /// Changes are durable.
+    Committed {
+        /// Rows in state OPEN among them.
+        opened: Vec<ConnId>,
+        /// Acknowledgements among them.
+        acknowledged: Vec<(Arc<str>, BootId, EventSeq)>,
+    },
+    /// Rows whose packets wait could not be logged. Should one have reached the disk all the same, the journal closes it.
+    LogFailed {
+        /// The rows.
+        opened: Vec<ConnId>,
+    },
+    /// Row ids that are durably reserved.
+    Ids(Range<u64>),
+    /// Another policy.
+    Judge(Arc<dyn Judge>),
+    /// The users were read again, by name; a session whose user is gone ends.
+    Users(HashMap<Arc<str>, Arc<Identity>>),
+    /// Time has passed; comes several times a second.
+    Tick,
+}
+
+impl std::fmt::Debug for dyn Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Judge")
+    }
+}
+
+/// What the engine wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell an agent what becomes of a packet.
+    Answer {
+        /// The agent's link.
+        link: LinkId,
+        /// The packet and its verdict.
+        answer: Answer,
+    },
+    /// Ask a client whether a connection is its user's.
+    Question {
+        /// The client's session.
+        session: SessionId,
+        /// The question.
+        request: ClaimRequest,
+    },
+    /// Say something else to an agent.
+    Agent {
+        /// The agent's link.
+        link: LinkId,
+        /// What to say.
+        message: ToAgent,
+    },
+    /// End an agent's connection.
+    EndLink {
+        /// The link.
+        link: LinkId,
+        /// A sentence for both logs.
+        reason: &'static str,
+    },
+    /// The session exists from now on: tell its client.
+    Admitted {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session cannot be: tell its client and end the connection.
+    NotAdmitted {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        cause: Refusal,
+    },
+    /// End a client's connection.
+    EndSession {
+        /// The session.
+        session: SessionId,
+        /// A sentence for the user.
+        reason: &'static str,
+    },
+    /// Answer a proof.
+    Proof {
+        /// The attempt.
+        proof: ProofId,
+        /// The address, or why not.
+        result: Result<Addr, Refusal>,
+    },
+    /// Write to the log.
+    Log(LogEntry),
+}
+
+/// Every bound of the engine. What happens at each is said with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Packets that wait for a decision, all gateways together; a further one is dropped.
+    pub pending_asks: usize,
+    /// Packets of one connection that are answered together; a further one is dropped.
+    pub packets_per_ask: usize,
+    /// Live connections; a further one is dropped.
+    pub connections: usize,
+    /// Rows whose commit is awaited; a further connection is dropped.
+    pub waiting_commits: usize,
+    /// Sessions; a further login is refused.
+    pub sessions: usize,
+    /// Sessions at one address; a further login or proof there is refused.
+    pub sessions_per_address: usize,
+    /// Addresses of one session; a further proof is refused.
+    pub addresses_per_session: usize,
+    /// Drops that are remembered for retransmissions; the oldest is forgotten (its retransmission makes another row).
+    pub recent_drops: usize,
+    /// How long after its last packet a drop is remembered.
+    pub drop_memory: Duration,
+    /// Claims that came before their packet; the oldest is forgotten (its client is asked instead).
+    pub early_claims: usize,
+    /// How long an early claim is kept.
+    pub early_claim_age: Duration,
+    /// Rows closed without having seen the end, remembered for a late one; the oldest is forgotten.
+    pub ended_unseen: usize,
+    /// How much earlier than the agent the server gives up on an ask.
+    pub ask_margin: Duration,
+    /// A granted connection that the kernel has not confirmed for so long is looked for in a dump.
+    pub confirm_within: Duration,
+    /// Shortest time between two dumps that the server asks of one gateway.
+    pub dump_interval: Duration,
+    /// A proven address is forgotten when it was not proven again for so long.
+    pub address_lease: Duration,
+    /// The peer is dead when nothing came from it for so long; told to agents.
+    pub dead_after: Duration,
+    /// The bits of a mark that are the user's number; told to agents.
+    pub mark_mask: Mark,
+    /// Whether a packet is accepted only after its row is durable.
+    pub log_sync: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pending_asks: 65_536,
+            packets_per_ask: 16,
+            connections: 1_000_000,
+            waiting_commits: 16_384,
+            sessions: 4096,
+            sessions_per_address: 64,
+            addresses_per_session: 32,
+            recent_drops: 65_536,
+            drop_memory: Duration::from_mins(1),
+            early_claims: 4096,
+            early_claim_age: Duration::from_secs(5),
+            ended_unseen: 4096,
+            ask_margin: Duration::from_secs(2),
+            confirm_within: Duration::from_secs(30),
+            dump_interval: Duration::from_secs(30),
+            address_lease: Duration::from_mins(5),
+            dead_after: Duration::from_secs(10),
+            mark_mask: Mark(0x00ff_ffff),
+            log_sync: true,
+        }
+    }
+}
+
+/// Counters since the start, and sizes at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Packets asked for.
+    pub asks: u64,
+    /// Packets that were answered from a decision made before.
+    pub repeated: u64,
+    /// Connections granted.
+    pub granted: u64,
+    /// Connections refused by a rule.
+    pub refused_by_rule: u64,
+    /// Connections refused because nobody is logged in at their source.
+    pub refused_nobody: u64,
+    /// Connections that every client asked disclaimed.
+    pub refused_disclaimed: u64,
+    /// Connections that no client claimed in time.
+    pub refused_timeout: u64,
+    /// Connections that could not be logged.
+    pub refused_unlogged: u64,
+    /// Packets refused because a table was full.
+    pub refused_full: u64,
+    /// Claims for an address or port that was not asked for, or is not the session's.
+    pub foreign_claims: u64,
+    /// Second claims of one connection by another session.
+    pub double_claims: u64,
+    /// Claims that came too late.
+    pub late_claims: u64,
+    /// Events that belong to no row.
+    pub unrelated_events: u64,
+    /// Events received again.
+    pub repeated_events: u64,
+    /// Messages of links that were over.
+    pub stale_messages: u64,
+    /// Verdicts that came when the packet was gone.
+    pub unused_verdicts: u64,
+    /// Live connections at the moment.
+    pub live_connections: u64,
+    /// Asks that wait at the moment.
+    pub pending_asks: u64,
+    /// Sessions at the moment.
+    pub sessions: u64,
+    /// Row ids that are reserved and not used yet.
+    pub ids_left: u64,
+}

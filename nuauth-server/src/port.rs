@@ -1,0 +1,101 @@
+//! What both ports share: listening, the bounds on strangers, and how a bad peer is told to the log.
+//!
+//! Knows nothing of either protocol.
+
+use anyhow::Context as _;
+use nufw_common::clock;
+use nufw_common::lifecycle::Shutdown;
+use nufw_proto::Addr;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Connections waiting in the kernel's queue of one listener.
+const LISTEN_QUEUE: i32 = 1024;
+/// A peer address is named in the log at most this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Peer addresses whose complaints are counted; the table is emptied when it is full.
+const MAX_COMPLAINTS: usize = 1024;
+
+/// Opens the listening sockets of a port. An IPv6 one takes IPv6 alone, so that both families can be named.
+pub(crate) fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    addresses
+        .iter()
+        .map(|&address| open(address).with_context(|| format!("cannot listen on {address}")))
+        .collect()
+}
+
+fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_QUEUE)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Takes connections until the shutdown; each gets a task and one of the port's places for strangers, which the task
+/// gives back when its peer is known. While there is no place, connections wait in the kernel's queue.
+pub(crate) async fn accept<F>(
+    listener: TcpListener,
+    strangers: Arc<Semaphore>,
+    mut shutdown: Shutdown,
+    serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let Ok(permit) = Arc::clone(&strangers).acquire_owned().await else {
+            return;
+        };
+        tokio::select! {
+            () = shutdown.wait() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    // Verdicts and questions are small and wait for nobody.
+                    let _ = stream.set_nodelay(true);
+                    tokio::spawn(serve(stream, peer, permit));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of descriptors, most likely: trying again at once would only spin.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Tells the log of peers that misbehave, without letting them fill it.
+#[derive(Default)]
+pub(crate) struct Complaints(Mutex<HashMap<Addr, (Instant, u64)>>);
+
+impl Complaints {
+    /// Logs what a peer did, at most once in ten seconds for its address.
+    pub(crate) fn tell(&self, port: &'static str, peer: SocketAddr, what: &str) {
+        let now = clock::mono();
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= MAX_COMPLAINTS {
+            told.clear();
+        }
+        match told.get_mut(&Addr::from(peer.ip())) {
+            Some((at, held_back)) if now < *at + COMPLAINT_INTERVAL => *held_back += 1,
+            Some((at, held_back)) => {
+                tracing::warn!(port, %peer, held_back, "{what}");
+                (*at, *held_back) = (now, 0);
+            }
+            None => {
+                tracing::warn!(port, %peer, "{what}");
+                told.insert(Addr::from(peer.ip()), (now, 0));
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The server as a whole: start, reload, drain.
+//!
+//! One function each. Everything is read and checked before anything is opened; what is opened is opened in the order
+//! in which it may be missing: log, engine, ports.
+
+use crate::auth::FailureLimiter;
+use crate::clients::{self, ClientPort};
+use crate::config::{Override, ServerConfig};
+use crate::engine::{Engine, Input, Now};
+use crate::gateways::{self, GatewayPort};
+use crate::hub::{Event, Hub, WAITING_EVENTS};
+use crate::journal::{self, Journal};
+use crate::policy::Policy;
+use crate::port::{self, Complaints};
+use crate::revocation::Revoked;
+use crate::users::Users;
+use anyhow::{Context as _, anyhow};
+use arc_swap::ArcSwap;
+use nufw_common::clock;
+use nufw_common::exit::{Exit, Failure, OrExit as _};
+use nufw_common::lifecycle::{self, Shutdown, Signal, Signals};
+use nufw_common::tls;
+use nulog::Store;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+/// How long the log may take to write what waits when the server ends.
+const LAST_COMMITS: Duration = Duration::from_secs(10);
+
+/// What a reload replaces.
+struct Files {
+    users: Users,
+    policy: Policy,
+    for_gateways: Arc<rustls::ServerConfig>,
+    for_clients: Arc<rustls::ServerConfig>,
+    revoked: Revoked,
+}
+
+impl Files {
+    fn load(config: &ServerConfig) -> anyhow::Result<Self> {
+        let users = Users::load(&config.users, config.mark_mask)?;
+        let read = Policy::load(&config.policy, &users)?;
+        for note in &read.notes {
+            tracing::warn!("{note}");
+        }
+        Ok(Self {
+            for_gateways: tls::server_config(&config.tls.for_gateways())?,
+            for_clients: tls::server_config(&config.tls.for_clients())?,
+            revoked: Revoked::load(config.tls.crl.as_deref())?,
+            policy: read.policy,
+            users,
+        })
+    }
+}
+
+/// The running server.
+struct Server {
+    config: ServerConfig,
+    overrides: Vec<Override>,
+    journal: Journal,
+    hub: mpsc::Sender<Event>,
+    gateways: Arc<GatewayPort>,
+    clients: Arc<ClientPort>,
+    revoked: watch::Sender<Arc<Revoked>>,
+}
+
+/// Runs the server until SIGTERM.
+pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> {
+    let config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
+    let files = Files::load(&config).or_exit(Exit::Config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")
+        .or_exit(Exit::OsErr)?;
+    runtime.block_on(serve(config, overrides, files))
+}
+
+async fn serve(config: ServerConfig, overrides: Vec<Override>, files: Files) -> Result<(), Failure> {
+    let mut signals = Signals::new()
+        .context("signals cannot be received")
+        .or_exit(Exit::OsErr)?;
+    let gateway_listeners = port::listen(&config.gateways.listen).or_exit(Exit::Unavailable)?;
+    let client_listeners = port::listen(&config.clients.listen).or_exit(Exit::Unavailable)?;
+    let (trigger, shutdown) = lifecycle::shutdown();
+    let (server, mut hub) = start(config, overrides, files).await?;
+    server.open(gateway_listeners, client_listeners, &shutdown);
+    lifecycle::notify_ready();
+    let crashed = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => server.reload(),
+                Signal::Terminate => break false,
+            },
+            _ = &mut hub => break true,
+        }
+    };
+    lifecycle::notify_stopping();
+    trigger.shut_down();
+    if crashed {
+        return Err(Failure::new(
+            Exit::Software,
+            anyhow!("the engine has ended by itself; this is a bug"),
+        ));
+    }
+    server.drain().await
+}
+
+/// Opens the log and puts an engine that knows it to work.
+async fn start(
+    config: ServerConfig,
+    overrides: Vec<Override>,
+    files: Files,
+) -> Result<(Server, tokio::task::JoinHandle<()>), Failure> {
+    let mut store = Store::open(&config.log.database, config.server_number)
+        .await
+        .or_exit(Exit::CantCreate)?;
+    let rows = store.active_rows().await.or_exit(Exit::IoErr)?;
+    let acknowledged = store.acknowledged().await.or_exit(Exit::IoErr)?;
+    tracing::info!(database = %config.log.database.path().display(), active_rows = rows.len(), "log opened");
+
+    let (reports_in, reports) = mpsc::unbounded_channel();
+    let journal = Journal::start(store, journal::Limits::default(), reports_in)
+        .await
+        .or_exit(Exit::IoErr)?;
+    let mut engine = Engine::new(config.engine, Arc::new(files.policy));
+    let acknowledged = acknowledged
+        .into_iter()
+        .map(|(name, (boot, seq))| (name, boot, seq))
+        .collect();
+    let start = Now {
+        mono: Duration::ZERO,
+        wall: clock::wall(),
+    };
+    engine.handle(Input::Loaded { rows, acknowledged }, start, &mut Vec::new());
+
+    let (hub, events) = mpsc::channel(WAITING_EVENTS);
+    let (revoked, revocations) = watch::channel(Arc::new(files.revoked));
+    let gateways = Arc::new(GatewayPort {
+        tls: ArcSwap::new(files.for_gateways),
+        known: ArcSwap::from_pointee(config.gateways.clone()),
+        hub: hub.clone(),
+        backpressure: journal.backpressure(),
+        revoked: revocations.clone(),
+        dead_after: config.dead_after,
+        greeting_timeout: config.ports.greeting_timeout,
+        complaints: Complaints::default(),
+        next_link: AtomicU64::new(1),
+    });
+    let clients = Arc::new(ClientPort {
+        tls: ArcSwap::new(files.for_clients),
+        users: ArcSwap::from_pointee(files.users),
+        hub: hub.clone(),
+        revoked: revocations,
+        mechanisms: config.clients.mechanisms.clone(),
+        dead_after: config.dead_after,
+        greeting_timeout: config.ports.greeting_timeout,
+        address_lease: config.engine.address_lease,
+        failures: Mutex::new(FailureLimiter::default()),
+        password_checks: Arc::new(Semaphore::new(config.ports.password_checks)),
+        complaints: Complaints::default(),
+        tokens: Mutex::new(HashMap::new()),
+        next_session: AtomicU64::new(1),
+    });
+    let task = tokio::spawn(Hub::new(engine, journal.clone()).run(events, reports));
+    Ok((
+        Server {
+            config,
+            overrides,
+            journal,
+            hub,
+            gateways,
+            clients,
+            revoked,
+        },
+        task,
+    ))
+}
+
+impl Server {
+    fn open(&self, for_gateways: Vec<TcpListener>, for_clients: Vec<TcpListener>, shutdown: &Shutdown) {
+        let strangers = self.config.ports.greetings;
+        gateways::run(&self.gateways, for_gateways, strangers, shutdown);
+        clients::run(&self.clients, for_clients, strangers, shutdown);
+        tracing::info!(
+            gateways = ?self.config.gateways.listen,
+            clients = ?self.config.clients.listen,
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+    }
+
+    /// Reads users, access lists, gateway names, certificates and revocation list again. Sessions and links stay; all
+    /// that was there stays when one file is bad.
+    fn reload(&self) {
+        lifecycle::notify("RELOADING=1");
+        let loaded = ServerConfig::load(&self.config.path, &self.overrides)
+            .map_err(anyhow::Error::from)
+            .and_then(|config| Ok((Files::load(&config)?, config)));
+        match loaded {
+            Ok((files, config)) => {
+                self.gateways.tls.store(files.for_gateways);
+                self.gateways.known.store(Arc::new(config.gateways));
+                self.clients.tls.store(files.for_clients);
+                let event = Event::Reload {
+                    judge: Arc::new(files.policy),
+                    users: files.users.identities(),
+                };
+                self.clients.users.store(Arc::new(files.users));
+                self.revoked.send_replace(Arc::new(files.revoked));
+                let hub = self.hub.clone();
+                tokio::spawn(async move { hub.send(event).await });
+                tracing::info!(
+                    "reloaded; listening addresses, limits and the log's place count from the next start"
+                );
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "not reloaded: everything stays as it was"
+                );
+            }
+        }
+        lifecycle::notify_ready();
+    }
+
+    /// Answers what waits, says goodbye, writes what is not durable, closes the log.
+    async fn drain(self) -> Result<(), Failure> {
+        let (done, stopped) = oneshot::channel();
+        let stats = match self.hub.send(Event::Stop { done }).await {
+            Ok(()) => stopped.await.unwrap_or_default(),
+            Err(_) => crate::engine::Stats::default(),
+        };
+        self.journal.drain(LAST_COMMITS).await.or_exit(Exit::IoErr)?;
+        tracing::info!(
+            asks = stats.asks,
+            granted = stats.granted,
+            refused = stats.refused_by_rule
+                + stats.refused_nobody
+                + stats.refused_disclaimed
+                + stats.refused_timeout
+                + stats.refused_unlogged
+                + stats.refused_full,
+            live_connections = stats.live_connections,
+            "stopped"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,369 @@
+//! The users: names, numbers, groups, password hashes, certificates, from one TOML file.
+//!
+//! Read whole and replaced whole; nothing here changes a user. What a user may do is the policy's business.
+
+use crate::engine::Identity;
+use argon2::password_hash::PasswordVerifier as _;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::{Argon2, Params};
+use nufw_common::config::{ConfigError, HexOrInt, Loader, Origins, Problems, Tried};
+use nufw_proto::{Mark, Text};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Salt and hash of nobody's password: what an unknown user's attempt is compared with.
+const NOBODY: &str = "bm9ib2R5J3Mgc2FsdA$Z9x3G7q2mVx0Zr1fB8sP4tLwYk6uJc5hQe0aDnRoTiU";
+
+/// One user.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Name, id, mark and groups, as the engine knows them.
+    pub identity: Arc<Identity>,
+    /// The common name of the certificate that logs the user in by EXTERNAL.
+    pub certificate: String,
+    password: Option<PasswordHash>,
+}
+
+/// Every user.
+#[derive(Debug, Clone)]
+pub struct Users {
+    by_name: HashMap<Arc<str>, Arc<User>>,
+    by_certificate: HashMap<String, Arc<User>>,
+    nobody: Option<PasswordHash>,
+}
+
+impl User {
+    /// The name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.identity.user.name
+    }
+
+    /// Whether a password can log the user in.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some()
+    }
+}
+
+impl Users {
+    /// Reads the file; `mask` is the bits that a mark may have.
+    pub fn load(path: &Path, mask: Mark) -> Result<Self, ConfigError> {
+        let loaded = Loader::new("users").file(path, true).load::<RawUsers>()?;
+        let mut reader = Reader {
+            origins: &loaded.origins,
+            mask,
+            problems: Problems::default(),
+            names: HashSet::new(),
+            ids: HashMap::new(),
+            marks: HashMap::new(),
+            certificates: HashMap::new(),
+        };
+        let mut users = Vec::new();
+        for (index, raw) in loaded.value.user.into_iter().enumerate() {
+            if let Some(raw) = reader.problems.take(raw.0) {
+                users.push(reader.user(&format!("user[{index}]"), raw));
+            }
+        }
+        reader.problems.finish(())?;
+        Ok(Self::new(&users))
+    }
+
+    fn new(users: &[Arc<User>]) -> Self {
+        let costliest = users
+            .iter()
+            .filter_map(|user| Params::try_from(user.password.as_ref()?).ok())
+            .max_by_key(|params| u64::from(params.m_cost()) * u64::from(params.t_cost()))
+            .unwrap_or_default();
+        Self {
+            by_name: users
+                .iter()
+                .map(|user| (Arc::clone(user.name()), Arc::clone(user)))
+                .collect(),
+            by_certificate: users
+                .iter()
+                .map(|user| (user.certificate.clone(), Arc::clone(user)))
+                .collect(),
+            nobody: nobody(&costliest),
+        }
+    }
+
+    /// The user of that name.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<User>> {
+        self.by_name.get(name)
+    }
+
+    /// The user whom a certificate with that common name logs in.
+    pub fn by_certificate(&self, common_name: &str) -> Option<&Arc<User>> {
+        self.by_certificate.get(common_name)
+    }
+
+    /// Every user, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<User>> {
+        self.by_name.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Every group that somebody is in.
+    pub fn groups(&self) -> BTreeSet<&str> {
+        self.iter()
+            .flat_map(|user| user.identity.groups.iter().map(AsRef::as_ref))
+            .collect()
+    }
+
+    /// What the engine needs to know, by name.
+    pub fn identities(&self) -> HashMap<Arc<str>, Arc<Identity>> {
+        self.by_name
+            .iter()
+            .map(|(name, user)| (Arc::clone(name), Arc::clone(&user.identity)))
+            .collect()
+    }
+
+    /// Checks a password; expensive on purpose, so never on a thread that has something else to do.
+    ///
+    /// An unknown name, and a user without password, cost what the costliest user costs: the time says nothing of
+    /// who exists.
+    pub fn check_password(&self, name: &str, password: &[u8]) -> PasswordCheck {
+        let user = self.by_name(name);
+        let hash = user.and_then(|user| user.password.as_ref());
+        let matches = hash
+            .or(self.nobody.as_ref())
+            .is_some_and(|hash| Argon2::default().verify_password(password, hash).is_ok());
+        match (user, hash, matches) {
+            (Some(user), Some(_), true) => PasswordCheck::Right(Arc::clone(user)),
+            (Some(_), Some(_), false) => PasswordCheck::Wrong,
+            (Some(_), None, _) => PasswordCheck::NoPassword,
+            (None, ..) => PasswordCheck::Unknown,
+        }
+    }
+}
+
+/// What a password check found. Only the log may tell the last three apart.
+#[derive(Debug, Clone)]
+#[must_use]
+pub enum PasswordCheck {
+    /// The password is the user's.
+    Right(Arc<User>),
+    /// It is not.
+    Wrong,
+    /// The user has none.
+    NoPassword,
+    /// There is no such user.
+    Unknown,
+}
+
+fn nobody(params: &Params) -> Option<PasswordHash> {
+    let text = format!(
+        "$argon2id$v=19$m={},t={},p={}${NOBODY}",
+        params.m_cost(),
+        params.t_cost(),
+        params.p_cost()
+    );
+    PasswordHash::new(&text).ok()
+}
+
+#[derive(Deserialize)]
+struct RawUsers {
+    #[serde(default)]
+    user: Vec<Tried<RawUser>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawUser {
+    name: String,
+    id: u64,
+    mark: Option<HexOrInt>,
+    #[serde(default)]
+    groups: Vec<String>,
+    password: Option<Unshown>,
+    certificate: Option<String>,
+}
+
+/// A string that no error message may repeat: somebody may have put the password itself there.
+struct Unshown(String);
+
+impl<'de> Deserialize<'de> for Unshown {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Quiet;
+
+        impl Visitor<'_> for Quiet {
+            type Value = Unshown;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Unshown, E> {
+                Ok(Unshown(text.to_owned()))
+            }
+
+            // Integers and the like: not a hash either way, and refused as one.
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Unshown, E> {
+                Ok(Unshown(String::new()))
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Unshown, E> {
+                Ok(Unshown(String::new()))
+            }
+        }
+
+        deserializer.deserialize_any(Quiet)
+    }
+}
+
+struct Reader<'a> {
+    origins: &'a Origins,
+    mask: Mark,
+    problems: Problems,
+    names: HashSet<String>,
+    ids: HashMap<u64, String>,
+    marks: HashMap<u32, String>,
+    certificates: HashMap<String, String>,
+}
+
+impl Reader<'_> {
+    /// With a problem the user is not fit for use, and [`Users::load`] fails.
+    fn user(&mut self, at: &str, raw: RawUser) -> Arc<User> {
+        self.name(&format!("{at}.name"), &raw.name);
+        let name = raw.name.as_str();
+        let id_key = format!("{at}.id");
+        if i64::try_from(raw.id).is_err() {
+            self.reject(&id_key, raw.id, "an id below 2^63");
+        } else if let Some(other) = self.ids.insert(raw.id, name.to_owned()) {
+            self.reject(
+                &id_key,
+                format_args!("{}, the id of user {other}", raw.id),
+                "an id of its own",
+            );
+        }
+        let mark = self.mark(at, name, &raw);
+        let groups = self.groups(at, &raw.groups);
+        let password = raw.password.and_then(|text| {
+            let key = format!("{at}.password");
+            let result = parse_hash(&text.0);
+            result
+                .map_err(|(found, expected)| self.reject(&key, found, expected))
+                .ok()
+        });
+        let certificate = raw.certificate.unwrap_or_else(|| raw.name.clone());
+        if let Some(other) = self.certificates.insert(certificate.clone(), name.to_owned()) {
+            self.reject(
+                &format!("{at}.certificate"),
+                format_args!("\"{certificate}\", the certificate of user {other}"),
+                "a common name of its own",
+            );
+        }
+        Arc::new(User {
+            identity: Arc::new(Identity {
+                user: nulog::User {
+                    id: raw.id,
+                    name: Arc::from(name),
+                },
+                mark,
+                groups: groups.into(),
+            }),
+            certificate,
+            password,
+        })
+    }
+
+    fn reject(&mut self, key: &str, found: impl fmt::Display, expected: impl fmt::Display) {
+        self.problems.push(self.origins.reject(key, found, expected));
+    }
+
+    fn name(&mut self, key: &str, name: &str) {
+        if name.is_empty() || Text::<255>::new(name).is_err() {
+            self.reject(
+                key,
+                format_args!("string {name:?}"),
+                "a name of 1 to 255 bytes without control characters",
+            );
+        } else if crate::auth::prepared_name(name).as_deref() != Some(name) {
+            self.reject(
+                key,
+                format_args!("string \"{name}\""),
+                "a name that SASLprep (RFC 4013) leaves as it is; no login could match this one",
+            );
+        } else if !self.names.insert(name.to_owned()) {
+            self.reject(key, format_args!("\"{name}\" again"), "each name once");
+        }
+    }
+
+    fn mark(&mut self, at: &str, name: &str, raw: &RawUser) -> Mark {
+        let allowed = HexOrInt(self.mask.0);
+        let wanted = raw.mark.map_or(raw.id, |mark| u64::from(mark.0));
+        // Without a mark of its own the id is the mark, and the id's line is where it is set.
+        let (key, what) = if raw.mark.is_some() {
+            (format!("{at}.mark"), "")
+        } else {
+            (format!("{at}.id"), ", which is also the mark")
+        };
+        let fitting = u32::try_from(wanted).ok().filter(|mark| mark & !allowed.0 == 0);
+        let Some(mark) = fitting else {
+            let expected = format!("a mark within mark-mask {allowed}; give the user a mark of its own");
+            self.reject(&key, format_args!("{wanted}{what}"), expected);
+            return Mark(0);
+        };
+        if mark == 0 {
+            let expected = "a mark other than 0, which stands for packets of nobody";
+            self.reject(&key, format_args!("0{what}"), expected);
+        } else if let Some(other) = self.marks.insert(mark, name.to_owned()) {
+            self.reject(
+                &key,
+                format_args!("{mark}{what}, the mark of user {other}"),
+                "a mark of its own",
+            );
+        }
+        Mark(mark)
+    }
+
+    fn groups(&mut self, at: &str, raw: &[String]) -> Vec<Arc<str>> {
+        let mut groups: Vec<Arc<str>> = Vec::new();
+        for (index, group) in raw.iter().enumerate() {
+            let key = format!("{at}.groups[{index}]");
+            if group.is_empty() || Text::<255>::new(group.as_str()).is_err() {
+                let expected = "a name of 1 to 255 bytes without control characters";
+                self.reject(&key, format_args!("string {group:?}"), expected);
+            } else if groups.iter().any(|known| **known == **group) {
+                self.reject(&key, format_args!("\"{group}\" again"), "each group once");
+            } else {
+                groups.push(Arc::from(group.as_str()));
+            }
+        }
+        groups
+    }
+}
+
+/// Reads a PHC string; an error never repeats it.
+fn parse_hash(text: &str) -> Result<PasswordHash, (String, &'static str)> {
+    let expected = "a hash as nuauth-server hash-password prints it ($argon2id$…)";
+    let hash = PasswordHash::new(text).map_err(|_| {
+        (
+            "something that is no password hash (not shown)".to_owned(),
+            expected,
+        )
+    })?;
+    if hash.algorithm.as_str() != "argon2id" {
+        return Err((format!("a hash of {}", hash.algorithm), expected));
+    }
+    if hash.hash.is_none() || hash.salt.is_none() || Params::try_from(&hash).is_err() {
+        return Err(("an incomplete argon2id hash".to_owned(), expected));
+    }
+    Ok(hash)
+}
+
+#[cfg(test)]
+#[path = "users_tests.rs"]
+pub(crate) mod tests;

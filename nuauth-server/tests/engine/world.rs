@@ -1,0 +1,428 @@
+//! A small world around the engine: gateways that ask, clients that answer, a log that commits when told.
+
+pub(crate) use crate::entries::{addr, answered, counters, ended, entry, natted, ping, reversed, tcp, udp};
+use nuauth_server::engine::{
+    Decision, Effect, Engine, Identity, Input, Judge, Limits, LinkId, LogEntry, Now, ProofId, Ruling,
+    SessionFacts, Stats,
+};
+use nufw_proto::client::{self, Announce, Claim, ClaimRequest, Finding, Mine, OsInfo, Refusal, Withdraw};
+use nufw_proto::gateway::{
+    Ask, Capabilities, DumpBegin, DumpEnd, DumpPart, Events, Hello, Hook, ToAgent, ToServer, Unused, Verdict,
+};
+use nufw_proto::{
+    Addr, AskId, Batch, BootId, ConnId, CtEntry, CtEvent, CtEventKind, DumpId, EventSeq, Mark, SessionId,
+    Text, Timestamp, Tuple,
+};
+use nulog::{Change, Close, CloseReason, Established, OpenRow, User};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the agents of this world hold a packet.
+pub(crate) const PACKET_TIMEOUT: Duration = Duration::from_secs(15);
+
+type Acknowledged = (Arc<str>, BootId, EventSeq);
+
+/// Accepts everything but port 23 (dropped) and port 25 (rejected).
+struct Rules;
+
+impl Judge for Rules {
+    fn judge(&self, _user: &Identity, tuple: &Tuple) -> Ruling {
+        let decision = match tuple.transport().ports().map(|ports| ports.dst) {
+            Some(23) => Decision::Drop,
+            Some(25) => Decision::Reject,
+            _ => Decision::Accept,
+        };
+        Ruling {
+            decision,
+            rule: Arc::from("rule"),
+            prefix: Arc::from("prefix"),
+        }
+    }
+}
+
+/// The same lists read again.
+pub(crate) fn rules() -> Arc<dyn Judge> {
+    Arc::new(Rules)
+}
+
+pub(crate) fn user(name: &str) -> Arc<Identity> {
+    let id = name.bytes().map(u64::from).sum();
+    Arc::new(Identity {
+        user: User {
+            id,
+            name: Arc::from(name),
+        },
+        mark: Mark(u32::try_from(id).unwrap()),
+        groups: Arc::from([]),
+    })
+}
+
+pub(crate) struct World {
+    pub(crate) engine: Engine,
+    now: Duration,
+    out: Vec<Effect>,
+    /// Every verdict, by packet; none may get two.
+    verdicts: HashMap<AskId, Verdict>,
+    questions: Vec<(SessionId, ClaimRequest)>,
+    pub(crate) agent: Vec<(LinkId, ToAgent)>,
+    pub(crate) log: Vec<LogEntry>,
+    pub(crate) others: Vec<Effect>,
+    committed: usize,
+    last_id: u64,
+    seqs: HashMap<LinkId, u64>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Limits)) -> Self {
+        let mut world = Self::without_ids(change);
+        world.input(Input::Ids(1..1000));
+        world
+    }
+
+    pub(crate) fn without_ids(change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits::default();
+        change(&mut limits);
+        Self {
+            engine: Engine::new(limits, rules()),
+            now: Duration::from_secs(100),
+            out: Vec::new(),
+            verdicts: HashMap::new(),
+            questions: Vec::new(),
+            agent: Vec::new(),
+            log: Vec::new(),
+            others: Vec::new(),
+            committed: 0,
+            last_id: 0,
+            seqs: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn input(&mut self, input: Input) {
+        // Every input comes a moment after the last one.
+        self.now += Duration::from_micros(1);
+        let now = Now {
+            mono: self.now,
+            wall: self.wall(),
+        };
+        self.engine.handle(input, now, &mut self.out);
+        for effect in std::mem::take(&mut self.out) {
+            match effect {
+                Effect::Answer { answer, .. } => {
+                    let second = self.verdicts.insert(answer.id, answer.verdict);
+                    assert_eq!(second, None, "a packet got two verdicts");
+                }
+                Effect::Question { session, request } => self.questions.push((session, request)),
+                Effect::Agent { link, message } => self.agent.push((link, message)),
+                Effect::Log(entry) => self.log.push(entry),
+                other => self.others.push(other),
+            }
+        }
+    }
+
+    /// The gateways' clock, which is also the server's here.
+    pub(crate) fn wall(&self) -> Timestamp {
+        Timestamp::from_micros(1_800_000_000_000_000 + i64::try_from(self.now.as_micros()).unwrap())
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.input(Input::Tick);
+    }
+
+    fn id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    // Gateways.
+
+    pub(crate) fn gateway(&mut self) -> LinkId {
+        self.gateway_as("gw", |_| {})
+    }
+
+    pub(crate) fn gateway_as(&mut self, name: &str, change: impl FnOnce(&mut Hello)) -> LinkId {
+        let link = LinkId(self.id());
+        let mut hello = Hello {
+            software: Text::default(),
+            boot: BootId(1),
+            capabilities: Capabilities::default(),
+            packet_timeout_ms: u32::try_from(PACKET_TIMEOUT.as_millis()).unwrap(),
+            relays_events: true,
+            marked_only: false,
+            sets_marks: true,
+            first_held: EventSeq(1),
+        };
+        change(&mut hello);
+        self.input(Input::GatewayUp {
+            link,
+            name: Arc::from(name),
+            hello,
+        });
+        link
+    }
+
+    pub(crate) fn said(&mut self, link: LinkId, message: ToServer) {
+        self.input(Input::Gateway { link, message });
+    }
+
+    pub(crate) fn ask(&mut self, link: LinkId, tuple: Tuple) -> AskId {
+        self.ask_at(link, tuple, Hook::Forward)
+    }
+
+    pub(crate) fn ask_at(&mut self, link: LinkId, tuple: Tuple, hook: Hook) -> AskId {
+        let id = AskId(self.id());
+        let ask = Ask {
+            id,
+            hook,
+            zone: 0,
+            tuple,
+            in_dev: Text::lossy("eth0"),
+            out_dev: Text::lossy("eth1"),
+            mark: Mark(0),
+            received: self.wall(),
+        };
+        self.said(link, ToServer::Asks(Batch::try_from(vec![ask]).unwrap()));
+        id
+    }
+
+    pub(crate) fn unused(&mut self, link: LinkId, id: AskId, row: ConnId) {
+        let unused = Batch::try_from(vec![Unused { id, row }]).unwrap();
+        self.said(link, ToServer::Unused(unused));
+    }
+
+    /// The next event of this link's agent, told by the kernel at this moment.
+    pub(crate) fn event(&mut self, link: LinkId, kind: CtEventKind, entry: CtEntry) {
+        let first = self.seqs.get(&link).map_or(1, |last| last + 1);
+        let event = self.event_now(kind, entry);
+        self.events(link, first, &[event]);
+    }
+
+    pub(crate) fn event_now(&self, kind: CtEventKind, entry: CtEntry) -> CtEvent {
+        CtEvent {
+            kind,
+            entry,
+            at: self.wall(),
+            at_kernel: true,
+        }
+    }
+
+    pub(crate) fn events(&mut self, link: LinkId, first: u64, events: &[CtEvent]) {
+        let last = self.seqs.entry(link).or_insert(0);
+        *last = (*last).max(first.saturating_add(events.len() as u64 - 1));
+        let events = Batch::try_from(events.to_vec()).unwrap();
+        let first = EventSeq(first);
+        self.said(link, ToServer::Events(Events { first, events }));
+    }
+
+    /// A dump of these entries, as an answer to a request or unasked.
+    pub(crate) fn dump(&mut self, link: LinkId, dump: DumpId, entries: &[CtEntry], complete: bool) {
+        self.said(link, ToServer::DumpBegin(DumpBegin { dump }));
+        let entries = Batch::try_from(entries.to_vec()).unwrap();
+        self.said(link, ToServer::DumpPart(DumpPart { dump, entries }));
+        self.said(link, ToServer::DumpEnd(DumpEnd { dump, complete }));
+    }
+
+    /// The last dump that the engine asked for.
+    pub(crate) fn requested(&self) -> Option<DumpId> {
+        self.agent.iter().rev().find_map(|(_, message)| match message {
+            ToAgent::DumpRequest(request) => Some(request.dump),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn acks(&self) -> Vec<u64> {
+        self.agent
+            .iter()
+            .filter_map(|(_, message)| match message {
+                ToAgent::EventAck(ack) => Some(ack.through.0),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub(crate) fn welcomed_at(&self, link: LinkId) -> u64 {
+        self.agent
+            .iter()
+            .find_map(|(to, message)| match message {
+                ToAgent::Welcome(welcome) if *to == link => Some(welcome.acknowledged.0),
+                _ => None,
+            })
+            .unwrap()
+    }
+
+    // Clients.
+
+    pub(crate) fn login(&mut self, name: &str, address: &str) -> SessionId {
+        let session = SessionId(self.id());
+        let facts = SessionFacts {
+            identity: user(name),
+            address: addr(address),
+            os: OsInfo::default(),
+        };
+        self.input(Input::SessionUp { session, facts });
+        session
+    }
+
+    pub(crate) fn prove(&mut self, session: SessionId, address: &str) -> Result<Addr, Refusal> {
+        let proof = ProofId(self.id());
+        self.input(Input::Prove {
+            proof,
+            session,
+            address: addr(address),
+        });
+        match self.others.pop() {
+            Some(Effect::Proof { proof: of, result }) if of == proof => result,
+            other => panic!("no answer to the proof but {other:?}"),
+        }
+    }
+
+    pub(crate) fn withdraw(&mut self, session: SessionId, address: &str) {
+        let message = client::ToServer::Withdraw(Withdraw {
+            address: addr(address),
+        });
+        self.input(Input::Client { session, message });
+    }
+
+    pub(crate) fn announce(&mut self, session: SessionId, seen: Tuple) {
+        let mine = Mine { seen, program: None };
+        let announced = Batch::try_from(vec![Announce { mine }]).unwrap();
+        let message = client::ToServer::Announce(announced);
+        self.input(Input::Client { session, message });
+    }
+
+    pub(crate) fn questions_to(&self, session: SessionId) -> usize {
+        self.questions.iter().filter(|(to, _)| *to == session).count()
+    }
+
+    /// The last question to a session.
+    pub(crate) fn question(&self, session: SessionId) -> ClaimRequest {
+        let last = self.questions.iter().rev().find(|(to, _)| *to == session);
+        last.expect("the session was not asked").1
+    }
+
+    /// Answers the last question to this session.
+    pub(crate) fn answer(&mut self, session: SessionId, finding: Finding) {
+        let id = self.question(session).id;
+        self.answer_to(session, Claim { id, finding });
+    }
+
+    pub(crate) fn answer_to(&mut self, session: SessionId, claim: Claim) {
+        let claims = Batch::try_from(vec![claim]).unwrap();
+        let message = client::ToServer::Claims(claims);
+        self.input(Input::Client { session, message });
+    }
+
+    /// Claims what was asked last, as it was asked.
+    pub(crate) fn claim(&mut self, session: SessionId) {
+        let seen = self.question(session).tuple;
+        self.claim_as(session, seen);
+    }
+
+    pub(crate) fn claim_as(&mut self, session: SessionId, seen: Tuple) {
+        let program = Some(Text::lossy("/usr/bin/curl"));
+        self.answer(session, Finding::Mine(Mine { seen, program }));
+    }
+
+    pub(crate) fn disclaim(&mut self, session: SessionId) {
+        self.answer(session, Finding::NotMine);
+    }
+
+    // The log.
+
+    fn uncommitted(&mut self) -> (Vec<ConnId>, Vec<Acknowledged>) {
+        let (mut opened, mut acknowledged) = (Vec::new(), Vec::new());
+        for entry in &self.log[self.committed..] {
+            match &entry.change {
+                Change::Open(row) => opened.push(row.id),
+                Change::Acknowledge {
+                    gateway,
+                    boot,
+                    through,
+                } => acknowledged.push((Arc::clone(gateway), *boot, *through)),
+                _ => {}
+            }
+        }
+        self.committed = self.log.len();
+        (opened, acknowledged)
+    }
+
+    pub(crate) fn commit(&mut self) {
+        let (opened, acknowledged) = self.uncommitted();
+        self.input(Input::Committed { opened, acknowledged });
+    }
+
+    pub(crate) fn fail(&mut self) {
+        let (opened, _) = self.uncommitted();
+        self.input(Input::LogFailed { opened });
+    }
+
+    pub(crate) fn opened(&self) -> Vec<&OpenRow> {
+        self.of_log(|change| match change {
+            Change::Open(row) => Some(&**row),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn dropped(&self) -> Vec<&OpenRow> {
+        self.of_log(|change| match change {
+            Change::Drop(row) => Some(&**row),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn established(&self) -> Vec<&Established> {
+        self.of_log(|change| match change {
+            Change::Established(established) => Some(&**established),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn closed(&self) -> Vec<&Close> {
+        self.of_log(|change| match change {
+            Change::Close(close) => Some(&**close),
+            _ => None,
+        })
+    }
+
+    /// Rows and reasons of the ends that were logged.
+    pub(crate) fn ends(&self) -> Vec<(ConnId, CloseReason)> {
+        self.closed()
+            .iter()
+            .map(|close| (close.id, close.reason))
+            .collect()
+    }
+
+    fn of_log<'a, T>(&'a self, pick: impl Fn(&'a Change) -> Option<T>) -> Vec<T> {
+        self.log.iter().filter_map(|entry| pick(&entry.change)).collect()
+    }
+
+    // The whole way.
+
+    pub(crate) fn verdict(&self, ask: AskId) -> Option<Verdict> {
+        self.verdicts.get(&ask).copied()
+    }
+
+    pub(crate) fn accepted(&self, ask: AskId) -> Option<ConnId> {
+        match self.verdict(ask)? {
+            Verdict::Accept { row, .. } => Some(row),
+            Verdict::Drop | Verdict::Reject => None,
+        }
+    }
+
+    /// A connection that is asked for, claimed, logged and accepted.
+    pub(crate) fn granted(&mut self, link: LinkId, session: SessionId, tuple: Tuple) -> ConnId {
+        let ask = self.ask(link, tuple);
+        self.claim(session);
+        self.commit();
+        self.accepted(ask).expect("it was accepted")
+    }
+}

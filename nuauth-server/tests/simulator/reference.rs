@@ -1,0 +1,344 @@
+//! What a bystander who sees everything knows, and what must be true whatever happens.
+
+use crate::client::identity;
+use crate::journal::{Journal, Row};
+use crate::kernel::{Kernel, Told, stamp};
+use nuauth_server::engine::{Decision, Identity, Judge, Ruling};
+use nufw_proto::{ConnId, Counters, CtEventKind, SessionId, Tuple};
+use nulog::{CloseReason, OpenRow, State};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How long an early claim counts, microseconds.
+const EARLY: u64 = 5_000_000;
+/// How long a drop is remembered, microseconds.
+const DROP_MEMORY: u64 = 60_000_000;
+
+/// The life of one kernel entry.
+#[derive(Debug)]
+struct Record {
+    gateway: usize,
+    /// The row under which the packet that made it was accepted.
+    row: ConnId,
+    /// Its counters at its end.
+    end: Option<Counters>,
+    /// The event of its end will never reach the server.
+    end_lost: bool,
+}
+
+/// Every entry that any kernel ever confirmed.
+#[derive(Debug, Default)]
+pub(crate) struct Records(Vec<Record>);
+
+impl Records {
+    pub(crate) fn confirmed(&mut self, gateway: usize, row: ConnId) -> usize {
+        self.0.push(Record {
+            gateway,
+            row,
+            end: None,
+            end_lost: false,
+        });
+        self.0.len() - 1
+    }
+
+    pub(crate) fn destroyed(&mut self, record: usize, counters: Option<Counters>) {
+        self.0[record].end = counters;
+    }
+
+    pub(crate) fn lost(&mut self, told: &Told) {
+        if told.event.kind == CtEventKind::Destroy {
+            self.0[told.record].end_lost = true;
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The policy of this world, in one of its versions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Policy(pub(crate) u8);
+
+impl Judge for Policy {
+    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling {
+        let port = tuple.transport().ports().map(|ports| ports.dst);
+        let decision = match port {
+            Some(25) => Decision::Reject,
+            Some(23) => Decision::Drop,
+            // One version forbids the web to one user.
+            Some(443) if self.0 == 1 && user.user.id == 1 => Decision::Drop,
+            _ => Decision::Accept,
+        };
+        Ruling {
+            decision,
+            rule: Arc::from("rule"),
+            prefix: Arc::from(""),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Reference {
+    /// Whether things may go wrong; nothing does while the end is awaited.
+    pub(crate) faulty: bool,
+    pub(crate) records: Records,
+    /// Addresses of the sessions, as far as the clients have shown them.
+    pub(crate) held: BTreeMap<SessionId, BTreeSet<nufw_proto::Addr>>,
+    /// The policy in force.
+    pub(crate) policy: Policy,
+    /// When a user last claimed a tuple validly.
+    claims: BTreeMap<(Tuple, u64), u64>,
+    /// When rows were accepted first.
+    accepted: BTreeMap<ConnId, u64>,
+    /// Rows that were granted again later.
+    regranted: BTreeSet<ConnId>,
+    /// Ids that the present and earlier servers used.
+    used: BTreeSet<ConnId>,
+    /// Drops that must be remembered: their last packet.
+    drops: BTreeMap<(Arc<str>, u16, Tuple), u64>,
+    /// When rows were closed last.
+    closed: BTreeMap<ConnId, u64>,
+    server_crashes: Vec<u64>,
+}
+
+impl Reference {
+    pub(crate) fn new() -> Self {
+        Self {
+            faulty: true,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn claimed(&mut self, user: &Identity, tuple: &Tuple, seen: &Tuple, now: u64) {
+        let port = |tuple: &Tuple| tuple.transport().ports().map(|ports| ports.src);
+        let same_source =
+            seen.src() == tuple.src() && seen.protocol() == tuple.protocol() && port(seen) == port(tuple);
+        if same_source {
+            self.claims.insert((*tuple, user.user.id), now);
+        }
+    }
+
+    /// The engine opens a row: somebody has just claimed it, or announced it a moment ago.
+    pub(crate) fn opens(&mut self, open: &OpenRow, now: u64) {
+        assert!(self.used.insert(open.id), "id {} was used twice", open.id);
+        self.assert_claimed(open, now);
+        self.drops
+            .remove(&(Arc::clone(&open.gateway), open.zone, open.shown));
+    }
+
+    fn assert_claimed(&self, open: &OpenRow, now: u64) {
+        let user = open.user.as_ref().expect("a granted row has a user").id;
+        let claimed = self.claims.get(&(open.shown, user));
+        assert!(
+            claimed.is_some_and(|at| at + EARLY >= now),
+            "row {} was granted to {user} without a claim",
+            open.id
+        );
+        let who = identity(usize::try_from(user).expect("small"));
+        assert_eq!(
+            self.policy.judge(&who, &open.shown).decision,
+            Decision::Accept,
+            "row {} was granted against the policy",
+            open.id
+        );
+    }
+
+    /// The engine writes a DROP row.
+    pub(crate) fn drops(&mut self, row: &OpenRow, now: u64) {
+        assert!(self.used.insert(row.id), "id {} was used twice", row.id);
+        let flow = (Arc::clone(&row.gateway), row.zone, row.shown);
+        if let Some(last) = self.drops.insert(flow, now) {
+            assert!(
+                now >= last + DROP_MEMORY,
+                "{} got a second DROP row for one connect",
+                row.shown
+            );
+        }
+    }
+
+    /// A packet was refused: the drop of its flow is remembered anew, if it is.
+    pub(crate) fn refused(&mut self, gateway: &Arc<str>, zone: u16, tuple: Tuple, now: u64) {
+        if let Some(last) = self.drops.get_mut(&(Arc::clone(gateway), zone, tuple))
+            && now < *last + DROP_MEMORY
+        {
+            *last = now;
+        }
+    }
+
+    pub(crate) fn forget_drops_from(&mut self, source: nufw_proto::Addr) {
+        self.drops.retain(|(_, _, tuple), _| tuple.src() != source);
+    }
+
+    pub(crate) fn forget_drops(&mut self) {
+        self.drops.clear();
+    }
+
+    pub(crate) fn server_crashed(&mut self, now: u64) {
+        self.server_crashes.push(now);
+        self.forget_drops();
+    }
+
+    pub(crate) fn closes(&mut self, row: ConnId, now: u64) {
+        self.closed.insert(row, now);
+    }
+
+    /// An accepting verdict leaves the server.
+    pub(crate) fn accepts(
+        &mut self,
+        journal: &Journal,
+        row: ConnId,
+        asked: &Tuple,
+        log_sync: bool,
+        now: u64,
+    ) {
+        let durable = journal.rows.get(&row);
+        if log_sync {
+            let durable = durable.unwrap_or_else(|| panic!("row {row} was accepted before it was durable"));
+            assert_ne!(durable.state, State::Drop, "a DROP row {row} was accepted");
+        }
+        let again = *self.accepted.entry(row).or_insert(now) != now;
+        if again {
+            self.regranted.insert(row);
+        }
+        if let Some(durable) = durable {
+            assert_eq!(
+                durable.open.shown, *asked,
+                "the row of another connection was given"
+            );
+            if again {
+                self.assert_claimed(&durable.open, now);
+            }
+        }
+    }
+
+    /// The rows that an entry may stand under: the one that its packet was granted under. Where one was granted again,
+    /// packets have crossed their verdicts, and it may be another of the same user and tuple; so may it after a crash, since
+    /// the log knows of a row that waits only when its packet came.
+    fn rows_of<'a>(&'a self, record: &Record, journal: &'a Journal) -> impl Iterator<Item = &'a Row> {
+        let own = journal.rows.get(&record.row).map(|own| &own.open);
+        let crossed = |id| self.regranted.contains(&id) || !self.server_crashes.is_empty();
+        journal.rows.values().filter(move |row| {
+            own.is_some_and(|own| {
+                let row = &row.open;
+                let kin = (&row.gateway, row.shown, &row.user) == (&own.gateway, own.shown, &own.user);
+                row.id == own.id || (kin && (crossed(row.id) || crossed(own.id)))
+            })
+        })
+    }
+
+    /// Everything is connected, everything is durable, every table was dumped.
+    pub(crate) fn assert_settled(
+        &self,
+        journal: &Journal,
+        kernels: &[Kernel],
+        names: &[Arc<str>],
+        log_sync: bool,
+    ) {
+        let uncertain = |row: &Row| {
+            // Without waiting for the log, the row of the entry may be lost and an older one of its tuple take its place.
+            !log_sync
+                && self
+                    .server_crashes
+                    .iter()
+                    .any(|&at| stamp(at) >= row.open.received)
+        };
+        let is_live = |row: &Row| matches!(row.state, State::Open | State::Established);
+        let mut live: BTreeMap<ConnId, usize> = BTreeMap::new();
+        for entry in kernels.iter().flat_map(|kernel| kernel.table.values()) {
+            let record = &self.records.0[entry.record];
+            if !journal.rows.contains_key(&record.row) {
+                // Without waiting for the log, a crash of the server can lose what it has granted.
+                assert!(!log_sync, "the accepted row {} is not in the log", record.row);
+                continue;
+            }
+            let row = self.rows_of(record, journal).find(|row| is_live(row));
+            if row.is_none() && self.regranted.contains(&record.row) && !self.server_crashes.is_empty() {
+                // That a row was granted again is not in the log: a packet that crosses its verdict at the very time of a
+                // crash can be taken for one of the entry before.
+                continue;
+            }
+            let row = row.unwrap_or_else(|| {
+                let row = journal.rows.get(&record.row);
+                panic!(
+                    "the live connection {} has no live row but {row:?}",
+                    entry.ct.original
+                )
+            });
+            *live.entry(row.open.id).or_default() += 1;
+        }
+        for row in journal
+            .rows
+            .values()
+            .filter(|row| is_live(row) && !uncertain(row))
+        {
+            let id = row.open.id;
+            let entries = live.get(&id).copied().unwrap_or(0);
+            assert_eq!(
+                entries, 1,
+                "the live row {id} has {entries} live connections: {row:?}"
+            );
+        }
+        let mut by_row: BTreeMap<ConnId, Vec<&Record>> = BTreeMap::new();
+        for record in &self.records.0 {
+            for row in self.rows_of(record, journal) {
+                by_row.entry(row.open.id).or_default().push(record);
+            }
+        }
+        let closed = journal.rows.values().filter(|row| row.state == State::Close);
+        for row in closed.filter(|row| !uncertain(row)) {
+            let entries = by_row.get(&row.open.id).map_or(&[][..], Vec::as_slice);
+            self.assert_told_truly(journal, row, entries, names);
+        }
+    }
+
+    /// A closed row says what the kernel said of its own connection, or nothing.
+    fn assert_told_truly(&self, journal: &Journal, row: &Row, entries: &[&Record], names: &[Arc<str>]) {
+        let id = row.open.id;
+        if let Some(counters) = row.counters {
+            let ends: Vec<Counters> = entries.iter().filter_map(|record| record.end).collect();
+            // A row that was granted again can have seen several entries of its tuple, and has the sum of them.
+            let packets = |counters: &Counters| counters.original.packets + counters.reply.packets;
+            let all: u64 = ends.iter().map(packets).sum();
+            let sum = self.regranted.contains(&id) && packets(&counters) <= all;
+            assert!(
+                ends.contains(&counters) || sum,
+                "row {id} has the counters of another connection: {row:?}, {entries:?}"
+            );
+            return;
+        }
+        for record in entries {
+            assert_eq!(
+                names[record.gateway], row.open.gateway,
+                "row {id} is of another gateway"
+            );
+            if record.row != id || record.end.is_none() || record.end_lost || self.regranted.contains(&id) {
+                continue;
+            }
+            if self
+                .rows_of(record, journal)
+                .any(|row| row.counters == record.end)
+            {
+                // It stands in the row of its kin.
+                continue;
+            }
+            // Its end was told. Only a row that was closed without it, by a server that then forgot it, may lack it.
+            let closed = self.closed.get(&id).copied().unwrap_or(0);
+            let forgot = self.server_crashes.iter().any(|&at| at >= closed);
+            let unseen = matches!(
+                row.reason,
+                Some(
+                    CloseReason::Superseded
+                        | CloseReason::Replaced
+                        | CloseReason::Vanished
+                        | CloseReason::NeverConfirmed
+                        | CloseReason::Untracked
+                )
+            );
+            assert!(
+                unseen && forgot,
+                "row {id} lacks the counters that the kernel told: {row:?}, {record:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,65 @@
+# Shared by the scripts of this directory: tools, build, namespaces. Sourced by bash; runs nothing by itself.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+# One profile serves the daemons, the tests and the lab: what is tested is what was built.
+profile=lab
+PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$*"
+    exit 69
+}
+
+# need TOOL:PACKAGE:REASON… — installs missing Debian packages as root; names the command otherwise.
+need() {
+    local packages=() reasons=() entry tool package reason
+    for entry in "$@"; do
+        IFS=: read -r tool package reason <<<"$entry"
+        if ! command -v "$tool" >/dev/null; then
+            packages+=("$package")
+            reasons+=("  $package: $reason")
+        fi
+    done
+    [ ${#packages[@]} -gt 0 ] || return 0
+    mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
+    say "Missing Debian packages:"
+    printf '%s\n' "${reasons[@]}" | sort -u >&2
+    local command="apt-get install --yes --no-install-recommends ${packages[*]}"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing them: $command"
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive $command; } >&2 || die "The installation failed."
+    else
+        die "Install them first: sudo $command"
+    fi
+}
+
+need_build_tools() {
+    command -v cargo >/dev/null || die "There is no Rust toolchain: install one with rustup, 1.94 or later."
+    need cc:gcc:"compiles SQLite and the cryptography of TLS" \
+        ld:binutils:"links the programs"
+    [ -e /usr/include/stdlib.h ] || need /usr/include/stdlib.h:libc6-dev:"headers of the C library, for SQLite"
+}
+
+need_lab_tools() {
+    need ip:iproute2:"makes the network of the lab" \
+        iptables:iptables:"sends new connections to the queue" \
+        conntrack:conntrack:"shows the kernel's table of connections" \
+        sqlite3:sqlite3:"reads the log as a user would" \
+        unshare:util-linux:"makes namespaces without root" \
+        sysctl:procps:"sets what the gateway's rules need"
+    [ "$(id -u)" = 0 ] || unshare -Urnm true 2>/dev/null ||
+        die "Neither root nor user namespaces: run this as root, or allow them: sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+}
+
+# Builds every program that the lab runs.
+build() {
+    (cd "$root" && cargo build --locked --profile $profile --workspace --bins) >&2
+}
+
+# Runs a command as root of namespaces: as root directly, since the lab makes its own; else in a user namespace.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else unshare -Urnm "$@"; fi
+}

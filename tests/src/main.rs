@@ -1,0 +1,146 @@
+//! `nufw-lab`: the demonstration, the measurements, and the helpers that they run as processes of their own.
+//!
+//! Reads the command line and calls the library; nothing else.
+
+use clap::{Parser, Subcommand};
+use lab::{BenchOptions, Closing, DemoOptions, LoadOptions, Pace};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Three hosts in network namespaces with the whole system on them"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows connections being allowed, refused and logged, from the first packet to the last.
+    Demo {
+        /// Leaves the lab up at the end and says how to look around.
+        #[arg(long)]
+        keep: bool,
+        /// Prints the final rows only, one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures forwarding, an accept-everything queue loop, and the full path.
+    Bench {
+        /// Prints one JSON object a figure.
+        #[arg(long)]
+        json: bool,
+        /// Runs once and small, to see that it works.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Opens many TCP connections and reports as JSON.
+    Load {
+        /// Where to.
+        #[arg(long)]
+        target: SocketAddr,
+        /// Source address; may be repeated.
+        #[arg(long, required = true)]
+        source: Vec<IpAddr>,
+        /// First source port of each address.
+        #[arg(long, default_value_t = 1024)]
+        first_port: u16,
+        /// Connections.
+        #[arg(long)]
+        count: u32,
+        /// Connections being opened at the same time.
+        #[arg(long, default_value_t = 256)]
+        in_flight: usize,
+        /// Connections begun per second, instead of a number in flight.
+        #[arg(long)]
+        rate: Option<u32>,
+        /// Holds every connection until stdin ends, instead of resetting it.
+        #[arg(long)]
+        hold: bool,
+    },
+    /// Accepts TCP connections and reads nothing.
+    Sink {
+        /// Port.
+        #[arg(long)]
+        port: u16,
+        /// Connections kept open before the oldest is closed.
+        #[arg(long, default_value_t = 4096)]
+        keep: usize,
+    },
+    /// Accepts every packet of a queue with one mark.
+    AcceptAll {
+        /// Queue number.
+        #[arg(long, default_value_t = 0)]
+        queue: u16,
+        /// Mark.
+        #[arg(long, default_value_t = 1)]
+        mark: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    raise_descriptor_limit();
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing can be done about a stderr that is closed.
+            writeln!(std::io::stderr(), "nufw-lab: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Demo { keep, json } => {
+            lab::become_root()?;
+            lab::demo(DemoOptions { keep, json }, &mut out)
+        }
+        Command::Bench { json, quick } => {
+            lab::become_root()?;
+            lab::bench(BenchOptions { json, quick }, &mut out)
+        }
+        Command::Load {
+            target,
+            source,
+            first_port,
+            count,
+            in_flight,
+            rate,
+            hold,
+        } => {
+            let report = lab::load(&LoadOptions {
+                target,
+                sources: source,
+                first_port,
+                count,
+                pace: rate.map_or(Pace::Closed(in_flight), Pace::Open),
+                closing: if hold { Closing::Hold } else { Closing::Reset },
+                timeout: Duration::from_secs(20),
+            })?;
+            writeln!(out, "{}", serde_json::to_string(&report)?)?;
+            out.flush()?;
+            if hold {
+                std::io::stdin().read_to_end(&mut Vec::new())?;
+            }
+            Ok(())
+        }
+        Command::Sink { port, keep } => lab::sink(port, keep, &mut out),
+        Command::AcceptAll { queue, mark } => lab::accept_all(queue, mark, &mut out),
+    }
+}
+
+/// Each connection that is held takes a descriptor.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // A lower limit holds fewer connections.
+    setrlimit(Resource::Nofile, limit).ok();
+}
