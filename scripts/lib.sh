@@ -61,5 +61,10 @@ build() {
 
 # Runs a command as root of namespaces: as root directly, since the lab makes its own; else in a user namespace.
 as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else unshare -Urnm "$@"; fi
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        # A new network namespace has its loopback device down; tests talk over it.
+        unshare -Urnm sh -c 'ip link set lo up && exec "$@"' sh "$@"
+    fi
 }

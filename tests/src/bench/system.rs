@@ -57,15 +57,11 @@ impl System {
                 net.iptables("-A FORWARD -m conntrack --ctstate NEW -j ACCEPT")?;
             }
             Case::AcceptAll => {
-                net.iptables("-t raw -A PREROUTING -j CT --ctevents new,reply,destroy")?;
-                net.iptables("-t mangle -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT")?;
-                net.iptables(
-                    "-t mangle -A FORWARD -m conntrack --ctstate NEW --ctstatus CONFIRMED -j ACCEPT",
-                )?;
-                net.iptables("-t mangle -A FORWARD -m conntrack --ctstate NEW -j NFQUEUE --queue-num 0")?;
-                net.iptables("-t mangle -A POSTROUTING -m mark ! --mark 0 -j CONNMARK --save-mark")?;
+                let prepared = Lab::on(net.clone(), options)?;
+                prepared.apply_rules(&[])?;
                 let args = ["accept-all", "--queue", "0", "--mark", "1001"];
-                accept_all = Some(own("accept-all", &net.gateway, &std::env::temp_dir(), &args)?);
+                accept_all = Some(own("accept-all", &net.gateway, prepared.dir(), &args)?);
+                lab = Some(prepared);
             }
             Case::FullSqlite => lab = Some(Lab::on(net.clone(), options)?),
         }
