@@ -43,6 +43,20 @@ need_build_tools() {
     [ -e /usr/include/stdlib.h ] || need /usr/include/stdlib.h:libc6-dev:"headers of the C library, for SQLite"
 }
 
+# Debian starts the servers that it installs; only private ones, which the tests start themselves, are wanted.
+need_database_servers() {
+    local policy=/usr/sbin/policy-rc.d
+    local made=
+    if [ "$(id -u)" = 0 ] && [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy && made=1
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    [ -n "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] ||
+        need postgres:postgresql:"the log is tried on a private PostgreSQL server"
+    need mariadbd:mariadb-server:"the log is tried on a private MariaDB server"
+    [ -z "$made" ] || { rm -f $policy && trap - EXIT; }
+}
+
 need_lab_tools() {
     need ip:iproute2:"makes the network of the lab" \
         iptables:iptables:"sends new connections to the queue" \
@@ -52,6 +66,13 @@ need_lab_tools() {
         sysctl:procps:"sets what the gateway's rules need"
     [ "$(id -u)" = 0 ] || unshare -Urnm true 2>/dev/null ||
         die "Neither root nor user namespaces: run this as root, or allow them: sudo sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+}
+
+# Programs that ask nu-sso. They are started by the tests alone, with their own configuration: the package's service is
+# not wanted, and does not start where policy-rc.d forbids it.
+need_web_tools() {
+    need nginx:nginx-light:"asks for users with the sample configuration of nginx" \
+        squid:squid:"asks for users with the sample configuration of Squid"
 }
 
 # Builds every program that the lab runs.

@@ -3,7 +3,7 @@
 //! Parses and dispatches; what a command does is its module's business.
 
 use crate::config::{DEFAULT_PATH, Override};
-use crate::{check, hash_password, pki};
+use crate::{check, db, hash_password, pki};
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{Exit, Failure};
 use std::io::Write;
@@ -36,6 +36,7 @@ From nothing to a running server:
   nuauth-server pki server  --dir /etc/nufw/pki nuauth --address nuauth.example.org
   nuauth-server pki gateway --dir /etc/nufw/pki gw1
   nuauth-server hash-password        # for users.toml
+  nuauth-server db migrate           # unless the log is a file of SQLite
   nuauth-server check                # is everything right, and what was understood?
   nuauth-server                      # runs in the foreground
 
@@ -62,10 +63,25 @@ pub enum Command {
     /// Make certificates: an authority, servers, gateways, users
     #[command(subcommand)]
     Pki(Pki),
+    /// Look after the log's database
+    #[command(subcommand)]
+    Db(Db),
     /// Read a password, print its hash for users.toml
     #[command(after_help = "Asks twice at a terminal, else reads one line:\n  \
                             printf '%s\\n' \"$PASSWORD\" | nuauth-server hash-password")]
     HashPassword,
+}
+
+/// A command about the log's database.
+#[derive(Debug, Subcommand)]
+pub enum Db {
+    /// Bring the schema up to date: before the first start, and after every update of the program
+    #[command(
+        after_help = "Run it as an account that may create tables, with the server stopped; afterwards the grants of \
+                            sql/grants. A file of SQLite is brought up to date by the server itself.\n  \
+                            NUAUTH_LOG_DATABASE=postgres://owner@host/nulog nuauth-server db migrate"
+    )]
+    Migrate,
 }
 
 /// A command of the certificate authority.
@@ -188,6 +204,7 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
         }
         Some(Command::Check { json }) => check::run(&cli.config, &overrides, json, out)?,
         Some(Command::Pki(command)) => pki::run(&command, out)?,
+        Some(Command::Db(Db::Migrate)) => db::migrate(&cli.config, &overrides, out)?,
         Some(Command::HashPassword) => hash_password::run(out)?,
     }
     Ok(Next::Done)
@@ -265,6 +282,7 @@ mod tests {
         for word in [
             "pki init",
             "hash-password",
+            "db migrate",
             "check",
             "HUP",
             "NUAUTH_",
@@ -280,8 +298,11 @@ mod tests {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let failure = dispatch_args(&["pki", "client", "--dir", &path("none"), "alice"]).unwrap_err();
         assert_eq!(failure.exit, Exit::NoInput);
-        let failure = dispatch_args(&["check", "--config", &path("none.toml")]).unwrap_err();
-        assert_eq!(failure.exit, Exit::Config);
+        for command in [&["check"][..], &["db", "migrate"]] {
+            let config = path("none.toml");
+            let failure = dispatch_args(&[command, &["--config", &config]].concat()).unwrap_err();
+            assert_eq!(failure.exit, Exit::Config);
+        }
         assert!(!Path::new(&path("none")).exists());
     }
 }

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 mod clients;
 pub mod config;
+mod db;
 pub mod engine;
 mod gateways;
 pub mod hash_password;

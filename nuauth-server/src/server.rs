@@ -119,10 +119,10 @@ async fn start(
 ) -> Result<(Server, tokio::task::JoinHandle<()>), Failure> {
     let mut store = Store::open(&config.log.database, config.server_number)
         .await
-        .or_exit(Exit::CantCreate)?;
+        .map_err(Failure::from)?;
     let rows = store.active_rows().await.or_exit(Exit::IoErr)?;
     let acknowledged = store.acknowledged().await.or_exit(Exit::IoErr)?;
-    tracing::info!(database = %config.log.database.path().display(), active_rows = rows.len(), "log opened");
+    tracing::info!(database = %config.log.database, active_rows = rows.len(), "log opened");
 
     let (reports_in, reports) = mpsc::unbounded_channel();
     let journal = Journal::start(store, journal::Limits::default(), reports_in)

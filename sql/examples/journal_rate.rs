@@ -1,7 +1,14 @@
 //! How fast the log takes changes: whole lives in groups, and single rows one after the other.
 //!
-//! `cargo run --profile lab -p nulog --example journal_rate -- /directory/on/the/disk/to/measure [seconds]`
-//! Prints one line a case. Nothing of the server is in the way: this is the store alone, each group one durable commit.
+//! `cargo run --profile lab -p nulog --example journal_rate -- WHERE [seconds]`, where WHERE is a directory on the disk to
+//! measure `SQLite` on, or `postgres` or `mariadb` for a private server of that kind in TMPDIR. Prints one line a case.
+//! Nothing of the server is in the way: this is the store alone, each group one durable commit.
+
+#![expect(clippy::unwrap_used, reason = "shares the tests' servers")]
+
+#[path = "../tests/support/mod.rs"]
+#[expect(dead_code, reason = "tests do more with their servers")]
+mod support;
 
 use nufw_proto::{Addr, ConnId, Count, Counters, Mark, Ports, Timestamp, Transport, Tuple};
 use nulog::{Binding, Change, Close, CloseReason, Established, Location, OpenRow, Store, User};
@@ -10,6 +17,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::{Durability, Kind, Server};
 
 /// Rows between a connection's OPEN and its ESTABLISHED, and between that and its CLOSE.
 const LIFE: u64 = 5_000;
@@ -118,21 +126,47 @@ impl Maker {
     }
 }
 
+/// Where the log is made anew for every case.
+enum Place {
+    File(String),
+    Server(Kind, Server),
+}
+
+impl Place {
+    async fn fresh(&self) -> Result<Location, Box<dyn Error>> {
+        match self {
+            Self::File(directory) => {
+                let path = format!("{directory}/journal_rate.db");
+                for suffix in ["", "-wal", "-shm", ".lock"] {
+                    let _ = std::fs::remove_file(format!("{path}{suffix}"));
+                }
+                Ok(Location::parse(&format!("sqlite:{path}"))?)
+            }
+            Self::Server(kind, server) => {
+                let url = server.url(&server.database().await);
+                let location = Location::parse(&url)?;
+                nulog::migrate(&location).await?;
+                // For trying out what another setting does.
+                if let Ok(statements) = std::env::var("JOURNAL_RATE_SQL") {
+                    support::execute(*kind, &url, &statements).await?;
+                }
+                Ok(location)
+            }
+        }
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "rates are for people")]
 /// Commits groups of `group` changes, a third each OPEN, ESTABLISHED and CLOSE; single rows are OPENs only.
 async fn measure(
     out: &mut impl Write,
-    directory: &str,
+    place: &Place,
     group: u64,
     time: Duration,
 ) -> Result<(), Box<dyn Error>> {
-    let path = format!("{directory}/journal_rate.db");
-    for suffix in ["", "-wal", "-shm", ".lock"] {
-        let _ = std::fs::remove_file(format!("{path}{suffix}"));
-    }
-    let mut store = Store::open(&Location::parse(&format!("sqlite:{path}"))?, 1).await?;
+    let mut store = Store::open(&place.fresh().await?, 1).await?;
     let maker = Maker::new();
-    let (mut next, mut changes, mut largest_wal) = (1, 0, 0);
+    let (mut next, mut changes) = (1, 0);
     let mut latencies = Vec::new();
     let begin = now();
     while begin.elapsed() < time {
@@ -149,14 +183,14 @@ async fn measure(
         }
         changes += batch.len();
         let started = now();
-        store.apply(&batch).await?;
+        let applied = store.apply(&batch).await?;
         latencies.push(started.elapsed());
-        store.tend().await?;
-        if latencies.len() % 64 == 0 {
-            largest_wal = largest_wal.max(std::fs::metadata(format!("{path}-wal"))?.len());
+        if applied.missing > 0 {
+            return Err(format!("{} updates found no row", applied.missing).into());
         }
+        store.tend().await?;
     }
-    let took = begin.elapsed();
+    let took = begin.elapsed().as_secs_f64();
     store.close().await?;
     latencies.sort_unstable();
     let at = |hundredths: usize| {
@@ -167,32 +201,41 @@ async fn measure(
     };
     writeln!(
         out,
-        "group {group:>5}: {:>8.0} changes/s  {:>6.0} commits/s  commit p50 {:>9.3?}  p99 {:>9.3?}  p99.9 {:>9.3?}  max {:>9.3?}  wal {} MiB  file {} bytes/row",
-        changes as f64 / took.as_secs_f64(),
-        latencies.len() as f64 / took.as_secs_f64(),
+        "group {group:>5}: {:>7.0} changes/s {:>6.0} whole lives/s {:>6.0} commits/s  commit p50 {:>9.3?} p99 {:>9.3?} p99.9 {:>9.3?} max {:>9.3?}",
+        changes as f64 / took,
+        if group > 1 {
+            next.saturating_sub(2 * LIFE) as f64 / took
+        } else {
+            0.0
+        },
+        latencies.len() as f64 / took,
         at(5_000),
         at(9_900),
         at(9_990),
         latencies.last().copied().unwrap_or_default(),
-        largest_wal >> 20,
-        std::fs::metadata(&path)?.len() / next,
     )?;
     Ok(())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let directory = arguments
+    let what = arguments
         .next()
-        .ok_or("give a directory on the disk to measure")?;
+        .ok_or("give a directory on the disk to measure, or postgres, or mariadb")?;
     let seconds = arguments.next().map_or(Ok(4), |text| text.parse())?;
+    let server = |kind| Ok::<_, String>(Place::Server(kind, Server::start(kind, Durability::Machine)?));
+    let place = match what.as_str() {
+        "postgres" => server(Kind::Postgres)?,
+        "mariadb" => server(Kind::MariaDb)?,
+        directory => Place::File(directory.to_owned()),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
     let mut out = std::io::stdout().lock();
-    for group in [1, 30, 300, 3_000] {
-        runtime.block_on(measure(&mut out, &directory, group, Duration::from_secs(seconds)))?;
+    for group in [1, 30, 300, 3_000, 12_000] {
+        runtime.block_on(measure(&mut out, &place, group, Duration::from_secs(seconds)))?;
     }
     Ok(())
 }

@@ -2,7 +2,9 @@
 //!
 //! The column lists are the one place that fixes an order; the statements are built from them.
 
-use nufw_proto::{Addr, IcmpKey, Ports, Transport, Tuple};
+use crate::StoreError;
+use crate::change::OpenRow;
+use nufw_proto::{Addr, ConnId, Counters, IcmpKey, Ports, Timestamp, Transport, Tuple};
 use sqlx::Arguments as _;
 use sqlx::sqlite::SqliteArguments;
 use std::sync::Arc;
@@ -136,6 +138,52 @@ impl Values {
         self.maybe_int(key.map(|k| k.code));
         self.maybe_int(key.map(|k| k.id));
     }
+}
+
+/// A number that is an id, if its column can hold it.
+pub(crate) fn storable(value: u64, id: ConnId, what: &'static str) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| StoreError::Unstorable { id, what })
+}
+
+/// `NuFW`'s two columns of one time.
+pub(crate) fn oob_time(at: Timestamp) -> (i64, i64) {
+    (
+        at.micros().div_euclid(1_000_000),
+        at.micros().rem_euclid(1_000_000),
+    )
+}
+
+/// Refuses a text with a NUL, which not every database can hold and no honest peer sends.
+pub(crate) fn expect_text(row: &OpenRow) -> Result<(), StoreError> {
+    let texts = [
+        ("oob_prefix", Some(&row.prefix)),
+        ("oob_in", Some(&row.in_dev)),
+        ("oob_out", Some(&row.out_dev)),
+        ("username", row.user.as_ref().map(|user| &user.name)),
+        ("client_os", row.client_os.as_ref()),
+        ("client_app", row.client_app.as_ref()),
+        ("gateway", Some(&row.gateway)),
+        ("acl", Some(&row.acl)),
+    ];
+    for (what, text) in texts {
+        if text.is_some_and(|text| text.contains('\0')) {
+            return Err(StoreError::Unstorable { id: row.id, what });
+        }
+    }
+    Ok(())
+}
+
+/// A number that is known to be below a million.
+pub(crate) fn small(value: i64) -> i32 {
+    i32::try_from(value).unwrap_or_default()
+}
+
+/// `packets_in`, `packets_out`, `bytes_in`, `bytes_out`. One beyond 2^63 cannot be true, and is not known then.
+pub(crate) fn counts(counters: Option<Counters>) -> [Option<i64>; 4] {
+    let Some(Counters { original, reply }) = counters else {
+        return [None; 4];
+    };
+    [original.packets, reply.packets, original.bytes, reply.bytes].map(|count| i64::try_from(count).ok())
 }
 
 /// The columns of one direction as they were read.

@@ -2,14 +2,19 @@
 //!
 //! The journal decides by these kinds what it tries again; nothing here retries.
 
+use nufw_common::exit::{Exit, Failure};
 use nufw_proto::ConnId;
+use sqlx::mysql::MySqlDatabaseError;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why the log could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The location is of no known form.
-    #[error("log location {0:?} is not of the form sqlite:/path/to/file")]
+    #[error(
+        "log location {0:?} is not of the form sqlite:/path/to/file, postgres://user@host/database or mysql://user@host/database, or has an unknown parameter"
+    )]
     Location(String),
     /// The server number is 0 or does not fit 14 bits.
     #[error("server number {0} is not between 1 and 16383")]
@@ -67,8 +72,10 @@ pub enum StoreError {
         /// The migration's version.
         version: i64,
     },
-    /// The schema is older than this version reads, and only the server may bring it up to date.
-    #[error("the log {0} has no schema yet or an older one: start the server once to bring it up to date")]
+    /// The schema is older than this version reads.
+    #[error(
+        "the log {0} has no schema yet or an older one: run `nuauth-server db migrate` to bring it up to date"
+    )]
     OlderSchema(PathBuf),
     /// The log belongs to another server.
     #[error(
@@ -123,6 +130,68 @@ pub enum StoreError {
     /// All sequence numbers of this server number were used.
     #[error("no row ids are left for this server number")]
     IdsExhausted,
+    /// The database server cannot be reached.
+    #[error("the log database {log} cannot be reached: {message}")]
+    Unreachable {
+        /// The database.
+        log: PathBuf,
+        /// What the system or the driver said.
+        message: String,
+    },
+    /// The database server does not let us in.
+    #[error("the log database {log} refuses the login: {message}")]
+    Refused {
+        /// The database.
+        log: PathBuf,
+        /// What it said.
+        message: String,
+    },
+    /// The database server does not let us do something.
+    #[error("the log database {log} does not allow it: {message}: give the account the rights of sql/grants")]
+    Forbidden {
+        /// The database.
+        log: PathBuf,
+        /// What it said.
+        message: String,
+    },
+    /// The connection to the database server ended.
+    #[error("the connection to the log database {log} was lost: {message}")]
+    Lost {
+        /// The database.
+        log: PathBuf,
+        /// What the system, the driver or the server said.
+        message: String,
+    },
+    /// The database server did not answer in time.
+    #[error("the log database {log} did not answer within {} ms", limit.as_millis())]
+    TimedOut {
+        /// The database.
+        log: PathBuf,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// Another server of the same number writes to the database.
+    #[error(
+        "another server of number {number} uses the log database {log}: {holder}; every server has a number of its own"
+    )]
+    NumberInUse {
+        /// The database.
+        log: PathBuf,
+        /// The number.
+        number: u16,
+        /// What the database says of it.
+        holder: String,
+    },
+    /// While the connection was away another server of the same number wrote to the database.
+    #[error(
+        "another server took over number {number} in the log database {log} while this one was cut off from it: stop one of them, then restart the other"
+    )]
+    TakenOver {
+        /// The database.
+        log: PathBuf,
+        /// The number.
+        number: u16,
+    },
     /// Anything else that the database says.
     #[error("the log database {path}: {source}")]
     Database {
@@ -167,6 +236,54 @@ impl StoreError {
         }
     }
 
+    /// Classifies what a database server or its driver said.
+    pub(crate) fn from_server(log: &Path, source: sqlx::Error) -> Self {
+        let log = log.to_path_buf();
+        let message = source.to_string();
+        let Some(error) = source.as_database_error() else {
+            return match source {
+                sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                    Self::Lost { log, message }
+                }
+                sqlx::Error::Tls(_) => Self::Unreachable { log, message },
+                source => Self::Database { path: log, source },
+            };
+        };
+        let message = error.message().to_owned();
+        let mysql = error
+            .try_downcast_ref::<MySqlDatabaseError>()
+            .map(MySqlDatabaseError::number);
+        let code = error.code().unwrap_or_default().into_owned();
+        match (mysql, code.as_str()) {
+            (Some(1044 | 1045 | 1049 | 1698), _) | (None, "28000" | "28P01" | "3D000") => {
+                Self::Refused { log, message }
+            }
+            (Some(1142 | 1143 | 1227 | 1290 | 1370 | 1836 | 1792), _) | (None, "42501" | "25006") => {
+                Self::Forbidden { log, message }
+            }
+            (Some(1205 | 1213 | 1020), _) | (None, "40001" | "40P01" | "55P03") => Self::Busy(log),
+            (Some(1021 | 1114), _) | (None, "53100") => Self::Full(log),
+            // Shutting down, being started, in recovery, too many connections, a statement that was cut off.
+            (Some(1040 | 1053 | 1077 | 1152 | 1203 | 1927 | 1969), _) => Self::Lost { log, message },
+            (None, code) if code.starts_with("57") || code.starts_with("08") || code == "53300" => {
+                Self::Lost { log, message }
+            }
+            _ => Self::Database { path: log, source },
+        }
+    }
+
+    /// Classifies what was said when a connection was to be made.
+    pub(crate) fn from_connect(log: &Path, source: sqlx::Error) -> Self {
+        match Self::from_server(log, source) {
+            Self::Lost { log, message } => Self::Unreachable { log, message },
+            Self::Database { path, source } => Self::Unreachable {
+                log: path,
+                message: source.to_string(),
+            },
+            other => other,
+        }
+    }
+
     /// Classifies what the system said when a file of the log was opened.
     pub(crate) fn from_io(path: &Path, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
@@ -180,6 +297,57 @@ impl StoreError {
                 path,
                 message: error.to_string(),
             },
+        }
+    }
+}
+
+/// The exit code of what was wrong with the log.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match &error {
+            StoreError::Unreachable { .. }
+            | StoreError::Lost { .. }
+            | StoreError::TimedOut { .. }
+            | StoreError::InUse { .. }
+            | StoreError::NumberInUse { .. }
+            | StoreError::TakenOver { .. }
+            | StoreError::Busy(_) => Exit::Unavailable,
+            StoreError::Refused { .. } | StoreError::Forbidden { .. } | StoreError::Denied(_) => Exit::NoPerm,
+            StoreError::OlderSchema(_)
+            | StoreError::NewerSchema { .. }
+            | StoreError::AlteredSchema { .. }
+            | StoreError::Foreign(_)
+            | StoreError::OtherServer { .. } => Exit::Config,
+            _ => Exit::CantCreate,
+        };
+        Self::new(exit, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_has_its_exit_code() {
+        let log = || PathBuf::from("postgres://u@db/n");
+        let message = || "no".to_owned();
+        let (unreachable, refused) = (
+            StoreError::Unreachable {
+                log: log(),
+                message: message(),
+            },
+            StoreError::Refused {
+                log: log(),
+                message: message(),
+            },
+        );
+        for (error, exit) in [
+            (StoreError::OlderSchema(log()), Exit::Config),
+            (unreachable, Exit::Unavailable),
+            (refused, Exit::NoPerm),
+        ] {
+            assert_eq!(Failure::from(error).exit, exit);
         }
     }
 }

@@ -12,6 +12,12 @@ const SEQUENCE_END: i64 = 1 << SEQUENCE_BITS;
 /// The largest server number: an id has 63 bits.
 pub(crate) const MAX_SERVER_NUMBER: u16 = (1 << (63 - SEQUENCE_BITS)) - 1;
 
+/// The ids of a server: the first, and the first that is not one of them.
+pub(crate) fn range(server_number: u16) -> (i64, i64) {
+    let first = i64::from(server_number) << SEQUENCE_BITS;
+    (first, first.saturating_add(SEQUENCE_END))
+}
+
 /// Ids that belong to whoever holds the block, and to nobody else ever. Not `Clone`, for that reason.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IdBlock {

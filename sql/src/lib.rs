@@ -6,17 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod change;
-mod checkpoint;
 mod columns;
 mod error;
 mod ids;
 mod location;
+mod lookup;
+mod mysql;
 mod plan;
+mod postgres;
 mod read;
+mod remote;
+mod rows;
 mod schema;
-mod statements;
+mod sqlite;
 mod store;
-mod write;
 
 pub use change::{
     ActiveRow, Binding, Change, Close, CloseReason, Established, GapRow, OpenRow, SessionRow, State,
@@ -24,7 +27,8 @@ pub use change::{
 };
 pub use error::StoreError;
 pub use ids::IdBlock;
-pub use location::Location;
+pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
+pub use lookup::{LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
-pub use store::{BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};
-pub use write::Applied;
+pub use schema::{Migrated, migrate};
+pub use store::{Applied, BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};

@@ -1,165 +1,37 @@
-//! Reads the log: what the server needs at its start, and rows as JSON for people and programs.
+//! Reads the log beside a running server: rows as JSON for people and programs, the same whatever the database.
 //!
-//! [`Reader`] opens the file read-only and may run beside the server; its transactions are single short statements.
+//! Nothing is written: a file is opened read-only, and on a server every transaction is. Transactions are single short
+//! statements.
 
-use crate::change::{ActiveRow, Binding, State, Translated};
-use crate::columns::Direction;
-use crate::{Location, Store, StoreError, schema, statements};
-use nufw_proto::{BootId, ConnId, EventSeq, Mark, Timestamp};
+use crate::change::State;
+use crate::location::Kind;
+use crate::remote::limited;
+use crate::{Location, StoreError, schema};
+use nufw_proto::ConnId;
 use serde_json::{Map, Value};
+use sqlx::mysql::{MySqlConnection, MySqlRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
-use sqlx::{Column as _, ConnectOptions as _, Connection as _, Row as _, TypeInfo as _, ValueRef as _};
-use std::collections::HashMap;
+use sqlx::{
+    AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Row as _, TypeInfo as _, ValueRef as _,
+};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
 
-impl Store {
-    /// Every row in state OPEN or ESTABLISHED, of all gateways, in the order of their ids.
-    pub async fn active_rows(&mut self) -> Result<Vec<ActiveRow>, StoreError> {
-        self.clean_up().await;
-        let rows = sqlx::query(statements::ACTIVE).fetch_all(&mut self.writer).await;
-        let rows = rows.map_err(|source| StoreError::from_sqlx(&self.path, source))?;
-        let mut gateways = HashMap::new();
-        rows.iter()
-            .map(|row| active_row(row, &mut gateways).map_err(|error| error.at(&self.path)))
-            .collect()
-    }
+/// How long a statement may take on a database server.
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(1);
 
-    /// Up to where each gateway's events are in the log: its last boot, and the last event of it.
-    pub async fn acknowledged(&mut self) -> Result<HashMap<Arc<str>, (BootId, EventSeq)>, StoreError> {
-        self.clean_up().await;
-        let rows: Vec<(String, String, i64)> = sqlx::query_as(
-            "SELECT name, boot, acknowledged FROM gateways WHERE boot IS NOT NULL AND acknowledged IS NOT NULL",
-        )
-        .fetch_all(&mut self.writer)
-        .await
-        .map_err(|source| StoreError::from_sqlx(&self.path, source))?;
-        rows.into_iter()
-            .map(
-                |(name, boot, acknowledged)| match (boot.parse(), u64::try_from(acknowledged)) {
-                    (Ok(boot), Ok(seq)) => Ok((Arc::from(name), (BootId(boot), EventSeq(seq)))),
-                    _ => Err(StoreError::Corrupt {
-                        path: self.path.clone(),
-                        message: format!("the acknowledged events of gateway {name} are not numbers"),
-                    }),
-                },
-            )
-            .collect()
-    }
-}
-
-/// A row that the database gave, but that cannot be one of ours.
-enum RowError {
-    Sql(sqlx::Error),
-    Value { id: i64, what: &'static str },
-}
-
-impl From<sqlx::Error> for RowError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl RowError {
-    fn at(self, path: &Path) -> StoreError {
-        match self {
-            Self::Sql(source) => StoreError::from_sqlx(path, source),
-            Self::Value { id, what } => StoreError::Corrupt {
-                path: path.to_path_buf(),
-                message: format!("row {id} of conntrack_ulog has an impossible {what}"),
-            },
-        }
-    }
-}
-
-fn active_row(row: &SqliteRow, gateways: &mut HashMap<String, Arc<str>>) -> Result<ActiveRow, RowError> {
-    let raw_id: i64 = row.try_get("id")?;
-    let bad = |what| RowError::Value { id: raw_id, what };
-    let id = u64::try_from(raw_id)
-        .ok()
-        .and_then(|id| ConnId::try_from(id).ok())
-        .ok_or(bad("id"))?;
-    let gateway: &str = row.try_get("gateway")?;
-    let gateway = if let Some(known) = gateways.get(gateway) {
-        Arc::clone(known)
-    } else {
-        let new: Arc<str> = Arc::from(gateway);
-        gateways.insert(gateway.to_owned(), Arc::clone(&new));
-        new
-    };
-    let seconds: i64 = row.try_get("oob_time_sec")?;
-    let micros: i64 = row.try_get("oob_time_usec")?;
-    let number = |column: &'static str| -> Result<Option<i64>, RowError> { Ok(row.try_get(column)?) };
-    let mark = |column: &'static str| -> Result<Option<Mark>, RowError> {
-        number(column)?
-            .map(|mark| u32::try_from(mark).map(Mark).map_err(|_| bad(column)))
-            .transpose()
-    };
-    let protocol: i64 = row.try_get("ip_protocol")?;
-    let original = Direction {
-        protocol,
-        src: row.try_get("ip_saddr")?,
-        dst: row.try_get("ip_daddr")?,
-        sport: number("sport")?,
-        dport: number("dport")?,
-        icmp: [number("icmp_type")?, number("icmp_code")?, number("icmp_id")?],
-    };
-    let reply_source: &str = row
-        .try_get::<Option<&str>, _>("reply_saddr")?
-        .ok_or(bad("reply_saddr"))?;
-    let reply_sport = number("reply_sport")?;
-    let translated = match number("ct_id")? {
-        Some(ct_id) => {
-            let reply = Direction {
-                protocol,
-                src: reply_source,
-                dst: row
-                    .try_get::<Option<&str>, _>("reply_daddr")?
-                    .ok_or(bad("reply_daddr"))?,
-                sport: reply_sport,
-                dport: number("reply_dport")?,
-                icmp: [
-                    number("reply_icmp_type")?,
-                    number("reply_icmp_code")?,
-                    number("reply_icmp_id")?,
-                ],
-            };
-            Translated::Bound(Binding {
-                ct_id: u32::try_from(ct_id).map_err(|_| bad("ct_id"))?,
-                ct_mark: mark("ct_mark")?.ok_or(bad("ct_mark"))?,
-                original: original.tuple().map_err(bad)?,
-                reply: reply.tuple().map_err(bad)?,
-            })
-        }
-        None => Translated::Shown(
-            Direction {
-                dst: reply_source,
-                dport: reply_sport,
-                ..original
-            }
-            .tuple()
-            .map_err(bad)?,
-        ),
-    };
-    Ok(ActiveRow {
-        id,
-        gateway,
-        state: match row.try_get::<i64, _>("state")? {
-            2 => State::Established,
-            _ => State::Open,
-        },
-        received: Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(micros)),
-        zone: number("ct_zone")?
-            .and_then(|zone| u16::try_from(zone).ok())
-            .ok_or(bad("ct_zone"))?,
-        original: original.tuple().map_err(bad)?,
-        translated,
-        mark: mark("oob_mark")?.ok_or(bad("oob_mark"))?,
-        user_id: number("user_id")?
-            .map(|id| u64::try_from(id).map_err(|_| bad("user_id")))
-            .transpose()?,
-    })
-}
+/// The columns of the view `connections`, in its order.
+const CONNECTIONS: &str = "id, state, @oob_time, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, \
+     ip_protocol, #ip_saddr, #ip_daddr, sport, dport, tcp_sport, tcp_dport, udp_sport, udp_dport, icmp_type, icmp_code, \
+     icmp_id, user_id, username, client_os, client_app, @start_timestamp, @end_timestamp, duration, packets_in, \
+     packets_out, bytes_in, bytes_out, #reply_saddr, #reply_daddr, reply_sport, reply_dport, reply_icmp_type, \
+     reply_icmp_code, reply_icmp_id, gateway, ct_id, ct_mark, ct_zone, acl, close_reason";
+/// Those of `gaps`.
+const GAPS: &str = "id, gateway, @from_timestamp, @to_timestamp, cause, count";
+/// Those of `sessions`.
+const SESSIONS: &str = "id, user_id, username, #ip_saddr, os_sysname, os_release, os_version, @start_time, @end_time, \
+     duration, end_reason";
 
 /// Which rows of the view `connections` to read: those that fit everything that is given.
 #[derive(Debug, Clone, Default)]
@@ -178,14 +50,20 @@ pub struct RowFilter {
 
 /// The log, read beside a running server.
 pub struct Reader {
-    connection: SqliteConnection,
-    path: PathBuf,
+    connection: Connection,
+    log: PathBuf,
+}
+
+enum Connection {
+    Sqlite(Box<SqliteConnection>),
+    Postgres(Box<PgConnection>),
+    MySql(Box<MySqlConnection>),
 }
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader")
-            .field("path", &self.path)
+            .field("log", &self.log)
             .finish_non_exhaustive()
     }
 }
@@ -194,71 +72,222 @@ impl Reader {
     /// Rows that are read at once, since all are held in memory.
     pub const MAX_ROWS: u32 = 100_000;
 
-    /// Opens the log read-only; it must exist and have the schema of this version.
+    /// Opens the log for reading; it must exist and have the schema of this version.
     pub async fn open(location: &Location) -> Result<Self, StoreError> {
-        let path = location.path().to_path_buf();
-        if let Err(error) = std::fs::File::open(&path) {
-            return Err(match error.kind() {
-                std::io::ErrorKind::NotFound => StoreError::Missing(path),
-                _ => StoreError::from_io(&path, &error),
-            });
-        }
-        let mut connection = SqliteConnectOptions::new()
-            .filename(&path)
-            .read_only(true)
-            .busy_timeout(crate::store::BUSY_TIMEOUT)
-            .disable_statement_logging()
-            .connect()
-            .await
-            .map_err(|source| StoreError::from_sqlx(&path, source))?;
-        schema::expect_current(&mut connection, &path).await?;
-        Ok(Self { connection, path })
+        let log = location.name();
+        let connection = match &location.kind {
+            Kind::Sqlite(path) => Connection::Sqlite(Box::new(open_file(path).await?)),
+            Kind::Postgres(options) => {
+                let open = async {
+                    let connected = options.connect().await;
+                    let mut connection =
+                        connected.map_err(|source| StoreError::from_connect(&log, source))?;
+                    let limit = STATEMENT_TIMEOUT.as_millis();
+                    let settings = format!(
+                        "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET statement_timeout = {limit}"
+                    );
+                    sqlx::raw_sql(AssertSqlSafe(settings))
+                        .execute(&mut connection)
+                        .await
+                        .map_err(|source| StoreError::from_server(&log, source))?;
+                    schema::expect_current(&mut connection, &log).await?;
+                    Ok(connection)
+                };
+                Connection::Postgres(Box::new(limited(&log, location.connect_timeout, open).await?))
+            }
+            Kind::MySql(options) => {
+                let open = async {
+                    let connected = options.connect().await;
+                    let mut connection =
+                        connected.map_err(|source| StoreError::from_connect(&log, source))?;
+                    sqlx::raw_sql("SET SESSION TRANSACTION READ ONLY")
+                        .execute(&mut connection)
+                        .await
+                        .map_err(|source| StoreError::from_server(&log, source))?;
+                    schema::expect_current(&mut connection, &log).await?;
+                    Ok(connection)
+                };
+                Connection::MySql(Box::new(limited(&log, location.connect_timeout, open).await?))
+            }
+        };
+        Ok(Self { connection, log })
     }
 
     /// Rows of the view `connections`, oldest id first, one object a row: keys are the column names; ids are strings,
     /// times RFC 3339 text, and everything else as the database has it.
     pub async fn rows_json(&mut self, filter: &RowFilter) -> Result<Vec<Map<String, Value>>, StoreError> {
-        let query = sqlx::query(
-            "SELECT * FROM connections WHERE id > ?1 AND (?2 IS NULL OR state = ?2) \
-             AND (?3 IS NULL OR username = ?3) AND (?4 IS NULL OR ip_saddr = ?4) ORDER BY id LIMIT ?5",
-        )
-        .bind(filter.after.map_or(0, ConnId::get))
-        .bind(filter.state.map(|state| state as i32))
-        .bind(filter.username.as_deref())
-        .bind(filter.source.map(|addr| addr.to_string()))
-        .bind(filter.limit.unwrap_or(Self::MAX_ROWS).min(Self::MAX_ROWS));
-        self.objects(query).await
+        let after = filter.after.map_or(0, ConnId::get);
+        let state = filter.state.map(|state| state as i16);
+        let user = filter.username.as_deref();
+        let source = filter.source.map(|addr| addr.to_string());
+        let limit = i64::from(filter.limit.unwrap_or(Self::MAX_ROWS).min(Self::MAX_ROWS));
+        match &mut self.connection {
+            Connection::Sqlite(connection) => {
+                let query = sqlx::query(
+                    "SELECT * FROM connections WHERE id > ?1 AND (?2 IS NULL OR state = ?2) \
+                     AND (?3 IS NULL OR username = ?3) AND (?4 IS NULL OR ip_saddr = ?4) ORDER BY id LIMIT ?5",
+                );
+                let query = query.bind(after).bind(state).bind(user).bind(source).bind(limit);
+                let rows = query.fetch_all(&mut **connection).await;
+                self.objects(rows, StoreError::from_sqlx, from_sqlite)
+            }
+            Connection::Postgres(connection) => {
+                let text = format!(
+                    "SELECT {} FROM connections AS c WHERE id > $1 AND ($2::int2 IS NULL OR state = $2) \
+                     AND ($3::text IS NULL OR username = $3) AND ($4::text IS NULL OR ip_saddr = $4::inet) \
+                     ORDER BY id LIMIT $5",
+                    for_postgres(CONNECTIONS)
+                );
+                let query = sqlx::query(AssertSqlSafe(text));
+                let query = query.bind(after).bind(state).bind(user).bind(source).bind(limit);
+                let rows = within(&self.log, query.fetch_all(&mut **connection)).await?;
+                self.objects(rows, StoreError::from_server, from_postgres)
+            }
+            Connection::MySql(connection) => {
+                let text = format!(
+                    "SELECT {} FROM connections AS c WHERE id > ? AND (? IS NULL OR state = ?) \
+                     AND (? IS NULL OR username = ?) AND (? IS NULL OR ip_saddr = ?) ORDER BY id LIMIT ?",
+                    for_mysql(CONNECTIONS)
+                );
+                let query = sqlx::query(AssertSqlSafe(text)).bind(after);
+                let query = query.bind(state).bind(state).bind(user).bind(user);
+                let query = query.bind(source.clone()).bind(source).bind(limit);
+                let rows = within(&self.log, query.fetch_all(&mut **connection)).await?;
+                self.objects(rows, StoreError::from_server, from_mysql)
+            }
+        }
     }
 
     /// Rows of `log_gap`, times RFC 3339.
     pub async fn gaps_json(&mut self) -> Result<Vec<Map<String, Value>>, StoreError> {
-        let query =
-            sqlx::query("SELECT * FROM gaps ORDER BY from_timestamp, id LIMIT ?1").bind(Self::MAX_ROWS);
-        self.objects(query).await
+        self.all(GAPS, "gaps", "from_timestamp, id").await
     }
 
     /// Rows of `users`, the client sessions, times RFC 3339.
     pub async fn sessions_json(&mut self) -> Result<Vec<Map<String, Value>>, StoreError> {
-        let query = sqlx::query("SELECT * FROM sessions ORDER BY id LIMIT ?1").bind(Self::MAX_ROWS);
-        self.objects(query).await
+        self.all(SESSIONS, "sessions", "id").await
+    }
+
+    async fn all(
+        &mut self,
+        columns: &str,
+        view: &str,
+        order: &str,
+    ) -> Result<Vec<Map<String, Value>>, StoreError> {
+        let columns = match &self.connection {
+            Connection::Sqlite(_) => "*".to_owned(),
+            Connection::Postgres(_) => for_postgres(columns),
+            Connection::MySql(_) => for_mysql(columns),
+        };
+        let order: Vec<_> = order.split(", ").map(|column| format!("c.{column}")).collect();
+        let text = format!(
+            "SELECT {columns} FROM {view} AS c ORDER BY {} LIMIT {}",
+            order.join(", "),
+            Self::MAX_ROWS
+        );
+        let text = AssertSqlSafe(text);
+        match &mut self.connection {
+            Connection::Sqlite(connection) => {
+                let rows = sqlx::query(text).fetch_all(&mut **connection).await;
+                self.objects(rows, StoreError::from_sqlx, from_sqlite)
+            }
+            Connection::Postgres(connection) => {
+                let rows = within(&self.log, sqlx::query(text).fetch_all(&mut **connection)).await?;
+                self.objects(rows, StoreError::from_server, from_postgres)
+            }
+            Connection::MySql(connection) => {
+                let rows = within(&self.log, sqlx::query(text).fetch_all(&mut **connection)).await?;
+                self.objects(rows, StoreError::from_server, from_mysql)
+            }
+        }
     }
 
     /// Ends the connection; dropping it does the same without waiting.
     pub async fn close(self) -> Result<(), StoreError> {
-        self.connection
-            .close()
-            .await
-            .map_err(|source| StoreError::from_sqlx(&self.path, source))
+        match self.connection {
+            Connection::Sqlite(connection) => connection
+                .close()
+                .await
+                .map_err(|source| StoreError::from_sqlx(&self.log, source)),
+            Connection::Postgres(connection) => within(&self.log, connection.close())
+                .await?
+                .map_err(|source| StoreError::from_server(&self.log, source)),
+            Connection::MySql(connection) => within(&self.log, connection.close())
+                .await?
+                .map_err(|source| StoreError::from_server(&self.log, source)),
+        }
     }
 
-    async fn objects(
-        &mut self,
-        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
+    fn objects<R: sqlx::Row>(
+        &self,
+        rows: Result<Vec<R>, sqlx::Error>,
+        error: fn(&Path, sqlx::Error) -> StoreError,
+        value: fn(&R, usize, &str) -> Result<Value, sqlx::Error>,
     ) -> Result<Vec<Map<String, Value>>, StoreError> {
-        let rows = query.fetch_all(&mut self.connection).await;
-        rows.and_then(|rows| rows.iter().map(object).collect())
-            .map_err(|source| StoreError::from_sqlx(&self.path, source))
+        let objects = |rows: Vec<R>| {
+            let object = |row: &R| {
+                let columns = row.columns().iter();
+                let values = columns.map(|column| {
+                    let value = value(row, column.ordinal(), column.name())?;
+                    Ok((column.name().to_owned(), value))
+                });
+                values.collect()
+            };
+            rows.iter().map(object).collect()
+        };
+        rows.and_then(objects).map_err(|source| error(&self.log, source))
     }
+}
+
+async fn open_file(path: &Path) -> Result<SqliteConnection, StoreError> {
+    if let Err(error) = std::fs::File::open(path) {
+        return Err(match error.kind() {
+            std::io::ErrorKind::NotFound => StoreError::Missing(path.to_path_buf()),
+            _ => StoreError::from_io(path, &error),
+        });
+    }
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(crate::store::BUSY_TIMEOUT)
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(|source| StoreError::from_sqlx(path, source))?;
+    schema::expect_current(&mut connection, path).await?;
+    Ok(connection)
+}
+
+/// Bounds a statement on a server.
+async fn within<T>(log: &Path, query: impl Future<Output = T>) -> Result<T, StoreError> {
+    limited(log, STATEMENT_TIMEOUT, async { Ok(query.await) }).await
+}
+
+/// The columns as `PostgreSQL` gives them: `@` marks a time, `#` an address; both become text.
+fn for_postgres(columns: &str) -> String {
+    spell(columns, |name, kind| match kind {
+        '@' => format!("to_char(c.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS {name}"),
+        _ => format!("host(c.{name}) AS {name}"),
+    })
+}
+
+/// The columns as MySQL gives them.
+fn for_mysql(columns: &str) -> String {
+    spell(columns, |name, kind| match kind {
+        '@' => format!("date_format(c.{name}, '%Y-%m-%dT%H:%i:%s.%fZ') AS {name}"),
+        _ => format!("c.{name}"),
+    })
+}
+
+fn spell(columns: &str, special: impl Fn(&str, char) -> String) -> String {
+    let spelled = columns.split(", ").map(|column| {
+        let mut rest = column.chars();
+        match rest.next() {
+            Some(kind @ ('@' | '#')) => special(rest.as_str(), kind),
+            _ => format!("c.{column}"),
+        }
+    });
+    spelled.collect::<Vec<_>>().join(", ")
 }
 
 /// Columns whose numbers are names of something, so that no reader rounds them.
@@ -266,22 +295,48 @@ fn is_id(column: &str) -> bool {
     column == "id" || column.ends_with("_id") && column != "icmp_id" && column != "reply_icmp_id"
 }
 
-fn object(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
-    let mut object = Map::new();
-    for column in row.columns() {
-        let (name, index) = (column.name(), column.ordinal());
-        let raw = row.try_get_raw(index)?;
-        let value = if raw.is_null() {
-            Value::Null
-        } else {
-            match raw.type_info().name() {
-                "INTEGER" if is_id(name) => Value::from(row.try_get::<i64, _>(index)?.to_string()),
-                "INTEGER" => Value::from(row.try_get_unchecked::<i64, _>(index)?),
-                "REAL" => Value::from(row.try_get_unchecked::<f64, _>(index)?),
-                _ => Value::from(row.try_get_unchecked::<String, _>(index)?),
-            }
-        };
-        object.insert(name.to_owned(), value);
+fn number(value: i64, column: &str) -> Value {
+    if is_id(column) {
+        Value::from(value.to_string())
+    } else {
+        Value::from(value)
     }
-    Ok(object)
+}
+
+fn from_sqlite(row: &SqliteRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    Ok(match raw.type_info().name() {
+        "INTEGER" => number(row.try_get_unchecked(index)?, name),
+        "REAL" => Value::from(row.try_get_unchecked::<f64, _>(index)?),
+        _ => Value::from(row.try_get_unchecked::<String, _>(index)?),
+    })
+}
+
+fn from_postgres(row: &PgRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    Ok(match raw.type_info().name() {
+        "INT2" => number(row.try_get::<i16, _>(index)?.into(), name),
+        "INT4" => number(row.try_get::<i32, _>(index)?.into(), name),
+        "INT8" => number(row.try_get(index)?, name),
+        "FLOAT8" => Value::from(row.try_get::<f64, _>(index)?),
+        _ => Value::from(row.try_get::<String, _>(index)?),
+    })
+}
+
+fn from_mysql(row: &MySqlRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
+    let raw = row.try_get_raw(index)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    Ok(match raw.type_info().name() {
+        "TINYINT" | "SMALLINT" | "INT" | "BIGINT" => number(row.try_get_unchecked(index)?, name),
+        "DOUBLE" => Value::from(row.try_get_unchecked::<f64, _>(index)?),
+        _ => Value::from(row.try_get_unchecked::<String, _>(index)?),
+    })
 }

@@ -1,53 +1,56 @@
-//! The log as the server holds it: opened once, locked, written by one connection.
+//! The log as the server holds it, whatever the database.
 //!
-//! Every durable promise is kept here or in `write`; when to write what is the journal's business.
+//! Chooses the back-end and says what each promises; how it is kept is theirs. When to write what is the journal's business.
 
-use crate::checkpoint::Checkpointer;
+use crate::change::{ActiveRow, Change};
 use crate::ids::{IdBlock, MAX_SERVER_NUMBER};
-use crate::statements::{self, Statement, Updates};
-use crate::{Location, StoreError, schema};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _};
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use crate::location::Kind;
+use crate::mysql::MySql;
+use crate::postgres::Postgres;
+use crate::rows::Acknowledged;
+use crate::sqlite::Sqlite;
+use crate::{Location, StoreError};
+use std::path::Path;
 use std::time::Duration;
 
-/// How long a statement waits for a lock that another program holds, before it is an error.
+/// How long a statement waits for a lock that another program holds on the file of `SQLite`, before it is an error.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes to which the write-ahead log is cut when it starts again; a long reader makes it grow above that.
 pub const WAL_SIZE_LIMIT: u32 = 64 * 1024 * 1024;
-/// Kibibytes of pages that a connection keeps in memory.
-const CACHE_KIB: u32 = 32 * 1024;
 
-/// The open log. There is one at a time for a database file, in all processes.
-pub struct Store {
-    pub(crate) writer: SqliteConnection,
-    pub(crate) checkpointer: Checkpointer,
-    pub(crate) path: PathBuf,
-    pub(crate) in_transaction: bool,
-    pub(crate) insert: Statement,
-    pub(crate) live: Updates,
-    pub(crate) archive: Updates,
-    server_number: u16,
-    /// Device and inode of the file, which tell when it was replaced under us.
-    identity: (u64, u64),
-    /// Held for as long as the store lives; the kernel releases it with the descriptor, however the process ends.
-    _lock: File,
+/// What applying changes came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Updates whose row is neither in the log nor in the archive, or is a DROP row: they changed nothing.
+    pub missing: u64,
 }
 
-impl std::fmt::Debug for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("path", &self.path)
-            .field("server_number", &self.server_number)
-            .finish_non_exhaustive()
-    }
+/// The open log. There is one at a time for a server number of a database, in all processes and on all machines; on
+/// `SQLite` there is one for a file.
+#[derive(Debug)]
+pub struct Store(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Sqlite(Box<Sqlite>),
+    Postgres(Box<Postgres>),
+    MySql(Box<MySql>),
+}
+
+/// The same call on whichever back-end it is.
+macro_rules! each {
+    ($inner:expr, $store:ident => $call:expr) => {
+        match $inner {
+            Inner::Sqlite($store) => $call,
+            Inner::Postgres($store) => $call,
+            Inner::MySql($store) => $call,
+        }
+    };
 }
 
 impl Store {
-    /// Opens the log of server `server_number`, creating and updating it as needed.
+    /// Opens the log of server `server_number`. A file of `SQLite` is created and brought up to date; another database
+    /// must have the schema of this version ([`crate::migrate`]).
     ///
     /// Client sessions that a crash left open are marked as ended: `end_reason` is `server-restart`, and `end_time` stays
     /// NULL, since nobody knows it.
@@ -55,223 +58,59 @@ impl Store {
         if !(1..=MAX_SERVER_NUMBER).contains(&server_number) {
             return Err(StoreError::ServerNumber(server_number));
         }
-        let path = location.path().to_path_buf();
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
+        let inner = match &location.kind {
+            Kind::Sqlite(path) => Inner::Sqlite(Box::new(Sqlite::open(path, server_number).await?)),
+            Kind::Postgres(options) => {
+                Inner::Postgres(Box::new(Postgres::open(options, location, server_number).await?))
+            }
+            Kind::MySql(options) => {
+                Inner::MySql(Box::new(MySql::open(options, location, server_number).await?))
+            }
         };
-        if !directory.is_dir() {
-            return Err(StoreError::NoDirectory(directory.to_path_buf()));
-        }
-        let lock = lock(&path)?;
-        let identity = create(&path)?;
-        let error = |source| StoreError::from_sqlx(&path, source);
-        let options = options(&path);
-        let mut writer = options.connect().await.map_err(error)?;
-        schema::bring_up_to_date(&mut writer, &path).await?;
-        claim(&mut writer, &path, server_number).await?;
-        sqlx::query(statements::SESSIONS_LEFT_OPEN)
-            .execute(&mut writer)
-            .await
-            .map_err(error)?;
-        let checkpointer = Checkpointer::start(options.connect().await.map_err(error)?);
-        Ok(Self {
-            writer,
-            checkpointer,
-            path,
-            in_transaction: false,
-            insert: statements::insert(),
-            live: Updates::new("conntrack_ulog"),
-            archive: Updates::new("ulog"),
-            server_number,
-            identity,
-            _lock: lock,
-        })
+        Ok(Self(inner))
     }
 
-    /// The database file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The database file, where it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Inner::Sqlite(store) => Some(store.path()),
+            Inner::Postgres(_) | Inner::MySql(_) => None,
+        }
     }
 
     /// Reserves `count` ids. They are durably taken before this returns: whatever happens, nobody gets them again.
     pub async fn reserve_ids(&mut self, count: u32) -> Result<IdBlock, StoreError> {
-        self.clean_up().await;
-        self.expect_file()?;
-        // A transaction of its own: RETURNING gives its row before the commit, and the driver loses the error of a commit
-        // that it makes by ending the statement early.
-        self.begin().await?;
-        let first = sqlx::query_scalar(statements::RESERVE)
-            .bind(i64::from(count))
-            .fetch_one(&mut self.writer)
-            .await
-            .map_err(|source| StoreError::from_sqlx(&self.path, source));
-        let first: i64 = self.commit_after(first).await?;
-        IdBlock::new(self.server_number, first, count)
+        each!(&mut self.0, store => store.reserve_ids(count).await)
     }
 
-    /// Does what keeps the log healthy and may wait until nobody waits for a commit: the end of a checkpoint. Cheap when
-    /// there is nothing to do.
+    /// Every row of this server in state OPEN or ESTABLISHED, of all gateways, in the order of their ids.
+    pub async fn active_rows(&mut self) -> Result<Vec<ActiveRow>, StoreError> {
+        each!(&mut self.0, store => store.active_rows().await)
+    }
+
+    /// Up to where each gateway's events are in the log: its last boot, and the last event of it.
+    pub async fn acknowledged(&mut self) -> Result<Acknowledged, StoreError> {
+        each!(&mut self.0, store => store.acknowledged().await)
+    }
+
+    /// Applies `changes` in one durable transaction. After an error none of them is applied, unless the error came from
+    /// the commit itself or from a lost connection: then they may be, and applying them again is harmless. A connection
+    /// that was lost is made anew by the next call.
+    pub async fn apply(&mut self, changes: &[Change]) -> Result<Applied, StoreError> {
+        each!(&mut self.0, store => store.apply(changes).await)
+    }
+
+    /// Does what keeps the log healthy and may wait until nobody waits for a commit. Cheap when there is nothing to do.
     pub async fn tend(&mut self) -> Result<(), StoreError> {
-        if !self.checkpointer.take_finished() {
-            return Ok(());
-        }
-        self.checkpointer
-            .complete(&mut self.writer)
-            .await
-            .map_err(|source| StoreError::from_sqlx(&self.path, source))
-    }
-
-    /// Moves everything from the write-ahead log into the database and closes it.
-    pub async fn close(mut self) -> Result<(), StoreError> {
-        self.clean_up().await;
-        self.checkpointer.stop().await;
-        let done = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&mut self.writer)
-            .await;
-        let closed = self.writer.close().await;
-        done.map_err(|source| StoreError::from_sqlx(&self.path, source))?;
-        closed.map_err(|source| StoreError::from_sqlx(&self.path, source))
-    }
-
-    /// Refuses to write to a file that has no name any more, or whose name is another file's: all of it would be lost.
-    pub(crate) fn expect_file(&self) -> Result<(), StoreError> {
-        let found = std::fs::metadata(&self.path)
-            .ok()
-            .map(|metadata| (metadata.dev(), metadata.ino()));
-        if found == Some(self.identity) {
-            Ok(())
-        } else {
-            Err(StoreError::Gone(self.path.clone()))
+        match &mut self.0 {
+            Inner::Sqlite(store) => store.tend().await,
+            // These servers look after themselves.
+            Inner::Postgres(_) | Inner::MySql(_) => Ok(()),
         }
     }
 
-    /// Begins a transaction, to be ended by [`Self::commit_after`]. The driver's own transactions are of no use here: it
-    /// believes in one for ever that `SQLite` has rolled back by itself, as it does when the disk is full.
-    pub(crate) async fn begin(&mut self) -> Result<(), StoreError> {
-        self.clean_up().await;
-        self.in_transaction = true;
-        // IMMEDIATE: a transaction that reads before it writes fails at once when another program writes meanwhile,
-        // whatever the busy timeout.
-        let begun = sqlx::query("BEGIN IMMEDIATE").execute(&mut self.writer).await;
-        if let Err(source) = begun {
-            self.in_transaction = false;
-            return Err(StoreError::from_sqlx(&self.path, source));
-        }
-        Ok(())
-    }
-
-    /// Commits if `result` is good, and takes everything back otherwise.
-    pub(crate) async fn commit_after<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        let result = match result {
-            Ok(value) => {
-                let committed = sqlx::query("COMMIT").execute(&mut self.writer).await;
-                committed
-                    .map(|_| value)
-                    .map_err(|source| StoreError::from_sqlx(&self.path, source))
-            }
-            Err(error) => Err(error),
-        };
-        if result.is_ok() {
-            self.in_transaction = false;
-        } else {
-            self.clean_up().await;
-        }
-        result
-    }
-
-    /// Ends a transaction that an error or a dropped future left behind.
-    pub(crate) async fn clean_up(&mut self) {
-        if self.in_transaction {
-            // SQLite has ended it itself after some errors; then this fails, as it should.
-            let _ = sqlx::query("ROLLBACK").execute(&mut self.writer).await;
-            self.in_transaction = false;
-        }
-    }
-}
-
-/// The settings of both connections of the server. Checkpoints are made by a connection of their own, so that none ever runs
-/// inside a commit.
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
-        .pragma("wal_autocheckpoint", "0")
-        .pragma("journal_size_limit", WAL_SIZE_LIMIT.to_string())
-        .pragma("cache_size", format!("-{CACHE_KIB}"))
-        .thread_name(|id| format!("nulog-{id}"))
-        .disable_statement_logging()
-}
-
-/// Takes the lock that makes this process the only writer, and writes its number into it.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o640)
-        .open(&name)
-        .map_err(|error| StoreError::from_io(&name, &error))?;
-    if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(StoreError::from_io(&name, &error.into()));
-        }
-        let mut text = String::new();
-        let pid = file
-            .read_to_string(&mut text)
-            .ok()
-            .and_then(|_| text.trim().parse().ok());
-        return Err(StoreError::InUse { lock: name, pid });
-    }
-    // Who holds it is a help for people only: a full disk must not hide the better message that follows.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
-}
-
-/// Makes sure that the file exists and can be written, and tells its device and inode.
-fn create(path: &Path) -> Result<(u64, u64), StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o640)
-        .open(path)
-        .and_then(|file| file.metadata())
-        .map(|metadata| (metadata.dev(), metadata.ino()))
-        .map_err(|error| StoreError::from_io(path, &error))
-}
-
-/// Writes the server's number into a new log, and refuses one that belongs to another server.
-async fn claim(writer: &mut SqliteConnection, path: &Path, server_number: u16) -> Result<(), StoreError> {
-    let error = |source| StoreError::from_sqlx(path, source);
-    sqlx::query(
-        "INSERT INTO meta (one, server_number, next_sequence) VALUES (1, ?1, 1) ON CONFLICT (one) DO NOTHING",
-    )
-    .bind(i64::from(server_number))
-    .execute(&mut *writer)
-    .await
-    .map_err(error)?;
-    let found: i64 = sqlx::query_scalar("SELECT server_number FROM meta WHERE one = 1")
-        .fetch_one(writer)
-        .await
-        .map_err(error)?;
-    if found == i64::from(server_number) {
-        Ok(())
-    } else {
-        Err(StoreError::OtherServer {
-            path: path.to_path_buf(),
-            found,
-            configured: server_number,
-        })
+    /// Closes the log in order; a file of `SQLite` is complete without its write-ahead log afterwards.
+    pub async fn close(self) -> Result<(), StoreError> {
+        each!(self.0, store => store.close().await)
     }
 }

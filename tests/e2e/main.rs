@@ -35,6 +35,7 @@ mod reset_answer_closes_the_row_as_refused;
 mod retransmissions_of_a_dropped_packet_are_one_row;
 mod second_server_on_the_same_log_is_refused;
 mod server_killed_fails_closed_and_loses_no_row;
+mod sso_finds_the_user_on_the_first_request_behind_masquerade;
 mod terminated_daemons_end_in_order;
 mod thousand_parallel_connections_make_thousand_rows;
 mod translated_connections_bind_their_events;

@@ -6,7 +6,7 @@ use super::{Clients, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
 use crate::engine;
 use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
-use nulog::Location;
+use nulog::{Location, StoreError};
 use serde::Deserialize;
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -80,6 +80,9 @@ struct RawFile {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawLog {
     database: Option<String>,
+    password_file: Option<PathBuf>,
+    connect_timeout: Option<HumanDuration>,
+    transaction_timeout: Option<HumanDuration>,
     sync: Option<bool>,
 }
 
@@ -349,20 +352,56 @@ impl Check<'_> {
 
     fn log(&mut self, raw: &RawLog) -> Option<Log> {
         let text = raw.database.as_deref().unwrap_or("sqlite:/var/lib/nufw/nulog.db");
-        let location = match Location::parse(text) {
-            Ok(location) if location.path().is_relative() => {
-                Location::parse(&format!("sqlite:{}", self.path(location.path()).display()))
+        let location = Location::parse(text).and_then(|location| match location.file() {
+            Some(file) if file.is_relative() => {
+                Location::parse(&format!("sqlite:{}", self.path(file).display()))
             }
-            other => other,
+            _ => Ok(location),
+        });
+        let database = match location {
+            Ok(location) => location,
+            Err(error) => {
+                // It may hold a password.
+                let shown = match error {
+                    StoreError::Location(shown) => shown,
+                    _ => String::new(),
+                };
+                self.reject(
+                    "log.database",
+                    format_args!("string \"{shown}\""),
+                    "a place such as \"sqlite:/var/lib/nufw/nulog.db\", \"postgres://user@host/database\" or \
+                     \"mysql://user@host/database\"",
+                );
+                return None;
+            }
         };
-        let Ok(database) = location else {
-            self.reject(
-                "log.database",
-                format_args!("string \"{text}\""),
-                "a place such as \"sqlite:/var/lib/nufw/nulog.db\"",
-            );
-            return None;
-        };
+        let connect = self.duration(
+            "log.connect-timeout",
+            raw.connect_timeout,
+            nulog::CONNECT_TIMEOUT,
+            1..=60,
+        );
+        let transaction = self.duration(
+            "log.transaction-timeout",
+            raw.transaction_timeout,
+            nulog::TRANSACTION_TIMEOUT,
+            1..=60,
+        );
+        let mut database = database.with_timeouts(connect, transaction);
+        if let Some(file) = &raw.password_file {
+            let file = self.path(file);
+            match database.with_password_file(&file) {
+                Ok(with_password) => database = with_password,
+                Err(error) => {
+                    self.reject(
+                        "log.password-file",
+                        format_args!("{}: {error}", file.display()),
+                        "a file whose first line is the password of the database account",
+                    );
+                    return None;
+                }
+            }
+        }
         Some(Log {
             database,
             sync: raw.sync.unwrap_or(true),

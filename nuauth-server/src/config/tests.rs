@@ -65,7 +65,10 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.tls.key, Path::new("/srv/server.key"));
     assert_eq!(config.tls.crl, None);
     assert_eq!(config.users, dir.path().join("users.toml"));
-    assert_eq!(config.log.database.path(), Path::new("/var/lib/nufw/nulog.db"));
+    assert_eq!(
+        config.log.database.file(),
+        Some(Path::new("/var/lib/nufw/nulog.db"))
+    );
     assert!(config.log.sync && config.engine.log_sync);
     assert_eq!(config.engine.sessions, 4096);
     assert_eq!(config.engine.pending_asks, 65_536);
@@ -92,7 +95,10 @@ fn every_section_reaches_what_the_engine_is_told() {
     assert_eq!(engine.ask_margin, Duration::from_secs(1));
     assert!(!engine.log_sync);
     assert_eq!(config.ports.greetings, 5);
-    assert_eq!(config.log.database.path(), dir.path().join("log.db"));
+    assert_eq!(
+        config.log.database.file(),
+        Some(dir.path().join("log.db").as_path())
+    );
 }
 
 #[test]
@@ -175,9 +181,16 @@ fn each_mistake_has_its_sentence() {
         ),
         (
             "log",
-            "database = \"postgres://db/nulog\"",
-            "key log.database: found string \"postgres://db/nulog\", expected a place such as \
-             \"sqlite:/var/lib/nufw/nulog.db\"",
+            "database = \"postgre://nufw:secret@db/nulog\"",
+            "key log.database: found string \"postgre://…@db/nulog\", expected a place such as \
+             \"sqlite:/var/lib/nufw/nulog.db\", \"postgres://user@host/database\" or \
+             \"mysql://user@host/database\"",
+        ),
+        (
+            "log",
+            "database = \"postgres://nufw@db/nulog\"\npassword-file = \"/nonexistent/password\"",
+            "key log.password-file: found /nonexistent/password: No such file or directory (os error 2), expected a file \
+             whose first line is the password of the database account",
         ),
         (
             "limits",

@@ -5,7 +5,8 @@
 use super::lanes::Batch;
 use super::{Limits, Report, Shared};
 use nufw_common::backoff::Backoff;
-use nulog::{Store, StoreError};
+use nufw_proto::ConnId;
+use nulog::{Applied, Store, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,6 +22,12 @@ struct Outage {
     backoff: Backoff,
     attempts: u64,
     failed_opens: u64,
+}
+
+impl Outage {
+    fn count(&mut self, opened: &[ConnId]) {
+        self.failed_opens += u64::try_from(opened.len()).unwrap_or(u64::MAX);
+    }
 }
 
 struct Task {
@@ -62,7 +69,7 @@ pub(super) async fn run(
 
 impl Task {
     async fn commit(&mut self, batch: Batch) {
-        match self.store.apply(&batch.changes).await {
+        match self.attempt(&batch).await {
             Ok(applied) => {
                 if applied.missing > 0 {
                     tracing::debug!(
@@ -86,6 +93,37 @@ impl Task {
                 }
                 None => self.failed(batch, &error).await,
             },
+        }
+    }
+
+    /// Applies a batch. While the log is away an attempt may last until the database's timeout: what is urgent meanwhile is
+    /// given up at once, since it is not even part of the attempt.
+    async fn attempt(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
+        let Self {
+            store,
+            shared,
+            reports,
+            outage,
+            ..
+        } = self;
+        let apply = store.apply(&batch.changes);
+        let Some(outage) = outage else {
+            return apply.await;
+        };
+        tokio::pin!(apply);
+        loop {
+            tokio::select! {
+                applied = &mut apply => return applied,
+                () = shared.wake.notified() => {
+                    let opened = shared.lanes().give_up_urgent();
+                    if !opened.is_empty() {
+                        outage.count(&opened);
+                        let error = "the log database is being tried again".to_owned();
+                        // Without an engine nobody waits for it.
+                        let _ = reports.send(Report::Failed { opened, error });
+                    }
+                }
+            }
         }
     }
 
@@ -164,12 +202,12 @@ impl Task {
         }
     }
 
-    fn give_up(&mut self, opened: Vec<nufw_proto::ConnId>, error: &str) {
+    fn give_up(&mut self, opened: Vec<ConnId>, error: &str) {
         if opened.is_empty() {
             return;
         }
         if let Some(outage) = &mut self.outage {
-            outage.failed_opens += u64::try_from(opened.len()).unwrap_or(u64::MAX);
+            outage.count(&opened);
         }
         self.report(Report::Failed {
             opened,

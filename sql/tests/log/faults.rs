@@ -144,7 +144,7 @@ async fn a_read_only_file_system_is_said_at_the_start() {
 async fn a_lock_held_by_another_program_is_waited_for_and_then_said() {
     let dir = tempdir().unwrap();
     let mut store = store(dir.path()).await;
-    let mut other = sqlx::SqliteConnection::connect(store.path().to_str().unwrap())
+    let mut other = sqlx::SqliteConnection::connect(store.path().unwrap().to_str().unwrap())
         .await
         .unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
@@ -159,7 +159,7 @@ async fn a_database_that_was_taken_away_or_replaced_is_not_written_to() {
     let dir = tempdir().unwrap();
     let mut store = store(dir.path()).await;
     store.apply(&[open(1)]).await.unwrap();
-    let path = store.path().to_path_buf();
+    let path = store.path().unwrap().to_path_buf();
     let aside = dir.path().join("aside");
     std::fs::rename(&path, &aside).unwrap();
     for _ in 0..2 {
@@ -177,7 +177,7 @@ async fn a_damaged_row_is_named_instead_of_being_guessed() {
     let dir = tempdir().unwrap();
     let mut store = store(dir.path()).await;
     store.apply(&[open(1)]).await.unwrap();
-    let mut other = sqlx::SqliteConnection::connect(store.path().to_str().unwrap())
+    let mut other = sqlx::SqliteConnection::connect(store.path().unwrap().to_str().unwrap())
         .await
         .unwrap();
     other
@@ -212,7 +212,7 @@ async fn commits_go_on_and_the_write_ahead_log_stays_small_while_somebody_reads(
     }
     let wal = std::fs::metadata(dir.path().join("nulog.db-wal")).unwrap().len();
     assert!(wal < 40 * 1024 * 1024, "{wal} bytes");
-    let database = std::fs::metadata(store.path()).unwrap().len();
+    let database = std::fs::metadata(store.path().unwrap()).unwrap().len();
     assert!(
         database > 2 * 1024 * 1024,
         "nothing was moved out of the write-ahead log: {database} bytes"

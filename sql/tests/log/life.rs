@@ -1,20 +1,18 @@
 //! The life of a row: forward only, nothing true overwritten, nothing done twice.
 
+use crate::lab::{Lab, after, from};
 use crate::make::*;
-use nufw_proto::{Addr, Mark, Ports, Transport};
+use nufw_proto::{Mark, Ports, Transport};
 use nulog::{
     ActiveRow, Binding, Change, CloseReason, Established, OpenRow, RowFilter, State, StoreError, Translated,
 };
 use serde_json::json;
 use std::sync::Arc;
-use tempfile::tempdir;
 
-#[tokio::test]
-async fn a_whole_life_fills_every_column_as_numbers_texts_and_times() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn a_whole_life_fills_every_column_as_numbers_texts_and_times(lab: Lab) {
+    let mut store = lab.store().await;
     store.apply(&[open(1)]).await.unwrap();
-    let row = &rows(dir.path()).await[0];
+    let row = &lab.rows().await[0];
     assert_eq!(row["state"], 1);
     // The destination that the packet showed is there from the start; the rest of the NAT side is not known.
     assert_eq!(
@@ -33,7 +31,7 @@ async fn a_whole_life_fills_every_column_as_numbers_texts_and_times() {
     }
 
     store.apply(&[established(1)]).await.unwrap();
-    assert_eq!(rows(dir.path()).await[0]["state"], 2);
+    assert_eq!(lab.rows().await[0]["state"], 2);
 
     store.apply(&[close(1)]).await.unwrap();
     let expected = json!({
@@ -53,11 +51,10 @@ async fn a_whole_life_fills_every_column_as_numbers_texts_and_times() {
         "gateway": "gw1", "ct_id": "77", "ct_mark": 1001, "ct_zone": 7, "acl": "web-out",
         "close_reason": "finished",
     });
-    assert_eq!(json!(rows(dir.path()).await[0]), expected);
+    assert_eq!(json!(lab.rows().await[0]), expected);
 }
 
-#[tokio::test]
-async fn live_rows_of_every_protocol_come_back_as_they_were() {
+pub(crate) async fn live_rows_of_every_protocol_come_back_as_they_were(lab: Lab) {
     let ports = |src, dst| Ports { src, dst };
     let p = ports(1, 65535);
     let transports = [
@@ -73,8 +70,7 @@ async fn live_rows_of_every_protocol_come_back_as_they_were() {
         ),
         (Transport::Other(47), Transport::Other(47)),
     ];
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+    let mut store = lab.store().await;
     let mut expected = Vec::new();
     let mut changes = Vec::new();
     for (n, (there, back)) in (0..).zip(transports) {
@@ -129,15 +125,13 @@ async fn live_rows_of_every_protocol_come_back_as_they_were() {
         .unwrap();
     assert_eq!(store.active_rows().await.unwrap(), expected);
     store.close().await.unwrap();
-    let mut store = crate::make::store(dir.path()).await;
+    let mut store = lab.store().await;
     assert_eq!(store.active_rows().await.unwrap(), expected);
 }
 
-#[tokio::test]
-async fn only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all() {
+pub(crate) async fn only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all(lab: Lab) {
     let ports = Ports { src: 5, dst: 6 };
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+    let mut store = lab.store().await;
     let transports = [
         Transport::Tcp(ports),
         Transport::Udp(ports),
@@ -153,7 +147,8 @@ async fn only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all() {
         };
         store.apply(&[Change::Open(Box::new(row))]).await.unwrap();
     }
-    let found: Vec<_> = rows(dir.path())
+    let found: Vec<_> = lab
+        .rows()
         .await
         .iter()
         .map(|row| {
@@ -177,10 +172,8 @@ async fn only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all() {
     );
 }
 
-#[tokio::test]
-async fn a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown(lab: Lab) {
+    let mut store = lab.store().await;
     let vanished = close_with(1, |close| {
         close.at = None;
         close.counters = None;
@@ -189,7 +182,7 @@ async fn a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown
     });
     store.apply(&[open(1), vanished]).await.unwrap();
     store.apply(&[established(1)]).await.unwrap();
-    let row = &rows(dir.path()).await[0];
+    let row = &lab.rows().await[0];
     assert_eq!(
         (&row["state"], &row["close_reason"], &row["ct_id"]),
         (&json!(3), &json!("vanished"), &json!("77"))
@@ -198,7 +191,7 @@ async fn a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown
 
     // A late DESTROY fills end and counters; the reason stays.
     store.apply(&[close(1)]).await.unwrap();
-    let row = &rows(dir.path()).await[0];
+    let row = &lab.rows().await[0];
     assert_eq!(
         (&row["close_reason"], &row["bytes_out"]),
         (&json!("vanished"), &json!(400))
@@ -207,12 +200,10 @@ async fn a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown
     assert!(store.active_rows().await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn what_is_set_is_not_overwritten() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn what_is_set_is_not_overwritten(lab: Lab) {
+    let mut store = lab.store().await;
     store.apply(&[open(1), established(1), close(1)]).await.unwrap();
-    let before = rows(dir.path()).await;
+    let before = lab.rows().await;
     let other = Binding {
         ct_id: 78,
         original: tcp("10.9.9.9", 1, "10.9.9.8", 2),
@@ -233,25 +224,21 @@ async fn what_is_set_is_not_overwritten() {
         .apply(&[Change::Established(Box::new(later)), again])
         .await
         .unwrap();
-    assert_eq!(rows(dir.path()).await, before);
+    assert_eq!(lab.rows().await, before);
 }
 
-#[tokio::test]
-async fn a_drop_row_is_never_touched() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn a_drop_row_is_never_touched(lab: Lab) {
+    let mut store = lab.store().await;
     store.apply(&[drop_row(1)]).await.unwrap();
-    let before = rows(dir.path()).await;
+    let before = lab.rows().await;
     assert_eq!(before[0]["state"], 0);
     let applied = store.apply(&[established(1), close(1)]).await.unwrap();
     assert_eq!(applied.missing, 2);
-    assert_eq!(rows(dir.path()).await, before);
+    assert_eq!(lab.rows().await, before);
 }
 
-#[tokio::test]
-async fn the_same_row_twice_is_one_row_even_when_it_has_moved_on() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn the_same_row_twice_is_one_row_even_when_it_has_moved_on(lab: Lab) {
+    let mut store = lab.store().await;
     for changes in [
         vec![open(1)],
         vec![open(1), established(1)],
@@ -260,15 +247,13 @@ async fn the_same_row_twice_is_one_row_even_when_it_has_moved_on() {
     ] {
         store.apply(&changes).await.unwrap();
     }
-    let rows = rows(dir.path()).await;
+    let rows = lab.rows().await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0]["state"], 3);
 }
 
-#[tokio::test]
-async fn an_id_with_other_content_is_a_conflict_and_nothing_of_the_transaction_happens() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn an_id_with_other_content_is_a_conflict_and_nothing_of_the_transaction_happens(lab: Lab) {
+    let mut store = lab.store().await;
     store.apply(&[open(1)]).await.unwrap();
     let other = |change: fn(&mut OpenRow)| {
         let mut row = open_row(1);
@@ -291,16 +276,14 @@ async fn an_id_with_other_content_is_a_conflict_and_nothing_of_the_transaction_h
             other => panic!("{column}: {other:?}"),
         }
     }
-    assert_eq!(rows(dir.path()).await.len(), 1);
+    assert_eq!(lab.rows().await.len(), 1);
     // The store goes on.
     store.apply(&[open(2)]).await.unwrap();
-    assert_eq!(rows(dir.path()).await.len(), 2);
+    assert_eq!(lab.rows().await.len(), 2);
 }
 
-#[tokio::test]
-async fn a_user_id_beyond_63_bits_is_refused_by_row_and_an_absurd_counter_is_unknown() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn a_user_id_beyond_63_bits_is_refused_by_row_and_an_absurd_counter_is_unknown(lab: Lab) {
+    let mut store = lab.store().await;
     let mut row = open_row(1);
     row.user.as_mut().unwrap().id = u64::MAX;
     let error = store
@@ -308,19 +291,17 @@ async fn a_user_id_beyond_63_bits_is_refused_by_row_and_an_absurd_counter_is_unk
         .await
         .unwrap_err();
     assert_eq!(error.spoiled_row(), Some(id(1)));
-    assert!(rows(dir.path()).await.is_empty());
+    assert!(lab.rows().await.is_empty());
     let absurd = close_with(2, |close| {
         close.counters.as_mut().unwrap().original.bytes = u64::MAX;
     });
     store.apply(&[open(2), absurd]).await.unwrap();
-    let row = &rows(dir.path()).await[0];
+    let row = &lab.rows().await[0];
     assert_eq!((&row["bytes_in"], &row["bytes_out"]), (&json!(null), &json!(400)));
 }
 
-#[tokio::test]
-async fn groups_of_every_size_are_applied_wholly() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn groups_of_every_size_are_applied_wholly(lab: Lab) {
+    let mut store = lab.store().await;
     let mut first = 1;
     for count in [1, 2, 4, 5, 64, 65, 256, 257, 700] {
         let ids = first..first + count;
@@ -338,7 +319,7 @@ async fn groups_of_every_size_are_applied_wholly() {
         state: Some(State::Close),
         ..RowFilter::default()
     };
-    let rows = rows_where(dir.path(), &closed).await;
+    let rows = lab.rows_where(&closed).await;
     assert_eq!(rows.len() as u64, first - 1);
     assert!(
         rows.iter()
@@ -346,30 +327,20 @@ async fn groups_of_every_size_are_applied_wholly() {
     );
 }
 
-#[tokio::test]
-async fn updates_of_unknown_rows_are_counted_and_archived_rows_are_filled() {
-    use sqlx::{Connection as _, Executor as _};
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn updates_of_unknown_rows_are_counted_and_archived_rows_are_filled(lab: Lab) {
+    let mut store = lab.store().await;
     let unfinished = close_with(1, |close| close.counters = None);
     store.apply(&[open(1), unfinished]).await.unwrap();
-    let url = format!("sqlite:{}/nulog.db", dir.path().display());
-    let mut other = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    other
-        .execute("BEGIN; INSERT INTO ulog SELECT * FROM conntrack_ulog; DELETE FROM conntrack_ulog; COMMIT")
-        .await
-        .unwrap();
+    lab.archive().await;
     let applied = store.apply(&[close(1), close(2), established(3)]).await.unwrap();
     assert_eq!(applied.missing, 2);
-    let rows = rows(dir.path()).await;
+    let rows = lab.rows().await;
     assert_eq!(rows.len(), 1, "the view shows the archive too");
     assert_eq!(rows[0]["bytes_in"], 5_000_000_000_u64);
 }
 
-#[tokio::test]
-async fn rows_are_filtered_by_user_source_state_and_id() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn rows_are_filtered_by_user_source_state_and_id(lab: Lab) {
+    let mut store = lab.store().await;
     let mut bob = open_row(3);
     bob.user = Some(nulog::User {
         id: 1002,
@@ -382,46 +353,84 @@ async fn rows_are_filtered_by_user_source_state_and_id() {
         .apply(&[open(1), open(2), established(2), Change::Open(Box::new(bob))])
         .await
         .unwrap();
-    let source: Addr = addr("2001:db8::7");
-    let count = async |filter: RowFilter| rows_where(dir.path(), &filter).await.len();
-    assert_eq!(
-        count(RowFilter {
-            username: Some("alice".to_owned()),
-            ..RowFilter::default()
-        })
-        .await,
-        2
-    );
-    assert_eq!(
-        count(RowFilter {
-            source: Some(source),
-            ..RowFilter::default()
-        })
-        .await,
-        1
-    );
-    assert_eq!(
-        count(RowFilter {
-            state: Some(State::Open),
-            ..RowFilter::default()
-        })
-        .await,
-        2
-    );
-    assert_eq!(
-        count(RowFilter {
-            after: Some(id(1)),
-            ..RowFilter::default()
-        })
-        .await,
-        2
-    );
-    assert_eq!(
-        count(RowFilter {
-            limit: Some(1),
-            ..RowFilter::default()
-        })
-        .await,
-        1
-    );
+    let count = async |filter: RowFilter| lab.rows_where(&filter).await.len();
+    let of_alice = RowFilter {
+        username: Some("alice".to_owned()),
+        ..RowFilter::default()
+    };
+    assert_eq!(count(of_alice).await, 2);
+    assert_eq!(count(from("2001:db8::7")).await, 1);
+    assert_eq!(count(from("10.0.0.7")).await, 2);
+    let only_open = RowFilter {
+        state: Some(State::Open),
+        ..RowFilter::default()
+    };
+    assert_eq!(count(only_open).await, 2);
+    assert_eq!(count(after(1)).await, 2);
+    let one = RowFilter {
+        limit: Some(1),
+        ..RowFilter::default()
+    };
+    assert_eq!(count(one).await, 1);
+}
+
+pub(crate) async fn texts_of_any_kind_come_back_whole_and_one_with_a_nul_is_refused_by_row(lab: Lab) {
+    let mut store = lab.store().await;
+    let texts = [
+        "O'Brien \"the\" \\ ; DROP TABLE users; -- %s ?1 $1 {1,NULL}".to_owned(),
+        "\u{1f525}\u{fffd}\u{202e}ß\u{65}\u{301}\t\r\n\u{1}\u{7f}".to_owned(),
+        "x".repeat(10_000),
+        "NULL".to_owned(),
+        " trailing ".to_owned(),
+    ];
+    for (n, text) in (1..).zip(&texts) {
+        let mut row = open_row(n);
+        row.user.as_mut().unwrap().name = Arc::from(text.as_str());
+        row.client_app = Some(Arc::from(text.as_str()));
+        row.acl = Arc::from(text.as_str());
+        // Alone, and repeated in a group.
+        store.apply(&[Change::Open(Box::new(row.clone()))]).await.unwrap();
+        store
+            .apply(&[Change::Open(Box::new(row)), open(100 + n), established(n)])
+            .await
+            .unwrap();
+    }
+    let rows = lab.rows().await;
+    for (row, text) in rows.iter().zip(&texts) {
+        for column in ["username", "client_app", "acl"] {
+            assert_eq!(row[column], text.as_str(), "{column}");
+        }
+    }
+    let mut row = open_row(50);
+    row.client_app = Some(Arc::from("a\0b"));
+    let error = store
+        .apply(&[open(51), Change::Open(Box::new(row))])
+        .await
+        .unwrap_err();
+    assert_eq!(error.spoiled_row(), Some(id(50)), "{error}");
+    store.apply(&[open(51)]).await.unwrap();
+}
+
+pub(crate) async fn times_are_kept_to_the_microsecond_however_far_away(lab: Lab) {
+    let mut store = lab.store().await;
+    for (n, micros) in (1..).zip([1, 4_102_444_800_999_999, 253_402_300_799_999_999]) {
+        let time = nufw_proto::Timestamp::from_micros(micros);
+        let row = OpenRow {
+            received: time,
+            ..open_row(n)
+        };
+        let closed = close_with(n, |close| close.at = Some(time));
+        store.apply(&[Change::Open(Box::new(row)), closed]).await.unwrap();
+    }
+    let expected = [
+        "1970-01-01T00:00:00.000001Z",
+        "2100-01-01T00:00:00.999999Z",
+        "9999-12-31T23:59:59.999999Z",
+    ];
+    for (row, expected) in lab.rows().await.iter().zip(expected) {
+        assert_eq!(
+            (&row["oob_time"], &row["end_timestamp"]),
+            (&json!(expected), &json!(expected))
+        );
+    }
 }

@@ -1,8 +1,9 @@
 //! Random sequences of changes, with duplicates and in any order, against a model that a reader can hold in the head.
 
+use crate::lab::{Lab, after};
 use crate::make::*;
-use nufw_proto::{ConnId, Mark};
-use nulog::{Binding, Change, Close, CloseReason, Established, OpenRow, RowFilter, Store};
+use nufw_proto::Mark;
+use nulog::{Binding, Change, Close, CloseReason, Established, OpenRow, Store};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -167,17 +168,8 @@ impl Model {
     }
 }
 
-async fn found(store: &Store, base: u64) -> Vec<Value> {
-    let directory = store.path().parent().unwrap();
-    let after = ConnId::try_from((1 << 49) + base - 1).unwrap();
-    let rows = rows_where(
-        directory,
-        &RowFilter {
-            after: Some(after),
-            ..RowFilter::default()
-        },
-    )
-    .await;
+async fn found(lab: &Lab, base: u64) -> Vec<Value> {
+    let rows = lab.rows_where(&after(base - 1)).await;
     let columns = [
         "id",
         "state",
@@ -196,7 +188,12 @@ async fn found(store: &Store, base: u64) -> Vec<Value> {
 }
 
 /// Applies the steps in transactions of the given lengths, each as often as its flag says.
-async fn run(store: &mut Store, base: u64, transactions: &[(Vec<Step>, bool)]) -> (Vec<Value>, Vec<Value>) {
+async fn run(
+    lab: &Lab,
+    store: &mut Store,
+    base: u64,
+    transactions: &[(Vec<Step>, bool)],
+) -> (Vec<Value>, Vec<Value>) {
     let mut model = Model::default();
     for (steps, twice) in transactions {
         let changes: Vec<_> = steps.iter().map(|step| change(step, base)).collect();
@@ -212,20 +209,18 @@ async fn run(store: &mut Store, base: u64, transactions: &[(Vec<Step>, bool)]) -
             }
         }
     }
-    (found(store, base).await, model.rows(base))
+    (found(lab, base).await, model.rows(base))
 }
 
-#[test]
-fn any_sequence_of_changes_leaves_what_the_model_says() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let store = std::cell::RefCell::new(runtime.block_on(store(directory.path())));
+/// Blocks, since the strategy's runner does.
+pub(crate) fn any_sequence_of_changes_leaves_what_the_model_says(
+    runtime: &tokio::runtime::Runtime,
+    lab: &Lab,
+) {
+    let store = std::cell::RefCell::new(runtime.block_on(lab.store()));
     let cases = AtomicU64::new(1);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 300,
+        cases: if lab.kind.is_some() { 100 } else { 300 },
         failure_persistence: None,
         ..ProptestConfig::default()
     });
@@ -234,7 +229,7 @@ fn any_sequence_of_changes_leaves_what_the_model_says() {
     runner
         .run(&transactions, |transactions| {
             let base = cases.fetch_add(1, Ordering::Relaxed) * 10;
-            let (found, expected) = runtime.block_on(run(&mut store.borrow_mut(), base, &transactions));
+            let (found, expected) = runtime.block_on(run(lab, &mut store.borrow_mut(), base, &transactions));
             prop_assert_eq!(found, expected);
             Ok(())
         })

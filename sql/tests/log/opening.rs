@@ -28,7 +28,10 @@ async fn the_file_is_not_readable_by_everybody_and_closing_leaves_no_write_ahead
     let dir = tempdir().unwrap();
     let mut store = store(dir.path()).await;
     store.apply(&[open(1)]).await.unwrap();
-    let mode = std::fs::metadata(store.path()).unwrap().permissions().mode();
+    let mode = std::fs::metadata(store.path().unwrap())
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o137, 0, "{mode:o}");
     store.close().await.unwrap();
     assert!(!dir.path().join("nulog.db-wal").exists());

@@ -1,15 +1,14 @@
 //! Everything beside the connections: ids, acknowledgements, heartbeats, sessions, gaps, and the schema itself.
 
+use crate::lab::Lab;
 use crate::make::*;
 use nufw_proto::{BootId, ConnId, EventSeq};
-use nulog::{Change, GapRow, Reader, SessionRow, StoreError, User};
+use nulog::{Change, GapRow, SessionRow, StoreError, User};
 use serde_json::json;
-use sqlx::Connection as _;
 use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use tempfile::tempdir;
 
 fn acknowledge(gateway: &str, boot: u64, through: u64) -> Change {
     Change::Acknowledge {
@@ -19,10 +18,8 @@ fn acknowledge(gateway: &str, boot: u64, through: u64) -> Change {
     }
 }
 
-#[tokio::test]
-async fn acknowledgements_move_forward_within_a_boot_and_a_new_boot_replaces_them() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn acknowledgements_move_forward_within_a_boot_and_a_new_boot_replaces_them(lab: Lab) {
+    let mut store = lab.store().await;
     store
         .apply(&[acknowledge("gw1", u64::MAX, 5), acknowledge("gw2", 1, 9)])
         .await
@@ -53,9 +50,7 @@ async fn acknowledgements_move_forward_within_a_boot_and_a_new_boot_replaces_the
     }
 }
 
-#[tokio::test]
-async fn a_session_left_open_by_a_crash_is_ended_without_inventing_when() {
-    let dir = tempdir().unwrap();
+pub(crate) async fn a_session_left_open_by_a_crash_is_ended_without_inventing_when(lab: Lab) {
     let session = |n| {
         Change::SessionStart(Box::new(SessionRow {
             id: id(n),
@@ -72,7 +67,7 @@ async fn a_session_left_open_by_a_crash_is_ended_without_inventing_when() {
         id: id(1),
         at: at(4_000_000),
     };
-    let mut first = store(dir.path()).await;
+    let mut first = lab.store().await;
     for _ in 0..2 {
         first.apply(&[session(1), session(2), end.clone()]).await.unwrap();
     }
@@ -98,8 +93,8 @@ async fn a_session_left_open_by_a_crash_is_ended_without_inventing_when() {
         .unwrap_err();
     assert!(matches!(unstorable, StoreError::Unstorable { .. }));
     drop(first);
-    let _second = store_again(dir.path()).await;
-    let mut reader = Reader::open(&location(dir.path())).await.unwrap();
+    let _second = store_again(&lab).await;
+    let mut reader = lab.reader().await;
     let found = reader.sessions_json().await.unwrap();
     assert_eq!(found.len(), 2);
     assert_eq!(
@@ -114,9 +109,9 @@ async fn a_session_left_open_by_a_crash_is_ended_without_inventing_when() {
 }
 
 /// Opens again after a store was dropped, whose threads release the lock a moment later.
-async fn store_again(directory: &Path) -> nulog::Store {
+async fn store_again(lab: &Lab) -> nulog::Store {
     for _ in 0..100 {
-        match nulog::Store::open(&location(directory), 1).await {
+        match nulog::Store::open(&lab.location(), 1).await {
             Err(StoreError::InUse { .. }) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             other => return other.unwrap(),
         }
@@ -124,10 +119,8 @@ async fn store_again(directory: &Path) -> nulog::Store {
     panic!("the lock of a dropped store stays")
 }
 
-#[tokio::test]
-async fn a_gap_told_twice_is_one_gap() {
-    let dir = tempdir().unwrap();
-    let mut store = store(dir.path()).await;
+pub(crate) async fn a_gap_told_twice_is_one_gap(lab: Lab) {
+    let mut store = lab.store().await;
     let gap = |gateway: Option<&str>, to| {
         Change::Gap(Box::new(GapRow {
             gateway: gateway.map(Arc::from),
@@ -145,7 +138,7 @@ async fn a_gap_told_twice_is_one_gap() {
     ];
     store.apply(&changes).await.unwrap();
     store.apply(&changes).await.unwrap();
-    let mut reader = Reader::open(&location(dir.path())).await.unwrap();
+    let mut reader = lab.reader().await;
     let gaps = reader.gaps_json().await.unwrap();
     assert_eq!(gaps.len(), 3);
     assert_eq!(gaps[0]["to_timestamp"], "2027-01-15T08:00:00.000001Z");
@@ -160,30 +153,31 @@ const CRASH: &str = "NULOG_TEST_CRASH";
 /// Not a test of its own: what the next one runs and kills.
 #[tokio::test]
 async fn crashing_child() {
-    let Ok(directory) = std::env::var(CRASH) else {
+    let Ok(crash) = std::env::var(CRASH) else {
         return;
     };
-    let mut store = store(Path::new(&directory)).await;
+    let (directory, url) = crash.split_once(' ').unwrap();
+    let mut store = nulog::Store::open(&nulog::Location::parse(url).unwrap(), 1)
+        .await
+        .unwrap();
     let mut block = store.reserve_ids(10).await.unwrap();
     let used = block.next().unwrap();
     store
         .apply(&[open(used.get().unsigned_abs() - (1 << 49))])
         .await
         .unwrap();
-    std::fs::write(Path::new(&directory).join("used"), used.to_string()).unwrap();
+    std::fs::write(Path::new(directory).join("used"), used.to_string()).unwrap();
     let me = rustix::process::getpid();
     rustix::process::kill_process(me, rustix::process::Signal::KILL).unwrap();
     std::thread::sleep(std::time::Duration::from_mins(1));
 }
 
-#[tokio::test]
-async fn ids_are_never_given_twice_whatever_is_killed_and_what_was_applied_is_there() {
-    let dir = tempdir().unwrap();
+pub(crate) async fn ids_are_never_given_twice_whatever_is_killed_and_what_was_applied_is_there(lab: Lab) {
     let mut seen: HashSet<ConnId> = HashSet::new();
     for _ in 0..3 {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "plain::crashing_child", "--nocapture"])
-            .env(CRASH, dir.path())
+            .env(CRASH, format!("{} {}", lab.directory().display(), lab.url()))
             .output()
             .unwrap();
         assert!(
@@ -191,13 +185,13 @@ async fn ids_are_never_given_twice_whatever_is_killed_and_what_was_applied_is_th
             "{}",
             String::from_utf8_lossy(&child.stdout)
         );
-        let used: u64 = std::fs::read_to_string(dir.path().join("used"))
+        let used: u64 = std::fs::read_to_string(lab.directory().join("used"))
             .unwrap()
             .parse()
             .unwrap();
         assert!(seen.insert(ConnId::try_from(used).unwrap()));
         // The kernel released the lock with the process.
-        let mut store = store(dir.path()).await;
+        let mut store = lab.store().await;
         assert!(store.reserve_ids(5).await.unwrap().all(|id| seen.insert(id)));
         assert!(
             store
@@ -209,29 +203,27 @@ async fn ids_are_never_given_twice_whatever_is_killed_and_what_was_applied_is_th
         );
         store.close().await.unwrap();
     }
-    assert_eq!(rows(dir.path()).await.len(), 3);
+    assert_eq!(lab.rows().await.len(), 3);
 }
 
-#[tokio::test]
-async fn log_and_archive_have_the_same_columns_in_the_same_order_and_nufws_names_are_among_them() {
-    let dir = tempdir().unwrap();
-    let store = store(dir.path()).await;
-    let mut other = sqlx::SqliteConnection::connect(store.path().to_str().unwrap())
-        .await
-        .unwrap();
-    let mut columns = async |table: &str| -> Vec<(String, String)> {
-        sqlx::query_as("SELECT name, type FROM pragma_table_info(?1) ORDER BY cid")
-            .bind(table)
-            .fetch_all(&mut other)
-            .await
-            .unwrap()
-    };
-    let log = columns("conntrack_ulog").await;
-    assert_eq!(log, columns("ulog").await);
-    let names = "id state oob_time_sec oob_time_usec oob_prefix oob_mark oob_in oob_out ip_protocol ip_saddr ip_daddr \
-                 tcp_sport tcp_dport udp_sport udp_dport icmp_type icmp_code user_id username client_os client_app \
-                 start_timestamp end_timestamp packets_in packets_out bytes_in bytes_out";
-    for name in names.split_whitespace() {
-        assert!(log.iter().any(|(column, _)| column == name), "{name}");
+pub(crate) async fn every_table_has_its_columns_in_one_order_and_nufws_names_are_among_them(lab: Lab) {
+    let mut store = lab.store().await;
+    store.apply(&[open(1), close(1)]).await.unwrap();
+    let before = lab.rows().await;
+    // The archive takes the columns by their places, as a cleaner gives them.
+    let columns = crate::lab::COLUMNS;
+    lab.execute(&format!("INSERT INTO ulog SELECT {columns} FROM conntrack_ulog"))
+        .await;
+    lab.execute("DELETE FROM conntrack_ulog").await;
+    assert_eq!(lab.rows().await, before);
+    let names = "id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, ip_saddr, \
+                 ip_daddr, tcp_sport, tcp_dport, udp_sport, udp_dport, icmp_type, icmp_code, user_id, username, client_os, \
+                 client_app, start_timestamp, end_timestamp, packets_in, packets_out, bytes_in, bytes_out";
+    for table in ["conntrack_ulog", "ulog"] {
+        lab.execute(&format!("SELECT {names} FROM {table}")).await;
+    }
+    if lab.kind.is_some() {
+        lab.execute(&format!("SELECT {names} FROM conntrack_ulog_ipv4"))
+            .await;
     }
 }

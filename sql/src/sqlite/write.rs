@@ -2,27 +2,23 @@
 //!
 //! Idempotent: applying what is in the log already changes nothing. The order of effect is the order of the slice.
 
+use super::Sqlite;
+use super::statements::{self, CLOSE_WIDTH, ESTABLISH_WIDTH, INSERT_WIDTH};
+use crate::StoreError;
 use crate::change::{Binding, Change, Close, Established, OpenRow, SessionRow, State};
-use crate::columns::{ORIGINAL, REPLY, Values};
+use crate::columns::{ORIGINAL, REPLY, Values, counts, expect_text, oob_time, storable};
 use crate::plan::{self, Step};
-use crate::statements::{self, CLOSE_WIDTH, ESTABLISH_WIDTH, INSERT_WIDTH};
-use crate::{Store, StoreError};
-use nufw_proto::{ConnId, Timestamp};
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{AssertSqlSafe, Row as _};
+use crate::rows::ExistingColumns;
+use crate::store::Applied;
+use nufw_proto::Timestamp;
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteArguments;
 use std::sync::Arc;
 
-/// What applying changes came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Updates whose row is neither in the log nor in the archive, or is a DROP row: they changed nothing.
-    pub missing: u64,
-}
-
-impl Store {
+impl Sqlite {
     /// Applies `changes` in one durable transaction. After an error none of them is applied, unless the error came from
     /// the commit itself: then they may be, and applying them again is harmless.
-    pub async fn apply(&mut self, changes: &[Change]) -> Result<Applied, StoreError> {
+    pub(crate) async fn apply(&mut self, changes: &[Change]) -> Result<Applied, StoreError> {
         self.clean_up().await;
         self.expect_file()?;
         let mut applied = Applied::default();
@@ -107,13 +103,12 @@ impl Store {
 
     /// Compares the row of that id with the one that was to be inserted.
     async fn expect_same(&mut self, row: &OpenRow, state: State) -> Result<(), StoreError> {
-        let found = sqlx::query(statements::EXISTING)
+        let found: ExistingColumns = sqlx::query_as(statements::EXISTING)
             .bind(row.id.get())
             .fetch_one(&mut self.writer)
             .await
-            .and_then(|found| first_difference(&found, row, state))
             .map_err(|source| StoreError::from_sqlx(&self.path, source))?;
-        match found {
+        match found.difference(row, state) {
             None => Ok(()),
             Some(what) => Err(StoreError::Conflict { id: row.id, what }),
         }
@@ -230,11 +225,8 @@ impl Store {
     }
 }
 
-fn storable(value: u64, id: ConnId, what: &'static str) -> Result<i64, StoreError> {
-    i64::try_from(value).map_err(|_| StoreError::Unstorable { id, what })
-}
-
 fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), StoreError> {
+    expect_text(row)?;
     let (seconds, micros) = oob_time(row.received);
     values.int(row.id.get());
     values.int(state as i32);
@@ -266,17 +258,8 @@ fn push_close(values: &mut Values, row: &Close) {
     values.int(row.id.get());
     values.maybe_int(row.at.map(Timestamp::micros));
     values.word(row.reason.as_str());
-    // A counter beyond 2^63 cannot be true, and is not known then.
-    let counts = row.counters.map(|c| {
-        [
-            c.original.packets,
-            c.reply.packets,
-            c.original.bytes,
-            c.reply.bytes,
-        ]
-    });
-    for index in 0..4 {
-        values.maybe_int(counts.and_then(|counts| i64::try_from(counts[index]).ok()));
+    for value in counts(row.counters) {
+        values.maybe_int(value);
     }
     push_binding(values, row.binding.as_ref());
 }
@@ -291,54 +274,4 @@ fn push_binding(values: &mut Values, binding: Option<&Binding>) {
         }
         None => values.nulls(ORIGINAL.len() + REPLY.len() + 2),
     }
-}
-
-/// `NuFW`'s two columns of one time.
-fn oob_time(at: Timestamp) -> (i64, i64) {
-    (
-        at.micros().div_euclid(1_000_000),
-        at.micros().rem_euclid(1_000_000),
-    )
-}
-
-/// The first column in which an existing row differs from the one that was to be inserted.
-fn first_difference(
-    found: &SqliteRow,
-    row: &OpenRow,
-    state: State,
-) -> Result<Option<&'static str>, sqlx::Error> {
-    let ports = row.original.transport().ports();
-    let user_id = row.user.as_ref().and_then(|user| i64::try_from(user.id).ok());
-    let unbound: bool = found.try_get(6)?;
-    let compared = [
-        ("state", found.try_get::<bool, _>(0)? == (state == State::Drop)),
-        ("oob_time", found.try_get::<i64, _>(1)? == row.received.micros()),
-        ("oob_mark", found.try_get::<i64, _>(2)? == i64::from(row.mark.0)),
-        ("gateway", found.try_get::<&str, _>(3)? == &*row.gateway),
-        ("ct_zone", found.try_get::<i64, _>(4)? == i64::from(row.zone)),
-        ("user_id", found.try_get::<Option<i64>, _>(5)? == user_id),
-        (
-            "ip_saddr",
-            !unbound || found.try_get::<&str, _>(7)? == row.original.src().to_string(),
-        ),
-        (
-            "ip_daddr",
-            !unbound || found.try_get::<&str, _>(8)? == row.original.dst().to_string(),
-        ),
-        (
-            "source port",
-            !unbound || found.try_get::<Option<u16>, _>(9)? == ports.map(|p| p.src),
-        ),
-        (
-            "destination port",
-            !unbound || found.try_get::<Option<u16>, _>(10)? == ports.map(|p| p.dst),
-        ),
-        (
-            "ip_protocol",
-            found.try_get::<u8, _>(11)? == row.original.protocol(),
-        ),
-    ];
-    Ok(compared
-        .into_iter()
-        .find_map(|(what, same)| (!same).then_some(what)))
 }

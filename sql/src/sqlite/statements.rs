@@ -115,11 +115,10 @@ pub(crate) fn insert() -> Statement {
     )
 }
 
-/// The columns of an existing row that the same OPEN or DROP would have given it. The tuple is compared only while no
-/// kernel entry was seen, since that overrides it.
-pub(crate) const EXISTING: &str = "SELECT state = 0, oob_time_sec * 1000000 + oob_time_usec, oob_mark, gateway, ct_zone, \
-     user_id, ct_id IS NULL, ip_saddr, ip_daddr, coalesce(tcp_sport, udp_sport, sport), \
-     coalesce(tcp_dport, udp_dport, dport), ip_protocol FROM conntrack_ulog WHERE id = ?1";
+/// The row of that id, for [`crate::rows::ExistingColumns`].
+pub(crate) const EXISTING: &str = "SELECT id, state, oob_time_sec, oob_time_usec, oob_mark, gateway, ct_zone, user_id, \
+     ct_id, ip_protocol, ip_saddr, ip_daddr, coalesce(tcp_sport, udp_sport, sport) AS sport, \
+     coalesce(tcp_dport, udp_dport, dport) AS dport FROM conntrack_ulog WHERE id = ?1";
 
 pub(crate) const ACKNOWLEDGE: &str = "INSERT INTO gateways (name, boot, acknowledged) VALUES (?1, ?2, ?3) \
      ON CONFLICT (name) DO UPDATE SET acknowledged = CASE WHEN boot IS excluded.boot \

@@ -1,0 +1,184 @@
+//! The look-up with its patience: looks, and looks again while the answer may still be on its way into the log.
+//!
+//! Holds the log open, and opens it again when it was replaced or on request. Knows nothing of who asks.
+
+use arc_swap::ArcSwapOption;
+use nufw_common::clock;
+use nufw_proto::{ConnId, Timestamp, Tuple};
+use nulog::{LiveRow, Location, Look, Lookup, LookupOptions, StoreError, Unbound};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// The first pause before looking again; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// How a [`Finder`] looks.
+#[derive(Debug, Clone, Copy)]
+pub struct FinderOptions {
+    /// How long a miss is looked for again: the first byte can overtake the row's NAT side. As long, at most, an answer
+    /// waits for newer connections to the same service whose NAT side is not in the log yet.
+    pub retry: Duration,
+    /// How long an answer may take in all, beyond which there is none.
+    pub timeout: Duration,
+    /// Connections to the database.
+    pub connections: u32,
+}
+
+/// Who is behind a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The user's name.
+    pub user: Arc<str>,
+    /// The row that says so.
+    pub row: LiveRow,
+}
+
+/// Why a question could not be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The database did not answer in time.
+    #[error("the log did not answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+}
+
+/// Finds users by connections.
+#[derive(Debug)]
+pub struct Finder {
+    location: Location,
+    options: FinderOptions,
+    lookup: ArcSwapOption<Lookup>,
+    /// Held while the log is opened, so that one opens it for all.
+    opening: Mutex<()>,
+}
+
+impl Finder {
+    /// Opens the log.
+    pub async fn open(location: Location, options: FinderOptions) -> Result<Self, FindError> {
+        let finder = Self::closed(location, options);
+        finder.reopen().await?;
+        Ok(finder)
+    }
+
+    /// The same without opening it yet: that is tried at each question until it succeeds.
+    pub fn closed(location: Location, options: FinderOptions) -> Self {
+        Self {
+            location,
+            options,
+            lookup: ArcSwapOption::empty(),
+            opening: Mutex::new(()),
+        }
+    }
+
+    /// Opens the log anew; questions that are being answered end with the connections they have.
+    pub async fn reopen(&self) -> Result<(), FindError> {
+        let _one = self.opening.lock().await;
+        self.replace().await.map(drop)
+    }
+
+    /// The user of the live connection with this tuple, as either end sees it; `None` when there is none.
+    pub async fn find(&self, tuple: &Tuple) -> Result<Option<Answer>, FindError> {
+        let limit = self.options.timeout;
+        tokio::time::timeout(limit, self.find_in_time(tuple))
+            .await
+            .unwrap_or(Err(FindError::Timeout(limit)))
+    }
+
+    /// Whether the log can be asked.
+    pub async fn check(&self) -> Result<(), FindError> {
+        let nobody = nufw_proto::Transport::Tcp(nufw_proto::Ports { src: 1, dst: 1 });
+        let unspecified = nufw_proto::Addr::from(std::net::Ipv4Addr::UNSPECIFIED);
+        let Ok(tuple) = Tuple::new(unspecified, unspecified, nobody) else {
+            return Ok(());
+        };
+        let limit = self.options.timeout;
+        tokio::time::timeout(limit, self.look(&tuple, None))
+            .await
+            .unwrap_or(Err(FindError::Timeout(limit)))
+            .map(drop)
+    }
+
+    async fn find_in_time(&self, tuple: &Tuple) -> Result<Option<Answer>, FindError> {
+        let asked = clock::mono();
+        let asked_at = clock::wall();
+        let mut pause = FIRST_PAUSE;
+        let mut newest = None;
+        loop {
+            let Look { row, doubt } = self.look(tuple, newest).await?;
+            let doubt = doubt.filter(|doubt| self.may_still_be_bound(doubt, asked_at));
+            if let (Some(row), None) = (&row, &doubt) {
+                return Ok(answer(row.clone()));
+            }
+            // What came after the question is not what it was about.
+            newest = newest.or(doubt.map(|doubt| doubt.id));
+            let left = self.options.retry.saturating_sub(asked.elapsed());
+            if left.is_zero() {
+                // What is still without a reply side was not answered by the service, so it cannot be what asks.
+                return Ok(row.and_then(answer));
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A connection whose first packet is older than the patience had the time to get its reply side: nothing answered it.
+    fn may_still_be_bound(&self, doubt: &Unbound, asked_at: Timestamp) -> bool {
+        let patience = i64::try_from(self.options.retry.as_micros()).unwrap_or(i64::MAX);
+        asked_at.micros().saturating_sub(doubt.received.micros()) < patience
+    }
+
+    async fn look(&self, tuple: &Tuple, newest: Option<ConnId>) -> Result<Look, FindError> {
+        let lookup = self.opened(None).await?;
+        match lookup.look(tuple, newest).await {
+            Ok(look) => Ok(look),
+            // The log was replaced, or the database came back elsewhere: once more on new connections.
+            Err(error) => {
+                tracing::debug!(%error, "looking again on new connections");
+                let lookup = self.opened(Some(&lookup)).await?;
+                Ok(lookup.look(tuple, newest).await?)
+            }
+        }
+    }
+
+    /// The log as it is open, or opened anew if it is not, or is the one that just failed.
+    async fn opened(&self, failed: Option<&Arc<Lookup>>) -> Result<Arc<Lookup>, FindError> {
+        let usable = |lookup: &Arc<Lookup>| failed.is_none_or(|failed| !Arc::ptr_eq(failed, lookup));
+        if let Some(lookup) = self.lookup.load_full().filter(usable) {
+            return Ok(lookup);
+        }
+        let _one = self.opening.lock().await;
+        if let Some(lookup) = self.lookup.load_full().filter(usable) {
+            return Ok(lookup);
+        }
+        self.replace().await
+    }
+
+    async fn replace(&self) -> Result<Arc<Lookup>, FindError> {
+        let options = LookupOptions {
+            connections: self.options.connections,
+            patience: self.options.timeout,
+        };
+        let opened = Lookup::open(&self.location, options).await;
+        // One that failed is not kept either: each question tries again until the log is back.
+        let new = opened.as_ref().ok().map(|lookup| Arc::new(lookup.clone()));
+        if let Some(old) = self.lookup.swap(new.clone()) {
+            tokio::spawn(async move { old.close().await });
+        }
+        match (opened, new) {
+            (Ok(_), Some(new)) => Ok(new),
+            (Err(error), _) => Err(error.into()),
+            (Ok(lookup), None) => Ok(Arc::new(lookup)),
+        }
+    }
+}
+
+/// A row without a user names nobody, and hides older ones all the same: it is the connection that was asked about.
+fn answer(row: LiveRow) -> Option<Answer> {
+    let user = row.username.clone().filter(|name| !name.is_empty())?;
+    Some(Answer { user, row })
+}

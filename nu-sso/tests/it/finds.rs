@@ -1,0 +1,251 @@
+//! What is found, and what must not be.
+
+use crate::log::{Conn, location, store, tcp};
+use nu_sso::{Finder, FinderOptions};
+use nufw_proto::Tuple;
+use nulog::{Change, Side, Store};
+use std::path::Path;
+use std::time::Duration;
+use tempfile::tempdir;
+
+const CLIENT: &str = "10.0.0.7:40312";
+const WEB: &str = "192.0.2.80:443";
+const GATEWAY: &str = "198.51.100.1:61000";
+
+fn patient(retry: Duration) -> FinderOptions {
+    FinderOptions {
+        retry,
+        timeout: Duration::from_mins(1),
+        connections: 2,
+    }
+}
+
+/// Looks once.
+async fn finder(directory: &Path) -> Finder {
+    Finder::open(location(directory), patient(Duration::ZERO))
+        .await
+        .unwrap()
+}
+
+async fn user(finder: &Finder, tuple: Tuple) -> Option<(String, Side)> {
+    let answer = finder.find(&tuple).await.unwrap()?;
+    Some((answer.user.to_string(), answer.row.side))
+}
+
+fn found(user: &str, side: Side) -> (String, Side) {
+    (user.to_owned(), side)
+}
+
+async fn log(directory: &Path, changes: &[Change]) -> Store {
+    let mut store = store(directory).await;
+    store.apply(changes).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_connection_without_translation_is_found_while_open_and_while_established() {
+    let dir = tempdir().unwrap();
+    let conn = Conn::plain(1, "alice", CLIENT, WEB);
+    let mut store = log(dir.path(), &[conn.open()]).await;
+    let finder = finder(dir.path()).await;
+    assert_eq!(
+        user(&finder, conn.original).await,
+        Some(found("alice", Side::Original))
+    );
+    store.apply(&[conn.established()]).await.unwrap();
+    assert_eq!(
+        user(&finder, conn.original).await,
+        Some(found("alice", Side::Original))
+    );
+    for other in [
+        tcp("10.0.0.8:40312", WEB),
+        tcp("10.0.0.7:40313", WEB),
+        tcp(CLIENT, "192.0.2.81:443"),
+        tcp(CLIENT, "192.0.2.80:80"),
+        tcp(WEB, CLIENT),
+    ] {
+        assert_eq!(user(&finder, other).await, None, "{other}");
+    }
+    store.apply(&[conn.close()]).await.unwrap();
+    assert_eq!(user(&finder, conn.original).await, None);
+}
+
+#[tokio::test]
+async fn another_protocol_with_the_same_ports_is_another_connection() {
+    let dir = tempdir().unwrap();
+    let conn = Conn::plain(1, "alice", CLIENT, WEB);
+    let _store = log(dir.path(), &conn.live()).await;
+    let finder = finder(dir.path()).await;
+    let udp = nu_sso::parse_tuple("10.0.0.7", "40312", "192.0.2.80", "443", 17).unwrap();
+    assert_eq!(user(&finder, udp).await, None);
+}
+
+#[tokio::test]
+async fn translated_connections_are_found_from_both_ends() {
+    // Client's view, service's view: masquerade, DNAT, both, a changed port alone; IPv6.
+    let cases = [
+        (tcp(CLIENT, WEB), tcp(GATEWAY, WEB)),
+        (tcp(CLIENT, "198.51.100.1:8443"), tcp(CLIENT, WEB)),
+        (tcp(CLIENT, "198.51.100.1:8443"), tcp(GATEWAY, WEB)),
+        (tcp(CLIENT, WEB), tcp("10.0.0.7:1024", WEB)),
+        (
+            tcp("[fd00::7]:40312", "[2001:db8::80]:443"),
+            tcp("[2001:db8::1]:61000", "[2001:db8::80]:443"),
+        ),
+    ];
+    for (original, service) in cases {
+        let dir = tempdir().unwrap();
+        let ports = service.transport().ports().unwrap();
+        let reply = Tuple::new(
+            service.dst(),
+            service.src(),
+            service.transport().with_ports(nufw_proto::Ports {
+                src: ports.dst,
+                dst: ports.src,
+            }),
+        )
+        .unwrap();
+        let conn = Conn::new(1, "alice", original, reply);
+        let mut store = log(dir.path(), &conn.live()).await;
+        let finder = finder(dir.path()).await;
+        assert_eq!(
+            user(&finder, original).await,
+            Some(found("alice", Side::Original)),
+            "{original}"
+        );
+        assert_eq!(
+            user(&finder, service).await,
+            Some(found("alice", Side::Reply)),
+            "{service}"
+        );
+        // The two ends never mix.
+        let mixed = tcp("10.0.0.7:40312", "192.0.2.80:444");
+        assert_eq!(user(&finder, mixed).await, None);
+        store.apply(&[conn.close()]).await.unwrap();
+        assert_eq!(user(&finder, service).await, None);
+    }
+}
+
+#[tokio::test]
+async fn of_two_live_rows_the_newer_one_counts_even_if_it_names_nobody() {
+    let dir = tempdir().unwrap();
+    let old = Conn::plain(1, "alice", CLIENT, WEB);
+    let new = Conn::plain(2, "bob", CLIENT, WEB);
+    let mut store = log(dir.path(), &old.live()).await;
+    store.apply(&new.live()).await.unwrap();
+    let finder = finder(dir.path()).await;
+    assert_eq!(
+        user(&finder, old.original).await,
+        Some(found("bob", Side::Original))
+    );
+    let mut nobody = Conn::plain(3, "", CLIENT, WEB);
+    nobody.user = None;
+    store.apply(&nobody.live()).await.unwrap();
+    assert_eq!(user(&finder, old.original).await, None);
+}
+
+#[tokio::test]
+async fn dropped_and_closed_rows_name_nobody() {
+    let dir = tempdir().unwrap();
+    let dropped = Conn::plain(1, "alice", CLIENT, WEB);
+    let Change::Open(row) = dropped.open() else {
+        unreachable!()
+    };
+    let closed = Conn::plain(2, "bob", "10.0.0.9:5", WEB);
+    let _store = log(dir.path(), &[Change::Drop(row), closed.open(), closed.close()]).await;
+    let finder = finder(dir.path()).await;
+    assert_eq!(user(&finder, dropped.original).await, None);
+    assert_eq!(user(&finder, closed.original).await, None);
+}
+
+#[tokio::test]
+async fn a_miss_is_looked_for_again_until_the_nat_side_is_there() {
+    let dir = tempdir().unwrap();
+    let conn = Conn::new(1, "alice", tcp(CLIENT, WEB), tcp(WEB, GATEWAY)).just();
+    let mut store = log(dir.path(), &[conn.open()]).await;
+    let patience = Duration::from_secs(30);
+    let finder = Finder::open(location(dir.path()), patient(patience))
+        .await
+        .unwrap();
+    let asked = tokio::spawn(async move { user(&finder, tcp(GATEWAY, WEB)).await });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert!(!asked.is_finished());
+    store.apply(&[conn.established()]).await.unwrap();
+    assert_eq!(asked.await.unwrap(), Some(found("alice", Side::Reply)));
+}
+
+/// The gateway gives bob the port that was alice's. Her row is live until its end is in the log, and his is not translated
+/// yet when his first byte arrives: whoever answers at once calls him alice.
+#[tokio::test]
+async fn a_port_that_was_taken_over_is_not_answered_with_its_former_user() {
+    let dir = tempdir().unwrap();
+    let alice = Conn::new(1, "alice", tcp(CLIENT, WEB), tcp(WEB, GATEWAY));
+    let bob = Conn::new(2, "bob", tcp("10.0.0.8:40312", WEB), tcp(WEB, GATEWAY)).just();
+    let mut store = log(dir.path(), &alice.live()).await;
+    let patience = Duration::from_secs(30);
+    let finder = Finder::open(location(dir.path()), patient(patience))
+        .await
+        .unwrap();
+    assert_eq!(
+        user(&finder, tcp(GATEWAY, WEB)).await,
+        Some(found("alice", Side::Reply))
+    );
+    store.apply(&[bob.open()]).await.unwrap();
+    let asked = tokio::spawn(async move { user(&finder, tcp(GATEWAY, WEB)).await });
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert!(!asked.is_finished(), "answered while it could not be known");
+    store.apply(&[alice.close(), bob.established()]).await.unwrap();
+    assert_eq!(asked.await.unwrap(), Some(found("bob", Side::Reply)));
+}
+
+#[tokio::test]
+async fn connections_that_nothing_answers_do_not_hold_up_others_for_longer_than_the_patience() {
+    let dir = tempdir().unwrap();
+    let alice = Conn::new(1, "alice", tcp(CLIENT, WEB), tcp(WEB, GATEWAY));
+    // An old one: its first packet was long ago.
+    let old = Conn::plain(2, "bob", "10.0.0.8:1", WEB);
+    let mut store = log(dir.path(), &alice.live()).await;
+    store.apply(&[old.open()]).await.unwrap();
+    let finder = Finder::open(location(dir.path()), patient(Duration::from_secs(30)))
+        .await
+        .unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), user(&finder, tcp(GATEWAY, WEB))).await;
+    assert_eq!(answer.unwrap(), Some(found("alice", Side::Reply)));
+    // A young one, with little patience: it is waited for, and then the answer is given.
+    store
+        .apply(&[Conn::plain(3, "bob", "10.0.0.8:2", WEB).just().open()])
+        .await
+        .unwrap();
+    let finder = Finder::open(location(dir.path()), patient(Duration::from_millis(100)))
+        .await
+        .unwrap();
+    assert_eq!(
+        user(&finder, tcp(GATEWAY, WEB)).await,
+        Some(found("alice", Side::Reply))
+    );
+}
+
+#[tokio::test]
+async fn a_log_that_was_replaced_is_opened_anew() {
+    let dir = tempdir().unwrap();
+    let conn = Conn::plain(1, "alice", CLIENT, WEB);
+    let store = log(dir.path(), &conn.live()).await;
+    let finder = finder(dir.path()).await;
+    assert_eq!(
+        user(&finder, conn.original).await,
+        Some(found("alice", Side::Original))
+    );
+    store.close().await.unwrap();
+    for name in ["nulog.db", "nulog.db-wal", "nulog.db-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(name));
+    }
+    assert!(finder.find(&conn.original).await.is_err());
+    assert!(finder.check().await.is_err());
+    let other = Conn::plain(1, "bob", CLIENT, WEB);
+    let _store = log(dir.path(), &other.live()).await;
+    assert_eq!(
+        user(&finder, conn.original).await,
+        Some(found("bob", Side::Original))
+    );
+    finder.check().await.unwrap();
+}

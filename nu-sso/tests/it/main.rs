@@ -1,0 +1,17 @@
+//! Look-ups in a real log, through the library, the program, real nginx and real Squid.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
+
+mod account;
+mod command;
+mod finds;
+mod helper;
+mod http;
+mod log;
+mod nginx;
+mod process;
+mod proxy;

@@ -1,0 +1,25 @@
+-- What single sign-on asks of the live rows: who is behind this connection, seen from either end.
+--
+-- Why these: a look-up knows the client's address and port as the asker sees them. Where the source is not translated that
+-- is the original source (sso_source); where it is, the reply's destination (sso_translated, which holds translated rows
+-- alone, so that a gateway without source NAT pays nothing for it). Until the kernel's entry is in the row its reply side is
+-- not known; those few are found by the service they are for (sso_unbound), so that the answer waits for them. Each index
+-- is as small as the live rows it holds. A condition counts only if the query repeats it word for word;
+-- SQLite gives the view's sport, an expression, an explicit collation, so the index says it too.
+
+CREATE INDEX sso_source ON conntrack_ulog (ip_saddr, coalesce(tcp_sport, udp_sport, sport)) WHERE state IN (1, 2);
+
+CREATE INDEX sso_translated ON conntrack_ulog (reply_daddr, reply_dport)
+    WHERE state IN (1, 2) AND (reply_daddr <> ip_saddr OR reply_dport <> coalesce(tcp_sport, udp_sport, sport) COLLATE BINARY);
+
+CREATE INDEX sso_unbound ON conntrack_ulog (reply_saddr, reply_sport, ip_protocol) WHERE state = 1 AND ct_id IS NULL;
+
+-- All that a look-up may see.
+CREATE VIEW sso AS
+SELECT id, state, oob_time_sec, oob_time_usec, ip_protocol,
+       ip_saddr, coalesce(tcp_sport, udp_sport, sport) AS sport,
+       ip_daddr, coalesce(tcp_dport, udp_dport, dport) AS dport,
+       reply_saddr, reply_sport, reply_daddr, reply_dport,
+       user_id, username, gateway, ct_id
+FROM conntrack_ulog
+WHERE state IN (1, 2);
