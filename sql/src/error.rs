@@ -25,6 +25,9 @@ pub enum StoreError {
     /// There is no log to read.
     #[error("there is no log {0}: has the server been started?")]
     Missing(PathBuf),
+    /// Another run rotates the archive.
+    #[error("another ulog-rotate is at work on the log {0}")]
+    Rotating(PathBuf),
     /// Another server has the log open.
     #[error("another server{} uses this log: it holds the lock on {lock}", pid.map(|p| format!(" (process {p})")).unwrap_or_default())]
     InUse {
@@ -312,6 +315,7 @@ impl From<StoreError> for Failure {
             | StoreError::NumberInUse { .. }
             | StoreError::TakenOver { .. }
             | StoreError::Busy(_) => Exit::Unavailable,
+            StoreError::Rotating(_) => Exit::TempFail,
             StoreError::Refused { .. } | StoreError::Forbidden { .. } | StoreError::Denied(_) => Exit::NoPerm,
             StoreError::OlderSchema(_)
             | StoreError::NewerSchema { .. }

@@ -16,6 +16,7 @@ mod plan;
 mod postgres;
 mod read;
 mod remote;
+pub mod rotate;
 mod rows;
 mod schema;
 mod sqlite;

@@ -239,7 +239,7 @@ impl Reader {
     }
 }
 
-async fn open_file(path: &Path) -> Result<SqliteConnection, StoreError> {
+pub(crate) async fn open_file(path: &Path) -> Result<SqliteConnection, StoreError> {
     if let Err(error) = std::fs::File::open(path) {
         return Err(match error.kind() {
             std::io::ErrorKind::NotFound => StoreError::Missing(path.to_path_buf()),

@@ -106,6 +106,9 @@ CREATE TABLE ulog (
     close_reason    TEXT
 );
 
+-- What came when: for what is too old to be kept, and for who searches.
+CREATE INDEX ulog_time ON ulog (oob_time_sec, oob_time_usec);
+
 -- Client sessions. A session that a crash of the server left open has no end_time, and end_reason says why.
 CREATE TABLE users (
     id          INTEGER PRIMARY KEY,      -- from the same blocks as connection ids

@@ -11,7 +11,9 @@ use crate::rows::{self, Acknowledged};
 use crate::store::{BUSY_TIMEOUT, WAL_SIZE_LIMIT};
 use crate::{ActiveRow, StoreError, schema};
 use checkpoint::Checkpointer;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _};
 use statements::{Statement, Updates};
 use std::fs::{File, OpenOptions};
@@ -218,6 +220,8 @@ pub(crate) async fn migrate(path: &Path) -> Result<schema::Migrated, StoreError>
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
+        // Takes effect in a new file alone: what is dropped later gives its space back in small steps.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
