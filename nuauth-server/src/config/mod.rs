@@ -40,6 +40,8 @@ pub struct ServerConfig {
     pub policy: PathBuf,
     /// The log.
     pub log: Log,
+    /// The socket for programs of this host.
+    pub control: Control,
     /// Bounds of the ports.
     pub ports: PortLimits,
     /// Bounds of the engine; the other sections' values are in it too.
@@ -93,6 +95,15 @@ pub struct Log {
     pub database: Location,
     /// Whether a packet is accepted only after its row is durable.
     pub sync: bool,
+}
+
+/// The socket for programs of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Its file, if there is to be one.
+    pub socket: Option<PathBuf>,
+    /// Whether the configuration names it: then it must come about.
+    pub configured: bool,
 }
 
 /// Bounds of the two ports.

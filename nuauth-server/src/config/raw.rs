@@ -2,9 +2,10 @@
 //!
 //! Every mistake found is reported, not only the first.
 
-use super::{Clients, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
+use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
 use crate::engine;
 use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
+use nufw_common::control::DEFAULT_SOCKET;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -34,6 +35,8 @@ pub(super) struct Raw {
     policy: Option<Tried<RawFile>>,
     #[serde(default)]
     log: Tried<RawLog>,
+    #[serde(default)]
+    control: Tried<RawControl>,
     #[serde(default)]
     limits: Tried<RawLimits>,
 }
@@ -84,6 +87,12 @@ struct RawLog {
     connect_timeout: Option<HumanDuration>,
     transaction_timeout: Option<HumanDuration>,
     sync: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawControl {
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -150,6 +159,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         .required("policy", raw.policy)
         .map(|raw| check.path(&raw.file));
     let log = check.problems.take(raw.log.0).and_then(|raw| check.log(&raw));
+    let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
     let limits = check.problems.take(raw.limits.0);
 
     let engine = match (&raw_clients, &limits) {
@@ -168,19 +178,10 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         }
         _ => None,
     };
-    let ports = limits.as_ref().map(|raw| PortLimits {
-        greetings: check.count("limits.greetings", raw.greetings, 1024),
-        greeting_timeout: check.duration(
-            "limits.greeting-timeout",
-            raw.greeting_timeout,
-            Duration::from_secs(10),
-            1..=300,
-        ),
-        password_checks: check.count("limits.password-checks", raw.password_checks, 4),
-    });
+    let ports = limits.as_ref().map(|raw| check.port_limits(raw));
 
     // A part that is missing has left its reason among the problems.
-    match (gateways, clients, tls, users, policy, log, ports, engine) {
+    match (gateways, clients, tls, users, policy, log, control, ports, engine) {
         (
             Some(gateways),
             Some(clients),
@@ -188,6 +189,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             Some(users),
             Some(policy),
             Some(log),
+            Some(control),
             Some(ports),
             Some(engine),
         ) => check.problems.finish(ServerConfig {
@@ -201,6 +203,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             users,
             policy,
             log,
+            control,
             ports,
             engine,
         }),
@@ -406,6 +409,29 @@ impl Check<'_> {
             database,
             sync: raw.sync.unwrap_or(true),
         })
+    }
+
+    fn port_limits(&mut self, raw: &RawLimits) -> PortLimits {
+        PortLimits {
+            greetings: self.count("limits.greetings", raw.greetings, 1024),
+            greeting_timeout: self.duration(
+                "limits.greeting-timeout",
+                raw.greeting_timeout,
+                Duration::from_secs(10),
+                1..=300,
+            ),
+            password_checks: self.count("limits.password-checks", raw.password_checks, 4),
+        }
+    }
+
+    /// The empty path is for none.
+    fn control(&self, raw: RawControl) -> Control {
+        let configured = raw.socket.is_some();
+        let socket = raw.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+        Control {
+            socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
+            configured,
+        }
     }
 
     fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: engine::Limits) -> engine::Limits {

@@ -7,6 +7,7 @@ mod lanes;
 mod task;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use lanes::Lanes;
 use nufw_proto::{BootId, ConnId, EventSeq};
@@ -16,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use upkeep::Steps;
+pub use upkeep::UpkeepError;
 
 /// The bounds of the journal.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +127,8 @@ impl std::fmt::Debug for Journal {
 /// What handles and task have in common.
 struct Shared {
     lanes: Mutex<Lanes>,
+    /// Steps of upkeep that wait for their turn.
+    steps: Steps,
     /// Something was submitted, or the end was asked for.
     wake: Notify,
     closing: AtomicBool,
@@ -166,6 +171,7 @@ impl Journal {
         let ids = store.reserve_ids(limits.ids_per_block).await?;
         let shared = Arc::new(Shared {
             lanes: Mutex::new(Lanes::new(limits, ids.middle())),
+            steps: Steps::default(),
             wake: Notify::new(),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
