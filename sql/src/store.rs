@@ -11,7 +11,7 @@ use crate::mysql::MySql;
 use crate::postgres::Postgres;
 use crate::rows::Acknowledged;
 use crate::sqlite::Sqlite;
-use crate::{Location, StoreError};
+use crate::{Location, StoreError, Upkeep, UpkeepDone};
 use std::path::Path;
 use std::time::Duration;
 
@@ -123,6 +123,15 @@ impl Store {
             Inner::Sqlite(store) => store.tend().await,
             // These servers look after themselves.
             Inner::Postgres(_) | Inner::MySql(_) => Ok(()),
+        }
+    }
+
+    /// Does one step of upkeep on a file of `SQLite`, whose one writer is this. On a database server, whoever does upkeep
+    /// connects by itself.
+    pub async fn upkeep(&mut self, step: &Upkeep) -> Result<UpkeepDone, StoreError> {
+        match &mut self.0 {
+            Inner::Sqlite(store) => store.upkeep(step).await,
+            Inner::Postgres(_) | Inner::MySql(_) => Err(StoreError::NotAFile),
         }
     }
 
