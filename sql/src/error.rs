@@ -28,6 +28,9 @@ pub enum StoreError {
     /// Another run rotates the archive.
     #[error("another ulog-rotate is at work on the log {0}")]
     Rotating(PathBuf),
+    /// Upkeep was asked of a server whose log is not a file.
+    #[error("the server's log is on a database server: do its upkeep there, with an account of its own")]
+    NotAFile,
     /// Another server has the log open.
     #[error("another server{} uses this log: it holds the lock on {lock}", pid.map(|p| format!(" (process {p})")).unwrap_or_default())]
     InUse {
