@@ -9,9 +9,11 @@ mod mysql;
 mod period;
 mod postgres;
 mod sqlite;
+mod steps;
 
 pub use columns::{Kept, Record};
 pub use period::{Period, Span, Unit, cutoff};
+pub use steps::MOST_IDS;
 
 use crate::location::Kind;
 use crate::{Location, StoreError};
@@ -336,6 +338,14 @@ impl Archive {
             Inner::Sqlite(_) => Ok(0),
             Inner::Postgres(archive) => archive.forget(kept, ids).await,
             Inner::MySql(archive) => archive.forget(kept, ids).await,
+        }
+    }
+
+    /// The number of the server that a file belongs to.
+    pub async fn server_number(&mut self) -> Result<Option<u16>, StoreError> {
+        match &mut self.0 {
+            Inner::Sqlite(file) => file.server_number().await,
+            Inner::Postgres(_) | Inner::MySql(_) => Ok(None),
         }
     }
 

@@ -52,7 +52,9 @@ impl MySql {
 
     pub(super) async fn lock(&mut self) -> Result<(), StoreError> {
         let taken: Option<i64> = self
-            .scalar("SELECT CAST(GET_LOCK(concat('nulog-rotate.', left(sha1(database()), 20)), 0) AS SIGNED)")
+            .scalar(
+                "SELECT CAST(GET_LOCK(concat('nulog.', left(sha1(database()), 20), '.rotate'), 0) AS SIGNED)",
+            )
             .await?;
         if taken != Some(1) {
             return Err(StoreError::Rotating(self.log.clone()));

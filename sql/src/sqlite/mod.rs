@@ -134,6 +134,8 @@ impl Sqlite {
                 spare,
                 dry,
             } => self.close_lost(*after, *before, spare, *dry).await,
+            Upkeep::Forget { kept, before, ids } => self.forget(*kept, *before, ids).await,
+            Upkeep::Shrink => self.shrink().await,
         }
     }
 

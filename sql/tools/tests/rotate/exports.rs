@@ -1,7 +1,6 @@
 //! What is dropped is in a file first, whole.
 
 use crate::lab::{DAY, Lab, now, on_every_server};
-use crate::support::Kind;
 use nulog::rotate::{Kept, Period, Unit};
 
 on_every_server!(what_goes_is_in_a_file_first, nothing_goes_that_cannot_be_written,);

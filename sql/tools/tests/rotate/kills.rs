@@ -1,7 +1,6 @@
 //! Killed at any moment and run again: every row that is kept is there once, every other one is in a file.
 
 use crate::lab::{DAY, Lab, add, now, on_every_server};
-use crate::support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -18,8 +17,13 @@ fn repetitions() -> u64 {
         .unwrap_or(4)
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_from_a_file_whenever_it_is_killed() {
+    nothing_is_lost_whenever_it_is_killed(Lab::file().await).await;
+}
+
 async fn nothing_is_lost_whenever_it_is_killed(lab: Lab) {
-    let (kind, now) = (lab.kind.unwrap(), now());
+    let now = now();
     let export = lab.exports().display().to_string();
     let (mut kept, mut old) = (BTreeSet::new(), BTreeSet::new());
     let mut next = 1;
@@ -31,15 +35,13 @@ async fn nothing_is_lost_whenever_it_is_killed(lab: Lab) {
             statements.push(add(lab.kind, next, count, now - age * DAY, 1));
             let ids = next..next + count;
             if age < 30 {
-                kept.extend(ids)
+                kept.extend(ids);
             } else {
-                old.extend(ids)
+                old.extend(ids);
             }
             next += count;
         }
-        support::execute(kind, &lab.url, &statements.join(";"))
-            .await
-            .unwrap();
+        lab.execute(&statements.join(";")).await;
         let mut child = lab.spawn(&["--keep", "30d", "--export", &export]);
         // Rows come in all the while.
         let during = add(lab.kind, next, 50, now - 3 * DAY, 1);
@@ -47,7 +49,7 @@ async fn nothing_is_lost_whenever_it_is_killed(lab: Lab) {
         next += 50;
         let delay = Duration::from_millis(5 + (round * 37) % 300);
         tokio::time::sleep(delay / 2).await;
-        support::execute(kind, &lab.url, &during).await.unwrap();
+        lab.execute(&during).await;
         tokio::time::sleep(delay / 2).await;
         child.kill().unwrap();
         child.wait().unwrap();

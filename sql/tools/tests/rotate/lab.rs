@@ -6,7 +6,6 @@ use sqlx::{Connection as _, Executor as _};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// A day.
@@ -25,8 +24,7 @@ pub(crate) struct Lab {
 }
 
 pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_secs()).unwrap()
+    nufw_common::clock::wall().micros() / 1_000_000
 }
 
 impl Lab {
@@ -52,6 +50,21 @@ impl Lab {
         lab.execute(&grants(kind)).await;
         lab.account("rotator").await;
         Some(lab)
+    }
+
+    /// A log in a file, as a server left it.
+    pub(crate) async fn file() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/nulog.db", directory.path().display());
+        let store = nulog::Store::open(&url.parse().unwrap(), 1).await.unwrap();
+        store.close().await.unwrap();
+        Self {
+            kind: None,
+            rotator: url.clone(),
+            url,
+            database: String::new(),
+            directory,
+        }
     }
 
     /// Makes an account of this role.

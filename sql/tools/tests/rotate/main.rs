@@ -2,15 +2,11 @@
 //!
 //! Every behaviour runs as the rotator's own account where accounts are.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
 mod exports;
+mod files;
 mod kills;
 mod lab;
 mod partitions;

@@ -179,19 +179,16 @@ async fn two_runs_at_once_are_one_run(lab: Lab) {
 async fn a_lock_of_others_is_waited_for_and_left_alone(lab: Lab) {
     lab.add(1, 10, now() - 100 * DAY, 1).await;
     let look = "SELECT count(*) FROM ulog";
-    let holder: Box<dyn std::any::Any + Send> = match lab.kind {
-        Some(Kind::Postgres) => {
-            let mut other = sqlx::PgConnection::connect(&lab.url).await.unwrap();
-            other.execute(sqlx::raw_sql("BEGIN")).await.unwrap();
-            other.execute(look).await.unwrap();
-            Box::new(other)
-        }
-        _ => {
-            let mut other = sqlx::MySqlConnection::connect(&lab.url).await.unwrap();
-            other.execute(sqlx::raw_sql("BEGIN")).await.unwrap();
-            other.execute(look).await.unwrap();
-            Box::new(other)
-        }
+    let holder: Box<dyn std::any::Any + Send> = if lab.kind == Some(Kind::Postgres) {
+        let mut other = sqlx::PgConnection::connect(&lab.url).await.unwrap();
+        other.execute(sqlx::raw_sql("BEGIN")).await.unwrap();
+        other.execute(look).await.unwrap();
+        Box::new(other)
+    } else {
+        let mut other = sqlx::MySqlConnection::connect(&lab.url).await.unwrap();
+        other.execute(sqlx::raw_sql("BEGIN")).await.unwrap();
+        other.execute(look).await.unwrap();
+        Box::new(other)
     };
     let output = lab.run(&["--keep", "90d", "--patience", "1s"]).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
