@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 mod clients;
 pub mod config;
+mod control;
 mod db;
 pub mod engine;
 mod gateways;

@@ -41,6 +41,8 @@ pub struct ServerConfig {
     pub policy: PathBuf,
     /// The log.
     pub log: Log,
+    /// The socket for programs of this host.
+    pub control: Control,
     /// Bounds of the ports.
     pub ports: PortLimits,
     /// Bounds of the engine; the other sections' values are in it too.
@@ -92,6 +94,15 @@ pub struct Tls {
 pub struct Log {
     /// Where it is.
     pub database: Location,
+}
+
+/// The socket for programs of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Its file, if there is to be one.
+    pub socket: Option<PathBuf>,
+    /// Whether the configuration names it: then it must come about.
+    pub configured: bool,
 }
 
 /// Bounds of the two ports.

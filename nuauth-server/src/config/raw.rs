@@ -3,9 +3,10 @@
 //! Every mistake found is reported, not only the first.
 
 use super::levels::{RawLevels, RawOverload};
-use super::{Clients, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
+use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
 use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
+use nufw_common::control::DEFAULT_SOCKET;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -35,6 +36,8 @@ pub(super) struct Raw {
     policy: Option<Tried<RawFile>>,
     #[serde(default)]
     log: Tried<RawLog>,
+    #[serde(default)]
+    control: Tried<RawControl>,
     #[serde(default)]
     limits: Tried<RawLimits>,
 }
@@ -88,6 +91,12 @@ struct RawLog {
     levels: Option<RawLevels>,
     commit_timeout: Option<HumanDuration>,
     on_overload: Option<RawOverload>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawControl {
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -160,6 +169,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         .map(|raw| check.path(&raw.file));
     let raw_log = check.problems.take(raw.log.0);
     let log = raw_log.as_ref().and_then(|raw| check.log(raw));
+    let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
     let limits = check.problems.take(raw.limits.0);
 
     let engine = match (&raw_clients, &raw_log, &limits) {
@@ -173,19 +183,10 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         }
         _ => None,
     };
-    let ports = limits.as_ref().map(|raw| PortLimits {
-        greetings: check.count("limits.greetings", raw.greetings, 1024),
-        greeting_timeout: check.duration(
-            "limits.greeting-timeout",
-            raw.greeting_timeout,
-            Duration::from_secs(10),
-            1..=300,
-        ),
-        password_checks: check.count("limits.password-checks", raw.password_checks, 4),
-    });
+    let ports = limits.as_ref().map(|raw| check.port_limits(raw));
 
     // A part that is missing has left its reason among the problems.
-    match (gateways, clients, tls, users, policy, log, ports, engine) {
+    match (gateways, clients, tls, users, policy, log, control, ports, engine) {
         (
             Some(gateways),
             Some(clients),
@@ -193,6 +194,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             Some(users),
             Some(policy),
             Some(log),
+            Some(control),
             Some(ports),
             Some(engine),
         ) => check.problems.finish(ServerConfig {
@@ -206,6 +208,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             users,
             policy,
             log,
+            control,
             ports,
             engine,
         }),
@@ -425,6 +428,29 @@ impl Check<'_> {
             ),
             on_overload: raw.on_overload.map_or(defaults.on_overload, OnOverload::from),
             ..*defaults
+        }
+    }
+
+    fn port_limits(&mut self, raw: &RawLimits) -> PortLimits {
+        PortLimits {
+            greetings: self.count("limits.greetings", raw.greetings, 1024),
+            greeting_timeout: self.duration(
+                "limits.greeting-timeout",
+                raw.greeting_timeout,
+                Duration::from_secs(10),
+                1..=300,
+            ),
+            password_checks: self.count("limits.password-checks", raw.password_checks, 4),
+        }
+    }
+
+    /// The empty path is for none.
+    fn control(&self, raw: RawControl) -> Control {
+        let configured = raw.socket.is_some();
+        let socket = raw.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+        Control {
+            socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
+            configured,
         }
     }
 

@@ -73,6 +73,20 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.engine.sessions, 4096);
     assert_eq!(config.engine.pending_asks, 65_536);
     assert_eq!(config.ports.password_checks, 4);
+    let usual = Control {
+        socket: Some(PathBuf::from("/run/nufw/nuauth.sock")),
+        configured: false,
+    };
+    assert_eq!(config.control, usual);
+}
+
+#[test]
+fn the_control_socket_is_where_the_file_says_or_nowhere() {
+    let (dir, config) = load(&format!("{GOOD}\n[control]\nsocket = \"s\"\n"), &[]).unwrap();
+    assert_eq!(config.control.socket, Some(dir.path().join("s")));
+    assert!(config.control.configured);
+    let (_dir, config) = load(&format!("{GOOD}\n[control]\nsocket = \"\"\n"), &[]).unwrap();
+    assert_eq!(config.control.socket, None);
 }
 
 #[test]

@@ -20,8 +20,8 @@ mod types;
 
 pub use modes::{Levels, LogMode, OnOverload};
 pub use types::{
-    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LogEntry, Now, Outcome, ProofId, Refused,
-    Ruling, SessionFacts, Stats,
+    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, Outcome, ProofId,
+    Refused, Ruling, SessionFacts, Stats,
 };
 
 use conns::ConnTable;
@@ -37,7 +37,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, client};
+use nufw_proto::{ClaimId, ConnId, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
@@ -107,9 +107,29 @@ impl Engine {
                 self.drops.forget_all();
             }
             Input::Users(users) => self.users_changed(&users, now, out),
+            Input::Verify { gateways } => self.verify(&gateways),
             Input::Tick => self.tick(now, out),
             Input::Stopping => self.log_aggregated(now, true, out),
         }
+    }
+
+    /// The newest live connection between these ends, seen from either side.
+    pub fn find(&self, ends: &Tuple) -> Option<LiveConn> {
+        let (slot, original) = self.conns.find(self.gateways.indices(), ends)?;
+        let conn = self.conns.get(slot);
+        Some(LiveConn {
+            id: conn.id,
+            user: conn.user,
+            gateway: Arc::clone(&self.gateways.get(conn.gateway).name),
+            original,
+        })
+    }
+
+    /// The gateways that are linked, and whether they relay what becomes of their connections.
+    pub fn linked_gateways(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        self.gateways
+            .linked()
+            .map(|(index, link)| (&self.gateways.get(index).name, link.relays_events))
     }
 
     /// What was counted since the start.
@@ -182,6 +202,8 @@ impl Engine {
         self.early.expire(now);
         self.log_aggregated(now, false, out);
         self.doubt_unconfirmed(now, out);
+        self.gateways
+            .tell_heartbeats(now, self.limits.heartbeat_interval, out);
     }
 
     /// The next row id; `None` when the log has not reserved any more.

@@ -218,6 +218,11 @@ pub enum Input {
     Judge(Arc<dyn Judge>),
     /// The users were read again, by name; a session whose user is gone ends.
     Users(HashMap<Arc<str>, Arc<Identity>>),
+    /// Somebody doubts old rows of these gateways: a dump of their tables would tell.
+    Verify {
+        /// The gateways' names.
+        gateways: Vec<String>,
+    },
     /// Time has passed; comes several times a second.
     Tick,
     /// The server ends: what is kept back to be written later is written.
@@ -291,6 +296,19 @@ pub enum Effect {
     Log(LogEntry),
 }
 
+/// What may be told of a live connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveConn {
+    /// Its row.
+    pub id: ConnId,
+    /// The user's id.
+    pub user: Option<u64>,
+    /// Its gateway.
+    pub gateway: Arc<str>,
+    /// Whether it was found by its original tuple.
+    pub original: bool,
+}
+
 /// Every bound of the engine. What happens at each is said with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -339,6 +357,8 @@ pub struct Limits {
     pub confirm_within: Duration,
     /// Shortest time between two dumps that the server asks of one gateway.
     pub dump_interval: Duration,
+    /// How often the log is told which gateways are linked.
+    pub heartbeat_interval: Duration,
     /// A proven address is forgotten when it was not proven again for so long.
     pub address_lease: Duration,
     /// The peer is dead when nothing came from it for so long; told to agents.
@@ -376,6 +396,7 @@ impl Default for Limits {
             ask_margin: Duration::from_secs(2),
             confirm_within: Duration::from_secs(30),
             dump_interval: Duration::from_secs(30),
+            heartbeat_interval: Duration::from_secs(30),
             address_lease: Duration::from_mins(5),
             dead_after: Duration::from_secs(10),
             mark_mask: Mark(0x00ff_ffff),

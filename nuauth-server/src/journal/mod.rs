@@ -8,6 +8,7 @@ mod stats;
 mod task;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 pub use stats::{Durable, LogStats, WAIT_BUCKETS_MS, WaitHistogram};
 
@@ -20,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use upkeep::Steps;
+pub use upkeep::UpkeepError;
 
 /// The bounds of the journal.
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +132,8 @@ impl std::fmt::Debug for Journal {
 struct Shared {
     lanes: Mutex<Lanes>,
     stats: Mutex<LogStats>,
+    /// Steps of upkeep that wait for their turn.
+    steps: Steps,
     /// Something was submitted, or the end was asked for.
     wake: Notify,
     closing: AtomicBool,
@@ -176,6 +181,7 @@ impl Journal {
         let shared = Arc::new(Shared {
             lanes: Mutex::new(Lanes::new(limits, ids.middle())),
             stats: Mutex::new(LogStats::default()),
+            steps: Steps::default(),
             wake: Notify::new(),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 //! Commits, reports, and on failure waits and tries again. What order things go in is `lanes`' part.
 
 use super::lanes::Batch;
-use super::{Limits, Report, Shared};
+use super::{Limits, Report, Shared, UpkeepError};
 use nufw_common::backoff::Backoff;
 use nufw_common::clock;
 use nufw_proto::ConnId;
@@ -57,12 +57,16 @@ pub(super) async fn run(
         // Read before the lanes: what was submitted before the end was asked for is then seen below.
         let closing = task.shared.closing.load(Ordering::Acquire);
         let batch = task.shared.lanes().take();
-        if !batch.is_empty() {
+        let nothing_waits = batch.is_empty();
+        if !nothing_waits {
             task.commit(batch).await;
         } else if closing {
             task.shared.closed.store(true, Ordering::Release);
+            task.shared.steps.refuse(|| UpkeepError::Ending);
             return task.store.close().await;
-        } else {
+        }
+        let stepped = task.step().await;
+        if nothing_waits && !stepped {
             task.shared.wake.notified().await;
         }
     }
@@ -150,6 +154,23 @@ impl Task {
             );
             self.report(Report::Recovered);
         }
+    }
+
+    /// Does one step of upkeep, if one waits and it is its turn.
+    async fn step(&mut self) -> bool {
+        if self.outage.is_some() {
+            self.shared.steps.refuse(|| UpkeepError::Away);
+            return false;
+        }
+        let opens_wait = self.shared.lanes().waiting().opens > 0;
+        let Some(step) = self.shared.steps.take(opens_wait) else {
+            return false;
+        };
+        step.run(&mut self.store).await;
+        if let Err(error) = self.store.tend().await {
+            tracing::warn!(%error, "the write-ahead log of the database could not be moved into it");
+        }
+        true
     }
 
     /// What may wait until nobody waits for a commit.

@@ -8,6 +8,7 @@
 )]
 
 mod claims;
+mod control;
 mod dumps;
 mod entries;
 mod events;

@@ -2,8 +2,8 @@
 
 pub(crate) use crate::entries::{addr, answered, counters, ended, entry, natted, ping, reversed, tcp, udp};
 use nuauth_server::engine::{
-    Decision, Effect, Engine, Identity, Input, Judge, Limits, LinkId, LogEntry, LogMode, Now, ProofId,
-    Ruling, SessionFacts, Stats,
+    Decision, Effect, Engine, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, LogMode, Now,
+    ProofId, Ruling, SessionFacts, Stats,
 };
 use nufw_proto::client::{self, Announce, Claim, ClaimRequest, Finding, Mine, OsInfo, Refusal, Withdraw};
 use nufw_proto::gateway::{
@@ -87,6 +87,8 @@ pub(crate) struct World {
     questions: Vec<(SessionId, ClaimRequest)>,
     pub(crate) agent: Vec<(LinkId, ToAgent)>,
     pub(crate) log: Vec<LogEntry>,
+    /// What of it says which gateways are there.
+    pub(crate) heartbeats: Vec<(Arc<str>, Timestamp)>,
     pub(crate) others: Vec<Effect>,
     committed: usize,
     last_id: u64,
@@ -115,6 +117,7 @@ impl World {
             questions: Vec::new(),
             agent: Vec::new(),
             log: Vec::new(),
+            heartbeats: Vec::new(),
             others: Vec::new(),
             committed: 0,
             last_id: 0,
@@ -138,6 +141,10 @@ impl World {
                 }
                 Effect::Question { session, request } => self.questions.push((session, request)),
                 Effect::Agent { link, message } => self.agent.push((link, message)),
+                Effect::Log(LogEntry {
+                    change: Change::Heartbeat { gateway, at },
+                    urgent: false,
+                }) => self.heartbeats.push((gateway, at)),
                 Effect::Log(entry) => self.log.push(entry),
                 other => self.others.push(other),
             }
@@ -163,7 +170,20 @@ impl World {
         self.engine.stats()
     }
 
+    pub(crate) fn find(&self, ends: &Tuple) -> Option<LiveConn> {
+        self.engine.find(ends)
+    }
+
+    pub(crate) fn verify(&mut self, gateways: &[&str]) {
+        let gateways = gateways.iter().map(ToString::to_string).collect();
+        self.input(Input::Verify { gateways });
+    }
+
     // Gateways.
+
+    pub(crate) fn down(&mut self, link: LinkId) {
+        self.input(Input::GatewayDown { link });
+    }
 
     pub(crate) fn gateway(&mut self) -> LinkId {
         self.gateway_as("gw", |_| {})
