@@ -40,6 +40,7 @@ GRANT SELECT, DELETE ON log_gap TO nufw_rotator;
 
 -- Readers: the views alone.
 GRANT SELECT ON connections TO nufw_reader;
+GRANT SELECT ON live TO nufw_reader;
 GRANT SELECT ON sessions TO nufw_reader;
 GRANT SELECT ON gaps TO nufw_reader;
 GRANT SELECT ON sso TO nufw_reader;

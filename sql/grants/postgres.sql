@@ -43,4 +43,4 @@ GRANT CREATE ON SCHEMA public TO nufw_rotator;
 GRANT SELECT, DELETE ON users, log_gap TO nufw_rotator;
 
 -- Readers: the views alone.
-GRANT SELECT ON connections, sessions, gaps, sso, conntrack_ulog_ipv4 TO nufw_reader;
+GRANT SELECT ON connections, live, sessions, gaps, sso, conntrack_ulog_ipv4 TO nufw_reader;

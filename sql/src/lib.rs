@@ -9,6 +9,7 @@ mod change;
 mod columns;
 mod error;
 mod ids;
+mod live;
 mod location;
 mod lookup;
 mod mysql;
@@ -27,6 +28,7 @@ pub use change::{
 };
 pub use error::StoreError;
 pub use ids::IdBlock;
+pub use live::{Live, LiveConnection, Picture};
 pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
 pub use lookup::{LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
