@@ -3,8 +3,9 @@
 //! Commits, reports, and on failure waits and tries again. What order things go in is `lanes`' part.
 
 use super::lanes::Batch;
-use super::{Limits, Report, Shared};
+use super::{Limits, Report, Shared, UpkeepError};
 use nufw_common::backoff::Backoff;
+use nufw_common::clock;
 use nufw_proto::ConnId;
 use nulog::{Applied, Store, StoreError};
 use std::sync::Arc;
@@ -56,12 +57,16 @@ pub(super) async fn run(
         // Read before the lanes: what was submitted before the end was asked for is then seen below.
         let closing = task.shared.closing.load(Ordering::Acquire);
         let batch = task.shared.lanes().take();
-        if !batch.is_empty() {
+        let nothing_waits = batch.is_empty();
+        if !nothing_waits {
             task.commit(batch).await;
         } else if closing {
             task.shared.closed.store(true, Ordering::Release);
+            task.shared.steps.refuse(|| UpkeepError::Ending);
             return task.store.close().await;
-        } else {
+        }
+        let stepped = task.step().await;
+        if nothing_waits && !stepped {
             task.shared.wake.notified().await;
         }
     }
@@ -85,6 +90,7 @@ impl Task {
                     let (changes, opened) = self.shared.lanes().spoiled(batch, id);
                     tracing::error!(%error, %id, changes, "a row can never be stored and is left out");
                     if opened {
+                        self.shared.stats().gave_up(1);
                         self.report(Report::Failed {
                             opened: vec![id],
                             error: error.to_string(),
@@ -118,6 +124,7 @@ impl Task {
                     let opened = shared.lanes().give_up_urgent();
                     if !opened.is_empty() {
                         outage.count(&opened);
+                        shared.stats().gave_up(opened.len());
                         let error = "the log database is being tried again".to_owned();
                         // Without an engine nobody waits for it.
                         let _ = reports.send(Report::Failed { opened, error });
@@ -128,6 +135,7 @@ impl Task {
     }
 
     fn committed(&mut self, batch: &Batch) {
+        self.shared.stats().committed(batch, clock::mono());
         let updates = {
             let mut lanes = self.shared.lanes();
             lanes.committed();
@@ -146,6 +154,23 @@ impl Task {
             );
             self.report(Report::Recovered);
         }
+    }
+
+    /// Does one step of upkeep, if one waits and it is its turn.
+    async fn step(&mut self) -> bool {
+        if self.outage.is_some() {
+            self.shared.steps.refuse(|| UpkeepError::Away);
+            return false;
+        }
+        let opens_wait = self.shared.lanes().waiting().opens > 0;
+        let Some(step) = self.shared.steps.take(opens_wait) else {
+            return false;
+        };
+        step.run(&mut self.store).await;
+        if let Err(error) = self.store.tend().await {
+            tracing::warn!(%error, "the write-ahead log of the database could not be moved into it");
+        }
+        true
     }
 
     /// What may wait until nobody waits for a commit.
@@ -167,6 +192,7 @@ impl Task {
 
     /// Gives up what is urgent, keeps the rest, and waits before the next attempt.
     async fn failed(&mut self, batch: Batch, error: &StoreError) {
+        self.shared.stats().failed_commits += 1;
         let (given_up, waiting) = {
             let mut lanes = self.shared.lanes();
             let given_up = lanes.failed(batch);
@@ -206,6 +232,7 @@ impl Task {
         if opened.is_empty() {
             return;
         }
+        self.shared.stats().gave_up(opened.len());
         if let Some(outage) = &mut self.outage {
             outage.count(&opened);
         }

@@ -8,13 +8,16 @@
 )]
 
 mod claims;
+mod control;
 mod dumps;
 mod entries;
 mod events;
+mod flood;
 mod limits;
 mod links;
 mod logging;
 mod memory;
+mod modes;
 mod packets;
 mod restart;
 mod reuse;
