@@ -41,6 +41,7 @@ GRANT SELECT, DELETE ON log_gap TO nufw_rotator;
 
 -- Readers: the views alone.
 GRANT SELECT ON connections TO nufw_reader;
+GRANT SELECT ON live TO nufw_reader;
 GRANT SELECT ON live_rows TO nufw_reader;
 GRANT SELECT ON archived_rows TO nufw_reader;
 GRANT SELECT ON sessions TO nufw_reader;
