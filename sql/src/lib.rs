@@ -10,6 +10,7 @@ mod clean;
 mod columns;
 mod error;
 mod ids;
+mod live;
 mod location;
 mod lookup;
 mod mysql;
@@ -30,8 +31,9 @@ pub use change::{
 };
 pub use error::StoreError;
 pub use ids::IdBlock;
+pub use live::{Live, LiveConnection, Picture};
 pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
-pub use lookup::{LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
+pub use lookup::{Doubting, LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
 pub use schema::{Migrated, migrate};
 pub use store::{Applied, BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};
