@@ -10,6 +10,7 @@ mod clean;
 mod columns;
 mod error;
 mod ids;
+mod keeper;
 mod location;
 mod lookup;
 mod mysql;
@@ -29,6 +30,7 @@ pub use change::{
 };
 pub use error::StoreError;
 pub use ids::IdBlock;
+pub use keeper::{Job, Keeper};
 pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
 pub use lookup::{LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
