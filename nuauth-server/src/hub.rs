@@ -191,6 +191,8 @@ impl Hub {
             }
             self.deliver();
             if let Some(ended) = ending.take_if(|ending| self.has_ended(ending)) {
+                self.input(Input::Stopping);
+                self.deliver();
                 let _ = ended.done.send(self.engine.stats());
                 return;
             }

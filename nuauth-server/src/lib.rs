@@ -21,6 +21,7 @@ pub mod policy;
 mod port;
 mod revocation;
 mod server;
+mod unlogged;
 pub mod users;
 
 use nufw_common::exit::{Failure, report};

@@ -14,6 +14,7 @@ use crate::journal::{self, Journal};
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
+use crate::unlogged;
 use crate::users::Users;
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
@@ -48,6 +49,9 @@ impl Files {
         let read = Policy::load(&config.policy, &users)?;
         for note in &read.notes {
             tracing::warn!("{note}");
+        }
+        for sentence in unlogged::warnings(config.engine.levels, &read.policy) {
+            tracing::warn!("{sentence}");
         }
         Ok(Self {
             for_gateways: tls::server_config(&config.tls.for_gateways())?,

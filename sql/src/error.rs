@@ -255,9 +255,11 @@ impl StoreError {
         let message = source.to_string();
         let Some(error) = source.as_database_error() else {
             return match source {
-                sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                    Self::Lost { log, message }
-                }
+                sqlx::Error::Io(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed => Self::Lost { log, message },
                 sqlx::Error::Tls(_) => Self::Unreachable { log, message },
                 source => Self::Database { path: log, source },
             };

@@ -11,6 +11,7 @@ mod columns;
 mod error;
 mod ids;
 mod keeper;
+mod live;
 mod location;
 mod lookup;
 mod mysql;
@@ -31,8 +32,9 @@ pub use change::{
 pub use error::StoreError;
 pub use ids::IdBlock;
 pub use keeper::{Job, Keeper};
+pub use live::{Live, LiveConnection, Picture};
 pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
-pub use lookup::{LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
+pub use lookup::{Doubting, LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
 pub use schema::{Migrated, migrate};
 pub use store::{Applied, BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};

@@ -3,6 +3,8 @@
 //! Chooses the back-end and says what each promises; how it is kept is theirs. When to write what is the journal's business.
 
 use crate::change::{ActiveRow, Change};
+#[cfg(feature = "bare")]
+use crate::change::{Close, Established, OpenRow, State};
 use crate::ids::{IdBlock, MAX_SERVER_NUMBER};
 use crate::location::Kind;
 use crate::mysql::MySql;
@@ -98,6 +100,21 @@ impl Store {
     /// that was lost is made anew by the next call.
     pub async fn apply(&mut self, changes: &[Change]) -> Result<Applied, StoreError> {
         each!(&mut self.0, store => store.apply(changes).await)
+    }
+
+    /// What measurements compare with: the three statements of a connection's life in one durable transaction, and nothing
+    /// else. Nobody sorts, fences or compares; the rows must be new, and those that are changed must be there.
+    #[cfg(feature = "bare")]
+    pub async fn bare(
+        &mut self,
+        opened: &[OpenRow],
+        established: &[Established],
+        closed: &[Close],
+    ) -> Result<(), StoreError> {
+        let opened: Vec<_> = opened.iter().map(|row| (row, State::Open)).collect();
+        let established: Vec<_> = established.iter().collect();
+        let closed: Vec<_> = closed.iter().collect();
+        each!(&mut self.0, store => store.bare(&opened, &established, &closed).await)
     }
 
     /// Does what keeps the log healthy and may wait until nobody waits for a commit. Cheap when there is nothing to do.

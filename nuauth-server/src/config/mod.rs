@@ -2,6 +2,7 @@
 //!
 //! A value of these types is valid; nothing later has to check it again. Files that it names are read elsewhere.
 
+mod levels;
 mod raw;
 
 use crate::engine;
@@ -88,13 +89,11 @@ pub struct Tls {
     pub crl: Option<PathBuf>,
 }
 
-/// The log.
+/// The log's place. What is written to it, and what waits for it, is in [`engine::Limits`].
 #[derive(Debug, Clone)]
 pub struct Log {
     /// Where it is.
     pub database: Location,
-    /// Whether a packet is accepted only after its row is durable.
-    pub sync: bool,
 }
 
 /// The socket for programs of this host.

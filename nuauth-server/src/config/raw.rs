@@ -2,8 +2,9 @@
 //!
 //! Every mistake found is reported, not only the first.
 
+use super::levels::{RawLevels, RawOverload};
 use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
-use crate::engine;
+use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::control::DEFAULT_SOCKET;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
@@ -87,6 +88,9 @@ struct RawLog {
     connect_timeout: Option<HumanDuration>,
     transaction_timeout: Option<HumanDuration>,
     sync: Option<bool>,
+    levels: Option<RawLevels>,
+    commit_timeout: Option<HumanDuration>,
+    on_overload: Option<RawOverload>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -102,8 +106,13 @@ struct RawLimits {
     packets_per_ask: Option<u32>,
     connections: Option<u32>,
     waiting_commits: Option<u32>,
+    waiting_async: Option<u32>,
     recent_drops: Option<u32>,
     drop_memory: Option<HumanDuration>,
+    drops_per_source: Option<u32>,
+    drops_per_gateway: Option<u32>,
+    drop_burst: Option<HumanDuration>,
+    drop_sources: Option<u32>,
     early_claims: Option<u32>,
     early_claim_age: Option<HumanDuration>,
     ended_unseen: Option<u32>,
@@ -158,23 +167,19 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let policy = check
         .required("policy", raw.policy)
         .map(|raw| check.path(&raw.file));
-    let log = check.problems.take(raw.log.0).and_then(|raw| check.log(&raw));
+    let raw_log = check.problems.take(raw.log.0);
+    let log = raw_log.as_ref().and_then(|raw| check.log(raw));
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
     let limits = check.problems.take(raw.limits.0);
 
-    let engine = match (&raw_clients, &limits) {
-        (Some(clients), Some(limits)) => {
-            let log_sync = log.as_ref().is_none_or(|log| log.sync);
-            Some(check.engine(
-                clients,
-                limits,
-                engine::Limits {
-                    dead_after,
-                    mark_mask,
-                    log_sync,
-                    ..defaults
-                },
-            ))
+    let engine = match (&raw_clients, &raw_log, &limits) {
+        (Some(clients), Some(log), Some(limits)) => {
+            let base = engine::Limits {
+                dead_after,
+                mark_mask,
+                ..check.log_limits(log, &defaults)
+            };
+            Some(check.engine(clients, limits, &base))
         }
         _ => None,
     };
@@ -405,10 +410,25 @@ impl Check<'_> {
                 }
             }
         }
-        Some(Log {
-            database,
-            sync: raw.sync.unwrap_or(true),
-        })
+        Some(Log { database })
+    }
+
+    fn log_limits(&mut self, raw: &RawLog, defaults: &engine::Limits) -> engine::Limits {
+        let levels = raw.levels.as_ref().map_or(Levels::ALL, |raw| {
+            raw.check(|key, found, expected| self.reject(key, found, expected))
+        });
+        engine::Limits {
+            log_sync: raw.sync.unwrap_or(true),
+            levels,
+            commit_timeout: self.duration(
+                "log.commit-timeout",
+                raw.commit_timeout,
+                defaults.commit_timeout,
+                1..=60,
+            ),
+            on_overload: raw.on_overload.map_or(defaults.on_overload, OnOverload::from),
+            ..*defaults
+        }
     }
 
     fn port_limits(&mut self, raw: &RawLimits) -> PortLimits {
@@ -434,7 +454,7 @@ impl Check<'_> {
         }
     }
 
-    fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: engine::Limits) -> engine::Limits {
+    fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: &engine::Limits) -> engine::Limits {
         engine::Limits {
             pending_asks: self.count("limits.pending-asks", limits.pending_asks, base.pending_asks),
             packets_per_ask: self.count(
@@ -448,6 +468,7 @@ impl Check<'_> {
                 limits.waiting_commits,
                 base.waiting_commits,
             ),
+            waiting_async: self.count("limits.waiting-async", limits.waiting_async, base.waiting_async),
             sessions: self.count("clients.max-sessions", clients.max_sessions, base.sessions),
             sessions_per_address: self.count(
                 "clients.max-sessions-per-address",
@@ -466,6 +487,18 @@ impl Check<'_> {
                 base.drop_memory,
                 1..=3600,
             ),
+            drops_per_source: self.count(
+                "limits.drops-per-source",
+                limits.drops_per_source,
+                base.drops_per_source,
+            ),
+            drops_per_gateway: self.count(
+                "limits.drops-per-gateway",
+                limits.drops_per_gateway,
+                base.drops_per_gateway,
+            ),
+            drop_burst: self.duration("limits.drop-burst", limits.drop_burst, base.drop_burst, 1..=600),
+            drop_sources: self.count("limits.drop-sources", limits.drop_sources, base.drop_sources),
             early_claims: self.count("limits.early-claims", limits.early_claims, base.early_claims),
             early_claim_age: self.duration(
                 "limits.early-claim-age",
@@ -493,7 +526,7 @@ impl Check<'_> {
                 base.address_lease,
                 10..=86_400,
             ),
-            ..base
+            ..*base
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::socket::refuses;
 use super::*;
 use crate::config::Control;
-use crate::engine::{Decision, Engine, Identity, Judge, Limits, Ruling};
+use crate::engine::{Decision, Engine, Identity, Judge, Limits, LogMode, Ruling};
 use crate::hub::{Hub, WAITING_EVENTS};
 use crate::journal;
 use nufw_common::control::{Client, ControlError, Endpoints, Verified};
@@ -22,6 +22,7 @@ impl Judge for Nobody {
             decision: Decision::Drop,
             rule: Arc::from("none"),
             prefix: Arc::from(""),
+            log: LogMode::Sync,
         }
     }
 }

@@ -11,11 +11,14 @@ mod dumps;
 mod early;
 mod ended;
 mod events;
+mod flood;
 mod gateways;
+mod modes;
 mod pending;
 mod sessions;
 mod types;
 
+pub use modes::{Levels, LogMode, OnOverload};
 pub use types::{
     Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, Outcome, ProofId,
     Refused, Ruling, SessionFacts, Stats,
@@ -25,10 +28,11 @@ use conns::ConnTable;
 use drops::RecentDrops;
 use early::EarlyClaims;
 use ended::EndedUnseen;
+use flood::Flood;
 use gateways::Gateways;
 use pending::PendingTable;
 use sessions::Sessions;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,11 +48,14 @@ pub struct Engine {
     sessions: Sessions,
     pending: PendingTable,
     conns: ConnTable,
-    /// Rows whose commit is awaited, with the question whose packets wait for it.
-    logging: HashMap<ConnId, ClaimId>,
+    /// Rows whose commit is awaited, with the question whose packets wait for it; `None` where they have waited too long.
+    logging: HashMap<ConnId, Option<ClaimId>>,
+    /// Rows that are not durable, and whose packets did not wait.
+    unwritten: HashSet<ConnId>,
     /// Ends of live connections that another packet may have begun anew; as many as there are connections at most.
     lingering: HashMap<ConnId, Close>,
     drops: RecentDrops,
+    flood: Flood,
     early: EarlyClaims,
     ended: EndedUnseen,
     ids: VecDeque<Range<u64>>,
@@ -65,8 +72,10 @@ impl Engine {
             pending: PendingTable::default(),
             conns: ConnTable::default(),
             logging: HashMap::new(),
+            unwritten: HashSet::new(),
             lingering: HashMap::new(),
             drops: RecentDrops::new(limits.recent_drops, limits.drop_memory),
+            flood: Flood::new(&limits),
             early: EarlyClaims::new(limits.early_claims, limits.early_claim_age),
             ended: EndedUnseen::new(limits.ended_unseen),
             ids: VecDeque::new(),
@@ -100,6 +109,7 @@ impl Engine {
             Input::Users(users) => self.users_changed(&users, now, out),
             Input::Verify { gateways } => self.verify(&gateways),
             Input::Tick => self.tick(now, out),
+            Input::Stopping => self.log_aggregated(now, true, out),
         }
     }
 
@@ -128,6 +138,8 @@ impl Engine {
         stats.live_connections = self.conns.len() as u64;
         stats.pending_asks = self.pending.len() as u64;
         stats.sessions = self.sessions.len() as u64;
+        stats.waiting_commits = self.logging.len() as u64;
+        stats.waiting_async = self.unwritten.len() as u64;
         stats.ids_left = self
             .ids
             .iter()
@@ -188,6 +200,7 @@ impl Engine {
         self.expire_addresses(now, out);
         self.drops.expire(now);
         self.early.expire(now);
+        self.log_aggregated(now, false, out);
         self.doubt_unconfirmed(now, out);
         self.gateways
             .tell_heartbeats(now, self.limits.heartbeat_interval, out);

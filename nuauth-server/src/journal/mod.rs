@@ -4,12 +4,16 @@
 //! that was submitted is lost but DROP rows above a limit, which are counted, and urgent rows that failed, which are told.
 
 mod lanes;
+mod stats;
 mod task;
 #[cfg(test)]
 mod tests;
 mod upkeep;
 
+pub use stats::{Durable, LogStats, WAIT_BUCKETS_MS, WaitHistogram};
+
 use lanes::Lanes;
+use nufw_common::clock;
 use nufw_proto::{BootId, ConnId, EventSeq};
 use nulog::{Change, IdBlock, Store, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +84,7 @@ pub enum Report {
 }
 
 /// How many changes wait.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Waiting {
     /// New rows of accepted packets.
     pub opens: usize,
@@ -127,6 +131,7 @@ impl std::fmt::Debug for Journal {
 /// What handles and task have in common.
 struct Shared {
     lanes: Mutex<Lanes>,
+    stats: Mutex<LogStats>,
     /// Steps of upkeep that wait for their turn.
     steps: Steps,
     /// Something was submitted, or the end was asked for.
@@ -142,6 +147,10 @@ impl Shared {
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         // Nothing panics while it holds the lock; if it did, the queues are still whole values.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stats(&self) -> MutexGuard<'_, LogStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the gateways to stop or to go on, with room between the two so that it does not flicker.
@@ -171,6 +180,7 @@ impl Journal {
         let ids = store.reserve_ids(limits.ids_per_block).await?;
         let shared = Arc::new(Shared {
             lanes: Mutex::new(Lanes::new(limits, ids.middle())),
+            stats: Mutex::new(LogStats::default()),
             steps: Steps::default(),
             wake: Notify::new(),
             closing: AtomicBool::new(false),
@@ -196,6 +206,7 @@ impl Journal {
         }
         let (updates, limit) = {
             let mut lanes = self.shared.lanes();
+            lanes.at(clock::mono());
             for entry in changes {
                 lanes.push(entry);
             }
@@ -213,6 +224,15 @@ impl Journal {
     /// How much is not durable yet.
     pub fn waiting(&self) -> Waiting {
         self.shared.lanes().waiting()
+    }
+
+    /// What was done since the start, and what waits.
+    pub fn stats(&self) -> LogStats {
+        let mut stats = self.shared.stats().clone();
+        let lanes = self.shared.lanes();
+        stats.waiting = lanes.waiting();
+        stats.drops_left_out = lanes.left_out_ever();
+        stats
     }
 
     /// Commits everything, empties the write-ahead log and closes the database; gives up after `patience`.

@@ -5,6 +5,7 @@
 use super::lanes::Batch;
 use super::{Limits, Report, Shared, UpkeepError};
 use nufw_common::backoff::Backoff;
+use nufw_common::clock;
 use nufw_proto::ConnId;
 use nulog::{Applied, Store, StoreError};
 use std::sync::Arc;
@@ -89,6 +90,7 @@ impl Task {
                     let (changes, opened) = self.shared.lanes().spoiled(batch, id);
                     tracing::error!(%error, %id, changes, "a row can never be stored and is left out");
                     if opened {
+                        self.shared.stats().gave_up(1);
                         self.report(Report::Failed {
                             opened: vec![id],
                             error: error.to_string(),
@@ -122,6 +124,7 @@ impl Task {
                     let opened = shared.lanes().give_up_urgent();
                     if !opened.is_empty() {
                         outage.count(&opened);
+                        shared.stats().gave_up(opened.len());
                         let error = "the log database is being tried again".to_owned();
                         // Without an engine nobody waits for it.
                         let _ = reports.send(Report::Failed { opened, error });
@@ -132,6 +135,7 @@ impl Task {
     }
 
     fn committed(&mut self, batch: &Batch) {
+        self.shared.stats().committed(batch, clock::mono());
         let updates = {
             let mut lanes = self.shared.lanes();
             lanes.committed();
@@ -188,6 +192,7 @@ impl Task {
 
     /// Gives up what is urgent, keeps the rest, and waits before the next attempt.
     async fn failed(&mut self, batch: Batch, error: &StoreError) {
+        self.shared.stats().failed_commits += 1;
         let (given_up, waiting) = {
             let mut lanes = self.shared.lanes();
             let given_up = lanes.failed(batch);
@@ -227,6 +232,7 @@ impl Task {
         if opened.is_empty() {
             return;
         }
+        self.shared.stats().gave_up(opened.len());
         if let Some(outage) = &mut self.outage {
             outage.count(&opened);
         }

@@ -3,7 +3,7 @@
 //! After anything that leaves the connection in doubt it is given up; the next call makes a new one and takes the lock again.
 
 mod statements;
-mod types;
+pub(crate) mod types;
 mod write;
 
 use crate::ids::{self, IdBlock};
