@@ -25,12 +25,19 @@ pub enum StoreError {
     /// There is no log to read.
     #[error("there is no log {0}: has the server been started?")]
     Missing(PathBuf),
-    /// Another run rotates the archive.
-    #[error("another ulog-rotate is at work on the log {0}")]
-    Rotating(PathBuf),
     /// Upkeep was asked of a server whose log is not a file.
     #[error("the server's log is on a database server: do its upkeep there, with an account of its own")]
     NotAFile,
+    /// Another program does the same upkeep.
+    #[error("another {job} run is at work on {log}{holder}")]
+    AtIt {
+        /// The database.
+        log: PathBuf,
+        /// What it does.
+        job: &'static str,
+        /// Who it is, as far as it is known; begins with a blank.
+        holder: String,
+    },
     /// Another server has the log open.
     #[error("another server{} uses this log: it holds the lock on {lock}", pid.map(|p| format!(" (process {p})")).unwrap_or_default())]
     InUse {
@@ -313,6 +320,7 @@ impl StoreError {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
+            StoreError::AtIt { .. } => Exit::TempFail,
             StoreError::Unreachable { .. }
             | StoreError::Lost { .. }
             | StoreError::TimedOut { .. }
@@ -320,7 +328,6 @@ impl From<StoreError> for Failure {
             | StoreError::NumberInUse { .. }
             | StoreError::TakenOver { .. }
             | StoreError::Busy(_) => Exit::Unavailable,
-            StoreError::Rotating(_) => Exit::TempFail,
             StoreError::Refused { .. } | StoreError::Forbidden { .. } | StoreError::Denied(_) => Exit::NoPerm,
             StoreError::OlderSchema(_)
             | StoreError::NewerSchema { .. }

@@ -20,7 +20,7 @@ use crate::{Location, StoreError};
 use serde::Serialize;
 
 /// Rows without a partition that are moved into theirs at once, under a lock; of more, a partition is made as they are.
-pub(crate) const SMALL: u32 = 10_000;
+pub(crate) const SMALL: u32 = 2_000;
 
 /// One part of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -210,7 +210,7 @@ impl Archive {
         }))
     }
 
-    /// Takes the lock of its rotation, on a database server, until it is closed: [`StoreError::Rotating`] says that another
+    /// Takes the lock of its rotation, on a database server, until it is closed: [`StoreError::AtIt`] says that another
     /// run has it. Nothing may be changed without.
     pub async fn lock(&mut self) -> Result<(), StoreError> {
         match &mut self.0 {
@@ -338,14 +338,6 @@ impl Archive {
             Inner::Sqlite(_) => Ok(0),
             Inner::Postgres(archive) => archive.forget(kept, ids).await,
             Inner::MySql(archive) => archive.forget(kept, ids).await,
-        }
-    }
-
-    /// The number of the server that a file belongs to.
-    pub async fn server_number(&mut self) -> Result<Option<u16>, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(file) => file.server_number().await,
-            Inner::Postgres(_) | Inner::MySql(_) => Ok(None),
         }
     }
 

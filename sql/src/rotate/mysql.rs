@@ -6,6 +6,7 @@
 
 use super::columns::{self, Dialect, Kept, Record};
 use super::{Detached, Part, PartKind, Period, Prepared, SMALL, Span, Taken, free_name};
+use crate::keeper::{Job, at_it};
 use crate::remote::limited;
 use crate::{Location, StoreError, schema};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
@@ -57,7 +58,7 @@ impl MySql {
             )
             .await?;
         if taken != Some(1) {
-            return Err(StoreError::Rotating(self.log.clone()));
+            return Err(at_it(self.log.clone(), Job::Rotate));
         }
         Ok(())
     }

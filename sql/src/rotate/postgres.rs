@@ -5,6 +5,7 @@
 
 use super::columns::{self, Dialect, Kept, Record};
 use super::{Detached, Part, PartKind, Period, Prepared, SMALL, Span, Taken, free_name};
+use crate::keeper::{Job, at_it};
 use crate::postgres::LOCK_CLASS;
 use crate::remote::limited;
 use crate::{Location, StoreError, schema};
@@ -13,8 +14,6 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The second half of the advisory lock's key; servers have their numbers, a migration 0.
-const LOCK_NUMBER: i32 = -2;
 /// How long a lock that stops writers is waited for, since they wait behind it.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(30);
 /// How long a change that moves rows under such a lock may take before it is given up.
@@ -65,12 +64,12 @@ impl Postgres {
     pub(super) async fn lock(&mut self) -> Result<(), StoreError> {
         let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
             .bind(LOCK_CLASS)
-            .bind(LOCK_NUMBER)
+            .bind(Job::Rotate.key())
             .fetch_one(&mut self.connection)
             .await
             .map_err(|source| self.error(source))?;
         if !taken {
-            return Err(StoreError::Rotating(self.log.clone()));
+            return Err(at_it(self.log.clone(), Job::Rotate));
         }
         Ok(())
     }

@@ -130,14 +130,6 @@ impl File {
         Ok(mode != 0)
     }
 
-    pub(super) async fn server_number(&mut self) -> Result<Option<u16>, StoreError> {
-        let number: Option<i64> = sqlx::query_scalar("SELECT server_number FROM meta WHERE one = 1")
-            .fetch_optional(&mut self.connection)
-            .await
-            .map_err(|source| self.error(source))?;
-        Ok(number.and_then(|number| u16::try_from(number).ok()))
-    }
-
     pub(super) async fn close(self) -> Result<(), StoreError> {
         let path = self.path;
         self.connection

@@ -154,7 +154,7 @@ async fn work(cli: &Cli, config: &Config, stop: Shutdown) -> Result<(), Failure>
         None
     } else {
         archive.lock().await.map_err(Failure::from)?;
-        File::of(config, &mut archive).await?
+        File::of(config).await?
     };
     let mut run = Run {
         config,

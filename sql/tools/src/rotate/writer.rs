@@ -3,15 +3,17 @@
 //! Steps alone; what is too old is found by others.
 
 use super::config::Config;
+use nufw_common::clock;
 use nufw_common::control::{Client, ControlError};
 use nufw_common::exit::{Exit, Failure};
-use nulog::rotate::{Archive, Kept, MOST_IDS};
-use nulog::{Store, StoreError, Upkeep, UpkeepDone};
-use std::path::Path;
-use std::time::Duration;
+use nulog::rotate::{Kept, MOST_IDS};
+use nulog::{Job, Keeper, StoreError, Upkeep, UpkeepDone};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// The name of the lock that a server keeps for one run at a time.
-const LOCK: &str = "rotate";
+/// Work on a file of nobody's until a server that wants to start gets its turn, and how long that lasts.
+const BEFORE_GIVING_WAY: Duration = Duration::from_millis(500);
+const GIVING_WAY: Duration = Duration::from_millis(100);
 /// A step may wait for its turn between commits.
 const STEP_PATIENCE: Duration = Duration::from_mins(1);
 /// How often a step is tried again that the server had no place for, and how long after.
@@ -23,40 +25,55 @@ pub(super) enum File {
     /// The server that has it.
     Server(Box<Client>),
     /// No server has it.
-    Own(Box<Store>),
+    Own {
+        keeper: Box<Keeper>,
+        /// When a server was last given the chance to have it.
+        since: Instant,
+        socket: PathBuf,
+    },
 }
 
 impl File {
-    /// `None` where the log is not a file.
-    pub(super) async fn of(config: &Config, archive: &mut Archive) -> Result<Option<Self>, Failure> {
+    /// `None` where the log is not a file. One run at a time has one.
+    pub(super) async fn of(config: &Config) -> Result<Option<Self>, Failure> {
         let Some(path) = config.database.file() else {
             return Ok(None);
         };
         if let Some(client) = server(&config.socket, path).await? {
             return Ok(Some(Self::Server(Box::new(client))));
         }
-        let number = archive.server_number().await.map_err(Failure::from)?;
-        // A file without a number was never written by a server, so there is nothing in it.
-        let store = Store::open(&config.database, number.unwrap_or(1)).await;
-        match store {
-            Ok(store) => Ok(Some(Self::Own(Box::new(store)))),
-            Err(error @ StoreError::InUse { .. }) => Err(Failure::new(
-                Exit::TempFail,
-                anyhow::anyhow!(
-                    "{error}, and no server of this log answers on {} (key log.server-socket)",
-                    config.socket.display()
-                ),
-            )),
-            Err(error) => Err(error.into()),
-        }
+        let keeper = Keeper::open(&config.database, Job::Rotate)
+            .await
+            .map_err(Failure::from)?;
+        Ok(Some(Self::Own {
+            keeper: Box::new(keeper),
+            since: clock::mono(),
+            socket: config.socket.clone(),
+        }))
     }
 
     async fn step(&mut self, step: &Upkeep) -> Result<UpkeepDone, Failure> {
         let client = match self {
-            Self::Own(store) => {
-                let done = store.upkeep(step).await.map_err(Failure::from)?;
-                store.tend().await.map_err(Failure::from)?;
-                return Ok(done);
+            Self::Own {
+                keeper,
+                since,
+                socket,
+            } => {
+                if clock::mono().saturating_duration_since(*since) >= BEFORE_GIVING_WAY {
+                    keeper.give_way().await.map_err(Failure::from)?;
+                    tokio::time::sleep(GIVING_WAY).await;
+                    *since = clock::mono();
+                }
+                return keeper.upkeep(step).await.map_err(|error| match error {
+                    StoreError::InUse { .. } => Failure::new(
+                        Exit::TempFail,
+                        anyhow::anyhow!(
+                            "{error}; it did not answer on {} (key log.server-socket) when this run began: the next one goes on",
+                            socket.display()
+                        ),
+                    ),
+                    error => error.into(),
+                });
             }
             Self::Server(client) => client,
         };
@@ -101,7 +118,7 @@ impl File {
     pub(super) async fn close(self) -> Result<(), Failure> {
         match self {
             Self::Server(_) => Ok(()),
-            Self::Own(store) => store.close().await.map_err(Failure::from),
+            Self::Own { keeper, .. } => keeper.close().await.map_err(Failure::from),
         }
     }
 }
@@ -120,7 +137,7 @@ async fn server(socket: &Path, file: &Path) -> Result<Option<Client>, Failure> {
     if !theirs.is_some_and(same) {
         return Ok(None);
     }
-    client.lock(LOCK).await.map_err(refused)?;
+    client.lock(Job::Rotate.name()).await.map_err(refused)?;
     Ok(Some(client))
 }
 

@@ -169,7 +169,7 @@ async fn two_runs_at_once_are_one_run(lab: Lab) {
     let output = lab.run(&["--keep", "90d"]).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(75), "{error}");
-    assert!(error.contains("another ulog-rotate is at work"), "{error}");
+    assert!(error.contains("another rotate run is at work"), "{error}");
     // A look needs no lock.
     lab.rotate(&["--list"]).await;
     archive.close().await.unwrap();
