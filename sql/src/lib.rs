@@ -16,8 +16,10 @@ mod plan;
 mod postgres;
 mod read;
 mod remote;
+mod replay;
 mod rows;
 mod schema;
+mod spool;
 mod sqlite;
 mod store;
 
@@ -31,4 +33,5 @@ pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
 pub use lookup::{LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
 pub use schema::{Migrated, migrate};
+pub use spool::{Held, Spool, SpoolName, SpoolRecord};
 pub use store::{Applied, BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};

@@ -2,9 +2,10 @@
 //!
 //! Every mistake found is reported, not only the first.
 
-use super::{Clients, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
+use super::{Clients, Gateways, Log, Mechanism, OnLoss, PortLimits, ServerConfig, Tls};
 use crate::engine;
-use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
+use crate::journal::SpoolSettings;
+use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -18,6 +19,14 @@ use std::time::Duration;
 
 /// The largest server number that leaves the sequence its bits.
 const MAX_SERVER_NUMBER: u16 = 16_383;
+/// Where the spool is when the log is not a file.
+const SPOOL: &str = "/var/lib/nufw/spool.db";
+/// What the spool may hold unless told otherwise.
+const SPOOL_LIMIT: u64 = 1 << 30;
+/// Less would be full before an administrator has read the warning.
+const LEAST_SPOOL_LIMIT: u64 = 1 << 20;
+/// How long a verdict waits for the database before its row goes to the spool.
+const STALL_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -84,6 +93,10 @@ struct RawLog {
     connect_timeout: Option<HumanDuration>,
     transaction_timeout: Option<HumanDuration>,
     sync: Option<bool>,
+    on_database_loss: Option<String>,
+    spool: Option<PathBuf>,
+    spool_limit: Option<ByteSize>,
+    stall_after: Option<HumanDuration>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -402,10 +415,48 @@ impl Check<'_> {
                 }
             }
         }
+        let (on_loss, spool) = self.spool(raw, database.file());
         Some(Log {
             database,
             sync: raw.sync.unwrap_or(true),
+            on_loss,
+            spool,
         })
+    }
+
+    fn spool(&mut self, raw: &RawLog, database: Option<&Path>) -> (OnLoss, SpoolSettings) {
+        let on_loss = match raw.on_database_loss.as_deref() {
+            None | Some("spool") => OnLoss::Spool,
+            Some("drop") => OnLoss::Drop,
+            Some(other) => {
+                self.reject(
+                    "log.on-database-loss",
+                    format_args!("string \"{other}\""),
+                    "\"spool\" or \"drop\"",
+                );
+                OnLoss::Spool
+            }
+        };
+        let path = match (&raw.spool, database) {
+            (Some(path), _) => self.path(path),
+            (None, Some(file)) => file.with_file_name("spool.db"),
+            (None, None) => PathBuf::from(SPOOL),
+        };
+        if database == Some(path.as_path()) {
+            let found = format_args!("{}, which is the log", path.display()).to_string();
+            self.reject("log.spool", found, "a file of its own");
+        }
+        let limit = raw.spool_limit.map_or(SPOOL_LIMIT, |limit| limit.0);
+        if limit < LEAST_SPOOL_LIMIT {
+            self.reject("log.spool-limit", limit, "at least \"1MiB\"");
+        }
+        let stall_after = self.duration("log.stall-after", raw.stall_after, STALL_AFTER, 1..=60);
+        let settings = SpoolSettings {
+            path,
+            limit,
+            stall_after,
+        };
+        (on_loss, settings)
     }
 
     fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: engine::Limits) -> engine::Limits {

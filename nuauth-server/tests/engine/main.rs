@@ -11,6 +11,7 @@ mod claims;
 mod dumps;
 mod entries;
 mod events;
+mod late;
 mod limits;
 mod links;
 mod logging;
