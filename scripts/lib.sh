@@ -44,17 +44,36 @@ need_build_tools() {
 }
 
 # Debian starts the servers that it installs; only private ones, which the tests start themselves, are wanted.
-need_database_servers() {
+# without_starting COMMAND… — runs it with such starts forbidden.
+without_starting() {
     local policy=/usr/sbin/policy-rc.d
     local made=
     if [ "$(id -u)" = 0 ] && [ ! -e $policy ]; then
         printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy && made=1
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
     fi
+    "$@"
+    [ -z "$made" ] || { rm -f $policy && trap - EXIT; }
+}
+
+need_database_servers() {
+    without_starting need_postgres_and_mariadb
+}
+
+need_postgres_and_mariadb() {
     [ -n "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] ||
         need postgres:postgresql:"the log is tried on a private PostgreSQL server"
     need mariadbd:mariadb-server:"the log is tried on a private MariaDB server"
-    [ -z "$made" ] || { rm -f $policy && trap - EXIT; }
+}
+
+# What people use today, to compare with.
+need_ulogd() {
+    local plugin database
+    without_starting need ulogd:ulogd2:"writes the same connections, to compare with"
+    for database in PGSQL:pgsql MYSQL:mysql SQLITE3:sqlite3; do
+        plugin=$(ls -d /usr/lib/*/ulogd/ulogd_output_"${database%:*}".so 2>/dev/null | head -1)
+        [ -n "$plugin" ] || without_starting need "ulogd_output_${database%:*}:ulogd2-${database#*:}:lets ulogd2 write to that database"
+    done
 }
 
 need_lab_tools() {

@@ -6,7 +6,7 @@ use crate::finder::FinderOptions;
 use hyper::header::HeaderName;
 use ipnet::IpNet;
 use nufw_common::config::{ConfigError, HumanDuration, Loaded, Loader, Problems};
-use nulog::Location;
+use nulog::{Location, StoreError, TRANSACTION_TIMEOUT};
 use serde::Deserialize;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +27,8 @@ const MAX_IN_FLIGHT: u32 = 4096;
 const MAX_RETRY: Duration = Duration::from_secs(5);
 /// Least and most time that an answer may take.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mins(1));
+/// Least and most time that connecting may take.
+const CONNECT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// Least and most time that a connection may idle, and that draining may take.
 const SERVE_TIMES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(1));
 
@@ -34,6 +36,7 @@ const SERVE_TIMES: (Duration, Duration) = (Duration::from_millis(100), Duration:
 const DEFAULTS: &str = r#"
 [log]
 database = "sqlite:/var/lib/nufw/nulog.db"
+connect-timeout = "5s"
 connections = 4
 
 [lookup]
@@ -67,6 +70,8 @@ struct Raw {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct RawLog {
     database: String,
+    password_file: Option<PathBuf>,
+    connect_timeout: HumanDuration,
     connections: u32,
 }
 
@@ -220,7 +225,7 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigE
     for (key, value, option) in overrides {
         layers = layers.override_key(key, value, option);
     }
-    check(&layers.load()?)
+    check(&layers.load()?, path.parent().unwrap_or(Path::new("")))
 }
 
 /// Gathers complaints, so that one run shows them all.
@@ -247,6 +252,34 @@ impl Checker<'_> {
         }
     }
 
+    /// The log. Relative paths start from where the settings are.
+    fn database(&mut self, log: &RawLog, dir: &Path) -> Option<Location> {
+        let location = match Location::parse(&log.database) {
+            Ok(location) => location,
+            Err(error) => {
+                let shown = match &error {
+                    StoreError::Location(shown) => shown.clone(),
+                    _ => String::new(),
+                };
+                self.reject("log.database", format_args!("{shown:?}"), error);
+                return None;
+            }
+        };
+        let location = location.with_timeouts(log.connect_timeout.0, TRANSACTION_TIMEOUT);
+        let Some(file) = log.password_file.as_deref().map(|file| dir.join(file)) else {
+            return Some(location);
+        };
+        let with_password = location.with_password_file(&file);
+        let refused = with_password.map_err(|error| {
+            self.reject(
+                "log.password-file",
+                format_args!("{}: {error}", file.display()),
+                "a file whose first line is the password of the database account",
+            );
+        });
+        refused.ok()
+    }
+
     fn each<T>(
         &mut self,
         key: &str,
@@ -265,7 +298,7 @@ impl Checker<'_> {
     }
 }
 
-fn check(loaded: &Loaded<Raw>) -> Result<Config, ConfigError> {
+fn check(loaded: &Loaded<Raw>, dir: &Path) -> Result<Config, ConfigError> {
     let Raw {
         log,
         lookup,
@@ -276,21 +309,11 @@ fn check(loaded: &Loaded<Raw>) -> Result<Config, ConfigError> {
         loaded,
         problems: Problems::default(),
     };
-    let database = Location::parse(&log.database).map_err(|error| {
-        checker.reject("log.database", format_args!("{:?}", log.database), error);
-    });
-    if let Ok(other) = &database
-        && other.file().is_none()
-    {
-        checker.reject(
-            "log.database",
-            other,
-            "a log in SQLite, sqlite:/path/to/file: look-ups read no other",
-        );
-    }
+    let database = checker.database(log, dir);
     checker.number("log.connections", log.connections, MAX_CONNECTIONS);
     checker.number("serve.max-connections", serve.max_connections, MAX_ASKERS);
     checker.number("squid.max-in-flight", squid.max_in_flight, MAX_IN_FLIGHT);
+    checker.duration("log.connect-timeout", log.connect_timeout, CONNECT);
     checker.duration("lookup.retry", lookup.retry, (Duration::ZERO, MAX_RETRY));
     checker.duration("lookup.timeout", lookup.timeout, TIMEOUT);
     checker.duration("serve.idle-timeout", serve.idle_timeout, SERVE_TIMES);
@@ -341,7 +364,7 @@ fn check(loaded: &Loaded<Raw>) -> Result<Config, ConfigError> {
         );
     });
     checker.problems.finish(())?;
-    let (Ok(database), Ok(socket_mode), Ok(user_header)) = (database, socket_mode, user_header) else {
+    let (Some(database), Ok(socket_mode), Ok(user_header)) = (database, socket_mode, user_header) else {
         return Err(ConfigError::new("the configuration is not usable".to_owned()));
     };
     Ok(Config {

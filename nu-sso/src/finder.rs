@@ -4,8 +4,8 @@
 
 use arc_swap::ArcSwapOption;
 use nufw_common::clock;
-use nufw_proto::{ConnId, Timestamp, Tuple};
-use nulog::{LiveRow, Location, Look, Lookup, LookupOptions, StoreError, Unbound};
+use nufw_proto::{Timestamp, Tuple};
+use nulog::{Doubting, LiveRow, Location, Look, Lookup, LookupOptions, StoreError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -14,6 +14,9 @@ use tokio::sync::Mutex;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
+
+/// How long ending connections may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a [`Finder`] looks.
 #[derive(Debug, Clone, Copy)]
@@ -83,10 +86,7 @@ impl Finder {
 
     /// The user of the live connection with this tuple, as either end sees it; `None` when there is none.
     pub async fn find(&self, tuple: &Tuple) -> Result<Option<Answer>, FindError> {
-        let limit = self.options.timeout;
-        tokio::time::timeout(limit, self.find_in_time(tuple))
-            .await
-            .unwrap_or(Err(FindError::Timeout(limit)))
+        self.in_time(self.find_in_time(tuple)).await
     }
 
     /// Whether the log can be asked.
@@ -96,26 +96,47 @@ impl Finder {
         let Ok(tuple) = Tuple::new(unspecified, unspecified, nobody) else {
             return Ok(());
         };
+        let doubting = Doubting {
+            newest: None,
+            since: clock::wall(),
+        };
+        self.in_time(self.look(&tuple, doubting)).await.map(drop)
+    }
+
+    /// Bounds an answer. Connections that gave none in time are given up: the server behind them may be gone without a word.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, FindError>>) -> Result<T, FindError> {
         let limit = self.options.timeout;
-        tokio::time::timeout(limit, self.look(&tuple, None))
-            .await
-            .unwrap_or(Err(FindError::Timeout(limit)))
-            .map(drop)
+        let before = self.lookup.load_full();
+        if let Ok(answer) = tokio::time::timeout(limit, work).await {
+            return answer;
+        }
+        let current = self.lookup.compare_and_swap(&before, None);
+        if let (Some(before), Some(current)) = (before, &*current)
+            && Arc::ptr_eq(&before, current)
+        {
+            end(before);
+        }
+        Err(FindError::Timeout(limit))
     }
 
     async fn find_in_time(&self, tuple: &Tuple) -> Result<Option<Answer>, FindError> {
         let asked = clock::mono();
         let asked_at = clock::wall();
         let mut pause = FIRST_PAUSE;
-        let mut newest = None;
+        // A connection whose first packet is older than the patience had the time to get its reply side: nothing answered it.
+        let patience = i64::try_from(self.options.retry.as_micros()).unwrap_or(i64::MAX);
+        let mut doubting = Doubting {
+            newest: None,
+            since: Timestamp::from_micros(asked_at.micros().saturating_sub(patience)),
+        };
         loop {
-            let Look { row, doubt } = self.look(tuple, newest).await?;
-            let doubt = doubt.filter(|doubt| self.may_still_be_bound(doubt, asked_at));
+            let Look { row, doubt } = self.look(tuple, doubting).await?;
+            let doubt = doubt.filter(|doubt| doubt.received > doubting.since);
             if let (Some(row), None) = (&row, &doubt) {
                 return Ok(answer(row.clone()));
             }
             // What came after the question is not what it was about.
-            newest = newest.or(doubt.map(|doubt| doubt.id));
+            doubting.newest = doubting.newest.or(doubt.map(|doubt| doubt.id));
             let left = self.options.retry.saturating_sub(asked.elapsed());
             if left.is_zero() {
                 // What is still without a reply side was not answered by the service, so it cannot be what asks.
@@ -126,21 +147,15 @@ impl Finder {
         }
     }
 
-    /// A connection whose first packet is older than the patience had the time to get its reply side: nothing answered it.
-    fn may_still_be_bound(&self, doubt: &Unbound, asked_at: Timestamp) -> bool {
-        let patience = i64::try_from(self.options.retry.as_micros()).unwrap_or(i64::MAX);
-        asked_at.micros().saturating_sub(doubt.received.micros()) < patience
-    }
-
-    async fn look(&self, tuple: &Tuple, newest: Option<ConnId>) -> Result<Look, FindError> {
+    async fn look(&self, tuple: &Tuple, doubting: Doubting) -> Result<Look, FindError> {
         let lookup = self.opened(None).await?;
-        match lookup.look(tuple, newest).await {
+        match lookup.look(tuple, doubting).await {
             Ok(look) => Ok(look),
             // The log was replaced, or the database came back elsewhere: once more on new connections.
             Err(error) => {
                 tracing::debug!(%error, "looking again on new connections");
                 let lookup = self.opened(Some(&lookup)).await?;
-                Ok(lookup.look(tuple, newest).await?)
+                Ok(lookup.look(tuple, doubting).await?)
             }
         }
     }
@@ -167,7 +182,7 @@ impl Finder {
         // One that failed is not kept either: each question tries again until the log is back.
         let new = opened.as_ref().ok().map(|lookup| Arc::new(lookup.clone()));
         if let Some(old) = self.lookup.swap(new.clone()) {
-            tokio::spawn(async move { old.close().await });
+            end(old);
         }
         match (opened, new) {
             (Ok(_), Some(new)) => Ok(new),
@@ -175,6 +190,11 @@ impl Finder {
             (Ok(lookup), None) => Ok(Arc::new(lookup)),
         }
     }
+}
+
+/// Ends connections when those that use them are done; one that hangs is given up.
+fn end(lookup: Arc<Lookup>) {
+    tokio::spawn(async move { tokio::time::timeout(CLOSE_TIMEOUT, lookup.close()).await });
 }
 
 /// A row without a user names nobody, and hides older ones all the same: it is the connection that was asked about.

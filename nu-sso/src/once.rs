@@ -34,9 +34,13 @@ pub(crate) fn print(answer: Option<&Answer>, as_json: bool, out: &mut dyn Write)
 /// The exit code of a question that could not be answered.
 pub(crate) fn exit_of(error: &FindError) -> Exit {
     match error {
-        FindError::Timeout(_) | FindError::Store(StoreError::Busy(_)) => Exit::TempFail,
+        FindError::Timeout(_) | FindError::Store(StoreError::Busy(_) | StoreError::TimedOut { .. }) => {
+            Exit::TempFail
+        }
         FindError::Store(StoreError::Missing(_) | StoreError::NoDirectory(_)) => Exit::NoInput,
-        FindError::Store(StoreError::Denied(_)) => Exit::NoPerm,
+        FindError::Store(
+            StoreError::Denied(_) | StoreError::Refused { .. } | StoreError::Forbidden { .. },
+        ) => Exit::NoPerm,
         FindError::Store(
             StoreError::NotADatabase(_)
             | StoreError::Foreign(_)

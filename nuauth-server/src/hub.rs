@@ -3,12 +3,15 @@
 //! Batches in, batches out: everything that waits is handled before anything is delivered, so that verdicts, questions
 //! and rows of one moment travel together. Decides nothing itself.
 
-use crate::engine::{Effect, Engine, Identity, Input, Judge, LinkId, Now, ProofId, SessionFacts, Stats};
+use crate::control::Moment;
+use crate::engine::{
+    Effect, Engine, Identity, Input, Judge, LinkId, LiveConn, Now, ProofId, SessionFacts, Stats,
+};
 use crate::journal::{Entry, Journal, Report};
 use nufw_common::clock;
 use nufw_proto::client::{ClaimRequest, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
-use nufw_proto::{Addr, Batch, MAX_BATCH, SessionId, Text, client};
+use nufw_proto::{Addr, Batch, MAX_BATCH, SessionId, Text, Tuple, client};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,6 +69,18 @@ pub(crate) enum Event {
     Reload {
         judge: Arc<dyn Judge>,
         users: HashMap<Arc<str>, Arc<Identity>>,
+    },
+    /// Somebody asks how things are.
+    Moment { answer: oneshot::Sender<Moment> },
+    /// Somebody doubts old rows of these gateways.
+    Verify {
+        gateways: Vec<String>,
+        answer: oneshot::Sender<Moment>,
+    },
+    /// Somebody asks whose live connection this is.
+    Find {
+        ends: Tuple,
+        answer: oneshot::Sender<Option<LiveConn>>,
     },
     /// The server ends: answer what waits, then tell every peer and stop.
     Stop { done: oneshot::Sender<Stats> },
@@ -176,6 +191,8 @@ impl Hub {
             }
             self.deliver();
             if let Some(ended) = ending.take_if(|ending| self.has_ended(ending)) {
+                self.input(Input::Stopping);
+                self.deliver();
                 let _ = ended.done.send(self.engine.stats());
                 return;
             }
@@ -253,7 +270,29 @@ impl Hub {
                 self.input(Input::Judge(judge));
                 self.input(Input::Users(users));
             }
+            // Whoever asked may have gone.
+            Event::Moment { answer } => {
+                let _ = answer.send(self.moment());
+            }
+            Event::Verify { gateways, answer } => {
+                self.input(Input::Verify { gateways });
+                let _ = answer.send(self.moment());
+            }
+            Event::Find { ends, answer } => {
+                let _ = answer.send(self.engine.find(&ends));
+            }
             Event::Stop { .. } => {}
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            stats: self.engine.stats(),
+            gateways: self
+                .engine
+                .linked_gateways()
+                .map(|(name, relays)| (Arc::clone(name), relays))
+                .collect(),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 mod clients;
 pub mod config;
+mod control;
 mod db;
 pub mod engine;
 mod gateways;
@@ -20,6 +21,7 @@ pub mod policy;
 mod port;
 mod revocation;
 mod server;
+mod unlogged;
 pub mod users;
 
 use nufw_common::exit::{Failure, report};

@@ -6,6 +6,7 @@
 use crate::auth::FailureLimiter;
 use crate::clients::{self, ClientPort};
 use crate::config::{OnLoss, Override, ServerConfig};
+use crate::control::{self, ControlPort};
 use crate::engine::{Engine, Input, Now};
 use crate::gateways::{self, GatewayPort};
 use crate::hub::{Event, Hub, WAITING_EVENTS};
@@ -13,6 +14,7 @@ use crate::journal::{self, Journal, Known};
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
+use crate::unlogged;
 use crate::users::Users;
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
@@ -47,6 +49,9 @@ impl Files {
         for note in &read.notes {
             tracing::warn!("{note}");
         }
+        for sentence in unlogged::warnings(config.engine.levels, &read.policy) {
+            tracing::warn!("{sentence}");
+        }
         Ok(Self {
             for_gateways: tls::server_config(&config.tls.for_gateways())?,
             for_clients: tls::server_config(&config.tls.for_clients())?,
@@ -65,6 +70,7 @@ struct Server {
     hub: mpsc::Sender<Event>,
     gateways: Arc<GatewayPort>,
     clients: Arc<ClientPort>,
+    control: Arc<ControlPort>,
     revoked: watch::Sender<Arc<Revoked>>,
 }
 
@@ -88,7 +94,8 @@ async fn serve(config: ServerConfig, overrides: Vec<Override>, files: Files) -> 
     let client_listeners = port::listen(&config.clients.listen).or_exit(Exit::Unavailable)?;
     let (trigger, shutdown) = lifecycle::shutdown();
     let (server, mut hub) = start(config, overrides, files).await?;
-    server.open(gateway_listeners, client_listeners, &shutdown);
+    let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
+    server.open(gateway_listeners, client_listeners, socket, &shutdown);
     lifecycle::notify_ready();
     let crashed = loop {
         tokio::select! {
@@ -159,6 +166,7 @@ async fn start(
         complaints: Complaints::default(),
         next_link: AtomicU64::new(1),
     });
+    let names = files.users.names();
     let clients = Arc::new(ClientPort {
         tls: ArcSwap::new(files.for_clients),
         users: ArcSwap::from_pointee(files.users),
@@ -174,6 +182,15 @@ async fn start(
         tokens: Mutex::new(HashMap::new()),
         next_session: AtomicU64::new(1),
     });
+    let control = Arc::new(ControlPort {
+        hub: hub.clone(),
+        journal: journal.clone(),
+        names: ArcSwap::from_pointee(names),
+        server_number: config.server_number,
+        database: config.log.database.to_string(),
+        started: clock::mono(),
+        locks: Mutex::default(),
+    });
     let task = tokio::spawn(Hub::new(engine, journal.clone()).run(events, reports));
     Ok((
         Server {
@@ -183,6 +200,7 @@ async fn start(
             hub,
             gateways,
             clients,
+            control,
             revoked,
         },
         task,
@@ -190,10 +208,19 @@ async fn start(
 }
 
 impl Server {
-    fn open(&self, for_gateways: Vec<TcpListener>, for_clients: Vec<TcpListener>, shutdown: &Shutdown) {
+    fn open(
+        &self,
+        for_gateways: Vec<TcpListener>,
+        for_clients: Vec<TcpListener>,
+        socket: Option<control::Listener>,
+        shutdown: &Shutdown,
+    ) {
         let strangers = self.config.ports.greetings;
         gateways::run(&self.gateways, for_gateways, strangers, shutdown);
         clients::run(&self.clients, for_clients, strangers, shutdown);
+        if let Some(socket) = socket {
+            control::run(&self.control, socket, shutdown);
+        }
         tracing::info!(
             gateways = ?self.config.gateways.listen,
             clients = ?self.config.clients.listen,
@@ -218,6 +245,7 @@ impl Server {
                     judge: Arc::new(files.policy),
                     users: files.users.identities(),
                 };
+                self.control.names.store(Arc::new(files.users.names()));
                 self.clients.users.store(Arc::new(files.users));
                 self.revoked.send_replace(Arc::new(files.revoked));
                 let hub = self.hub.clone();

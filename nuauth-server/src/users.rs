@@ -122,6 +122,13 @@ impl Users {
             .collect()
     }
 
+    /// Their names, by id.
+    pub fn names(&self) -> HashMap<u64, Arc<str>> {
+        self.iter()
+            .map(|user| (user.identity.user.id, Arc::clone(user.name())))
+            .collect()
+    }
+
     /// What the engine needs to know, by name.
     pub fn identities(&self) -> HashMap<Arc<str>, Arc<Identity>> {
         self.by_name

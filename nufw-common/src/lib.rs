@@ -1,10 +1,11 @@
-//! What both daemons and the client share: clock, configuration with origins, TLS set-up, framed links, lifecycle.
+//! What the programs share: clock, configuration with origins, TLS set-up, framed links, the server's socket, lifecycle.
 //!
 //! Nothing here knows what a packet, a user or a row is: that is each program's own business.
 
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod exit;
 pub mod lifecycle;
 pub mod link;

@@ -47,6 +47,10 @@ pub struct ConnId(i64);
 pub struct BadConnId(u64);
 
 impl ConnId {
+    /// Stands for the row in an accepting verdict whose connection is not logged. It is the last id of the last server,
+    /// far beyond any that is ever reserved.
+    pub const UNLOGGED: Self = Self(i64::MAX);
+
     /// The id as SQL keeps it.
     pub fn get(self) -> i64 {
         self.0

@@ -5,12 +5,13 @@
 --   CREATE USER nuauth@'%' IDENTIFIED BY '…' REQUIRE SSL; GRANT nufw_server TO nuauth@'%';
 --   SET DEFAULT ROLE nufw_server FOR nuauth@'%';      (MySQL: SET DEFAULT ROLE nufw_server TO nuauth@'%')
 
-CREATE ROLE IF NOT EXISTS nufw_server, nufw_cleaner, nufw_rotator, nufw_reader;
+CREATE ROLE IF NOT EXISTS nufw_server, nufw_cleaner, nufw_rotator, nufw_reader, nufw_sso;
 
 GRANT SELECT ON _sqlx_migrations TO nufw_server;
 GRANT SELECT ON _sqlx_migrations TO nufw_cleaner;
 GRANT SELECT ON _sqlx_migrations TO nufw_rotator;
 GRANT SELECT ON _sqlx_migrations TO nufw_reader;
+GRANT SELECT ON _sqlx_migrations TO nufw_sso;
 
 -- The server: adds rows and changes what is not an id; deletes nothing.
 GRANT SELECT, INSERT, UPDATE (state, ip_protocol, ip_saddr, ip_daddr, tcp_sport, tcp_dport, udp_sport, udp_dport, sport,
@@ -40,7 +41,12 @@ GRANT SELECT, DELETE ON log_gap TO nufw_rotator;
 
 -- Readers: the views alone.
 GRANT SELECT ON connections TO nufw_reader;
+GRANT SELECT ON live_rows TO nufw_reader;
+GRANT SELECT ON archived_rows TO nufw_reader;
 GRANT SELECT ON sessions TO nufw_reader;
 GRANT SELECT ON gaps TO nufw_reader;
 GRANT SELECT ON sso TO nufw_reader;
 GRANT SELECT ON conntrack_ulog_ipv4 TO nufw_reader;
+
+-- Single sign-on: live rows, and of them only who it is and between which ends.
+GRANT SELECT ON sso TO nufw_sso;

@@ -7,7 +7,7 @@ DO $$
 DECLARE
     role text;
 BEGIN
-    FOREACH role IN ARRAY ARRAY['nufw_server', 'nufw_cleaner', 'nufw_rotator', 'nufw_reader'] LOOP
+    FOREACH role IN ARRAY ARRAY['nufw_server', 'nufw_cleaner', 'nufw_rotator', 'nufw_reader', 'nufw_sso'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         EXCEPTION
@@ -43,4 +43,7 @@ GRANT CREATE ON SCHEMA public TO nufw_rotator;
 GRANT SELECT, DELETE ON users, log_gap TO nufw_rotator;
 
 -- Readers: the views alone.
-GRANT SELECT ON connections, sessions, gaps, sso, conntrack_ulog_ipv4 TO nufw_reader;
+GRANT SELECT ON connections, live_rows, archived_rows, sessions, gaps, sso, conntrack_ulog_ipv4 TO nufw_reader;
+
+-- Single sign-on: live rows, and of them only who it is and between which ends.
+GRANT SELECT ON sso TO nufw_sso;

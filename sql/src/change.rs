@@ -47,6 +47,8 @@ pub enum CloseReason {
     Untracked,
     /// The row could not be logged in time; the packet was dropped.
     LogFailed,
+    /// Its gateway was not heard of for very long, and nobody can tell what became of its connections.
+    GatewayLost,
 }
 
 impl CloseReason {
@@ -65,6 +67,7 @@ impl CloseReason {
             Self::Replaced => "replaced",
             Self::Untracked => "untracked",
             Self::LogFailed => "log-failed",
+            Self::GatewayLost => "gateway-lost",
         }
     }
 }

@@ -25,6 +25,9 @@ pub enum StoreError {
     /// There is no log to read.
     #[error("there is no log {0}: has the server been started?")]
     Missing(PathBuf),
+    /// Upkeep was asked of a server whose log is not a file.
+    #[error("the server's log is on a database server: do its upkeep there, with an account of its own")]
+    NotAFile,
     /// Another server has the log open.
     #[error("another server{} uses this log: it holds the lock on {lock}", pid.map(|p| format!(" (process {p})")).unwrap_or_default())]
     InUse {
@@ -296,9 +299,11 @@ impl StoreError {
         let message = source.to_string();
         let Some(error) = source.as_database_error() else {
             return match source {
-                sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                    Self::Lost { log, message }
-                }
+                sqlx::Error::Io(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed => Self::Lost { log, message },
                 sqlx::Error::Tls(_) => Self::Unreachable { log, message },
                 source => Self::Database { path: log, source },
             };

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod clean;
 mod columns;
 mod error;
 mod ids;
@@ -22,6 +23,7 @@ mod schema;
 mod spool;
 mod sqlite;
 mod store;
+mod upkeep;
 
 pub use change::{
     ActiveRow, Binding, Change, Close, CloseReason, Established, GapRow, OpenRow, SessionRow, State,
@@ -30,8 +32,9 @@ pub use change::{
 pub use error::StoreError;
 pub use ids::IdBlock;
 pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
-pub use lookup::{LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
+pub use lookup::{Doubting, LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
 pub use schema::{Migrated, migrate};
 pub use spool::{Held, Spool, SpoolName, SpoolRecord};
 pub use store::{Applied, BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};
+pub use upkeep::{Aged, Upkeep, UpkeepDone};

@@ -3,6 +3,8 @@
 //! Chooses the back-end and says what each promises; how it is kept is theirs. When to write what is the journal's business.
 
 use crate::change::{ActiveRow, Change};
+#[cfg(feature = "bare")]
+use crate::change::{Close, Established, OpenRow, State};
 use crate::ids::{IdBlock, MAX_SERVER_NUMBER};
 use crate::location::Kind;
 use crate::mysql::MySql;
@@ -10,7 +12,7 @@ use crate::postgres::Postgres;
 use crate::rows::Acknowledged;
 use crate::spool::SpoolName;
 use crate::sqlite::Sqlite;
-use crate::{Location, StoreError, ids, replay};
+use crate::{Location, StoreError, Upkeep, UpkeepDone, ids, replay};
 use std::path::Path;
 use std::time::Duration;
 
@@ -142,12 +144,36 @@ impl Store {
         }
     }
 
+    /// What measurements compare with: the three statements of a connection's life in one durable transaction, and nothing
+    /// else. Nobody sorts, fences or compares; the rows must be new, and those that are changed must be there.
+    #[cfg(feature = "bare")]
+    pub async fn bare(
+        &mut self,
+        opened: &[OpenRow],
+        established: &[Established],
+        closed: &[Close],
+    ) -> Result<(), StoreError> {
+        let opened: Vec<_> = opened.iter().map(|row| (row, State::Open)).collect();
+        let established: Vec<_> = established.iter().collect();
+        let closed: Vec<_> = closed.iter().collect();
+        each!(&mut self.0, store => store.bare(&opened, &established, &closed).await)
+    }
+
     /// Does what keeps the log healthy and may wait until nobody waits for a commit. Cheap when there is nothing to do.
     pub async fn tend(&mut self) -> Result<(), StoreError> {
         match &mut self.0 {
             Inner::Sqlite(store) => store.tend().await,
             // These servers look after themselves.
             Inner::Postgres(_) | Inner::MySql(_) => Ok(()),
+        }
+    }
+
+    /// Does one step of upkeep on a file of `SQLite`, whose one writer is this. On a database server, whoever does upkeep
+    /// connects by itself.
+    pub async fn upkeep(&mut self, step: &Upkeep) -> Result<UpkeepDone, StoreError> {
+        match &mut self.0 {
+            Inner::Sqlite(store) => store.upkeep(step).await,
+            Inner::Postgres(_) | Inner::MySql(_) => Err(StoreError::NotAFile),
         }
     }
 

@@ -22,7 +22,7 @@ mod traffic;
 mod wait;
 
 pub use accept_all::accept_all;
-pub use bench::{BenchOptions, bench};
+pub use bench::{BenchOptions, bench, bench_log};
 pub use command::{binary, checked, in_path, missing_tools};
 pub use daemons::Lab;
 pub use demo::{DemoOptions, demo};

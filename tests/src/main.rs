@@ -2,7 +2,7 @@
 //!
 //! Reads the command line and calls the library; nothing else.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use lab::{BenchOptions, Closing, DemoOptions, LoadOptions, Pace};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -30,8 +30,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measures forwarding, an accept-everything queue loop, and the full path.
+    /// Measures the path of a packet, or the log alone.
     Bench {
+        /// What to measure.
+        #[arg(value_enum, default_value_t = Measured::Path)]
+        what: Measured,
         /// Prints one JSON object a figure.
         #[arg(long)]
         json: bool,
@@ -83,6 +86,14 @@ enum Command {
     },
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Measured {
+    /// Forwarding, an accept-everything queue loop, and the full path.
+    Path,
+    /// Whole lives into each database, the bare loop beside them, and ulogd2.
+    Log,
+}
+
 fn main() -> ExitCode {
     raise_descriptor_limit();
     match run(Cli::parse().command) {
@@ -102,9 +113,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             lab::become_root()?;
             lab::demo(DemoOptions { keep, json }, &mut out)
         }
-        Command::Bench { json, quick } => {
+        Command::Bench { what, json, quick } => {
             lab::become_root()?;
-            lab::bench(BenchOptions { json, quick }, &mut out)
+            let options = BenchOptions { json, quick };
+            match what {
+                Measured::Path => lab::bench(options, &mut out),
+                Measured::Log => lab::bench_log(options, &mut out),
+            }
         }
         Command::Load {
             target,

@@ -173,6 +173,9 @@ file = "policy.toml"
 
 [log]
 database = "sqlite:DIR/nulog.db"
+
+[control]
+socket = "DIR/nuauth.sock"
 "#;
 
 const AGENT: &str = r#"

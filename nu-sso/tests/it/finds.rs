@@ -1,12 +1,22 @@
-//! What is found, and what must not be.
+//! What is found, and what must not be: on every database the same.
 
-use crate::log::{Conn, location, store, tcp};
+use crate::lab::{Lab, on_every_database};
+use crate::log::{Conn, tcp};
 use nu_sso::{Finder, FinderOptions};
 use nufw_proto::Tuple;
 use nulog::{Change, Side, Store};
-use std::path::Path;
 use std::time::Duration;
-use tempfile::tempdir;
+
+on_every_database! {
+    a_connection_without_translation_is_found_while_open_and_while_established,
+    another_protocol_with_the_same_ports_is_another_connection,
+    translated_connections_are_found_from_both_ends,
+    of_two_live_rows_the_newer_one_counts_even_if_it_names_nobody,
+    dropped_and_closed_rows_name_nobody,
+    a_miss_is_looked_for_again_until_the_nat_side_is_there,
+    a_port_that_was_taken_over_is_not_answered_with_its_former_user,
+    connections_that_nothing_answers_do_not_hold_up_others_for_longer_than_the_patience,
+}
 
 const CLIENT: &str = "10.0.0.7:40312";
 const WEB: &str = "192.0.2.80:443";
@@ -21,8 +31,8 @@ fn patient(retry: Duration) -> FinderOptions {
 }
 
 /// Looks once.
-async fn finder(directory: &Path) -> Finder {
-    Finder::open(location(directory), patient(Duration::ZERO))
+async fn finder(lab: &Lab) -> Finder {
+    Finder::open(lab.location(), patient(Duration::ZERO))
         .await
         .unwrap()
 }
@@ -36,18 +46,16 @@ fn found(user: &str, side: Side) -> (String, Side) {
     (user.to_owned(), side)
 }
 
-async fn log(directory: &Path, changes: &[Change]) -> Store {
-    let mut store = store(directory).await;
+async fn log(lab: &Lab, changes: &[Change]) -> Store {
+    let mut store = lab.store().await;
     store.apply(changes).await.unwrap();
     store
 }
 
-#[tokio::test]
-async fn a_connection_without_translation_is_found_while_open_and_while_established() {
-    let dir = tempdir().unwrap();
+async fn a_connection_without_translation_is_found_while_open_and_while_established(lab: Lab) {
     let conn = Conn::plain(1, "alice", CLIENT, WEB);
-    let mut store = log(dir.path(), &[conn.open()]).await;
-    let finder = finder(dir.path()).await;
+    let mut store = log(&lab, &[conn.open()]).await;
+    let finder = finder(&lab).await;
     assert_eq!(
         user(&finder, conn.original).await,
         Some(found("alice", Side::Original))
@@ -70,18 +78,15 @@ async fn a_connection_without_translation_is_found_while_open_and_while_establis
     assert_eq!(user(&finder, conn.original).await, None);
 }
 
-#[tokio::test]
-async fn another_protocol_with_the_same_ports_is_another_connection() {
-    let dir = tempdir().unwrap();
+async fn another_protocol_with_the_same_ports_is_another_connection(lab: Lab) {
     let conn = Conn::plain(1, "alice", CLIENT, WEB);
-    let _store = log(dir.path(), &conn.live()).await;
-    let finder = finder(dir.path()).await;
+    let _store = log(&lab, &conn.live()).await;
+    let finder = finder(&lab).await;
     let udp = nu_sso::parse_tuple("10.0.0.7", "40312", "192.0.2.80", "443", 17).unwrap();
     assert_eq!(user(&finder, udp).await, None);
 }
 
-#[tokio::test]
-async fn translated_connections_are_found_from_both_ends() {
+async fn translated_connections_are_found_from_both_ends(lab: Lab) {
     // Client's view, service's view: masquerade, DNAT, both, a changed port alone; IPv6.
     let cases = [
         (tcp(CLIENT, WEB), tcp(GATEWAY, WEB)),
@@ -93,8 +98,9 @@ async fn translated_connections_are_found_from_both_ends() {
             tcp("[2001:db8::1]:61000", "[2001:db8::80]:443"),
         ),
     ];
-    for (original, service) in cases {
-        let dir = tempdir().unwrap();
+    let mut store = lab.store().await;
+    let finder = finder(&lab).await;
+    for (number, (original, service)) in (1..).zip(cases) {
         let ports = service.transport().ports().unwrap();
         let reply = Tuple::new(
             service.dst(),
@@ -105,9 +111,8 @@ async fn translated_connections_are_found_from_both_ends() {
             }),
         )
         .unwrap();
-        let conn = Conn::new(1, "alice", original, reply);
-        let mut store = log(dir.path(), &conn.live()).await;
-        let finder = finder(dir.path()).await;
+        let conn = Conn::new(number, "alice", original, reply);
+        store.apply(&conn.live()).await.unwrap();
         assert_eq!(
             user(&finder, original).await,
             Some(found("alice", Side::Original)),
@@ -126,14 +131,12 @@ async fn translated_connections_are_found_from_both_ends() {
     }
 }
 
-#[tokio::test]
-async fn of_two_live_rows_the_newer_one_counts_even_if_it_names_nobody() {
-    let dir = tempdir().unwrap();
+async fn of_two_live_rows_the_newer_one_counts_even_if_it_names_nobody(lab: Lab) {
     let old = Conn::plain(1, "alice", CLIENT, WEB);
     let new = Conn::plain(2, "bob", CLIENT, WEB);
-    let mut store = log(dir.path(), &old.live()).await;
+    let mut store = log(&lab, &old.live()).await;
     store.apply(&new.live()).await.unwrap();
-    let finder = finder(dir.path()).await;
+    let finder = finder(&lab).await;
     assert_eq!(
         user(&finder, old.original).await,
         Some(found("bob", Side::Original))
@@ -144,29 +147,23 @@ async fn of_two_live_rows_the_newer_one_counts_even_if_it_names_nobody() {
     assert_eq!(user(&finder, old.original).await, None);
 }
 
-#[tokio::test]
-async fn dropped_and_closed_rows_name_nobody() {
-    let dir = tempdir().unwrap();
+async fn dropped_and_closed_rows_name_nobody(lab: Lab) {
     let dropped = Conn::plain(1, "alice", CLIENT, WEB);
     let Change::Open(row) = dropped.open() else {
         unreachable!()
     };
     let closed = Conn::plain(2, "bob", "10.0.0.9:5", WEB);
-    let _store = log(dir.path(), &[Change::Drop(row), closed.open(), closed.close()]).await;
-    let finder = finder(dir.path()).await;
+    let _store = log(&lab, &[Change::Drop(row), closed.open(), closed.close()]).await;
+    let finder = finder(&lab).await;
     assert_eq!(user(&finder, dropped.original).await, None);
     assert_eq!(user(&finder, closed.original).await, None);
 }
 
-#[tokio::test]
-async fn a_miss_is_looked_for_again_until_the_nat_side_is_there() {
-    let dir = tempdir().unwrap();
+async fn a_miss_is_looked_for_again_until_the_nat_side_is_there(lab: Lab) {
     let conn = Conn::new(1, "alice", tcp(CLIENT, WEB), tcp(WEB, GATEWAY)).just();
-    let mut store = log(dir.path(), &[conn.open()]).await;
+    let mut store = log(&lab, &[conn.open()]).await;
     let patience = Duration::from_secs(30);
-    let finder = Finder::open(location(dir.path()), patient(patience))
-        .await
-        .unwrap();
+    let finder = Finder::open(lab.location(), patient(patience)).await.unwrap();
     let asked = tokio::spawn(async move { user(&finder, tcp(GATEWAY, WEB)).await });
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert!(!asked.is_finished());
@@ -176,16 +173,12 @@ async fn a_miss_is_looked_for_again_until_the_nat_side_is_there() {
 
 /// The gateway gives bob the port that was alice's. Her row is live until its end is in the log, and his is not translated
 /// yet when his first byte arrives: whoever answers at once calls him alice.
-#[tokio::test]
-async fn a_port_that_was_taken_over_is_not_answered_with_its_former_user() {
-    let dir = tempdir().unwrap();
+async fn a_port_that_was_taken_over_is_not_answered_with_its_former_user(lab: Lab) {
     let alice = Conn::new(1, "alice", tcp(CLIENT, WEB), tcp(WEB, GATEWAY));
     let bob = Conn::new(2, "bob", tcp("10.0.0.8:40312", WEB), tcp(WEB, GATEWAY)).just();
-    let mut store = log(dir.path(), &alice.live()).await;
+    let mut store = log(&lab, &alice.live()).await;
     let patience = Duration::from_secs(30);
-    let finder = Finder::open(location(dir.path()), patient(patience))
-        .await
-        .unwrap();
+    let finder = Finder::open(lab.location(), patient(patience)).await.unwrap();
     assert_eq!(
         user(&finder, tcp(GATEWAY, WEB)).await,
         Some(found("alice", Side::Reply))
@@ -198,15 +191,13 @@ async fn a_port_that_was_taken_over_is_not_answered_with_its_former_user() {
     assert_eq!(asked.await.unwrap(), Some(found("bob", Side::Reply)));
 }
 
-#[tokio::test]
-async fn connections_that_nothing_answers_do_not_hold_up_others_for_longer_than_the_patience() {
-    let dir = tempdir().unwrap();
+async fn connections_that_nothing_answers_do_not_hold_up_others_for_longer_than_the_patience(lab: Lab) {
     let alice = Conn::new(1, "alice", tcp(CLIENT, WEB), tcp(WEB, GATEWAY));
     // An old one: its first packet was long ago.
     let old = Conn::plain(2, "bob", "10.0.0.8:1", WEB);
-    let mut store = log(dir.path(), &alice.live()).await;
+    let mut store = log(&lab, &alice.live()).await;
     store.apply(&[old.open()]).await.unwrap();
-    let finder = Finder::open(location(dir.path()), patient(Duration::from_secs(30)))
+    let finder = Finder::open(lab.location(), patient(Duration::from_secs(30)))
         .await
         .unwrap();
     let answer = tokio::time::timeout(Duration::from_secs(20), user(&finder, tcp(GATEWAY, WEB))).await;
@@ -216,7 +207,7 @@ async fn connections_that_nothing_answers_do_not_hold_up_others_for_longer_than_
         .apply(&[Conn::plain(3, "bob", "10.0.0.8:2", WEB).just().open()])
         .await
         .unwrap();
-    let finder = Finder::open(location(dir.path()), patient(Duration::from_millis(100)))
+    let finder = Finder::open(lab.location(), patient(Duration::from_millis(100)))
         .await
         .unwrap();
     assert_eq!(
@@ -227,22 +218,22 @@ async fn connections_that_nothing_answers_do_not_hold_up_others_for_longer_than_
 
 #[tokio::test]
 async fn a_log_that_was_replaced_is_opened_anew() {
-    let dir = tempdir().unwrap();
+    let lab = Lab::sqlite();
     let conn = Conn::plain(1, "alice", CLIENT, WEB);
-    let store = log(dir.path(), &conn.live()).await;
-    let finder = finder(dir.path()).await;
+    let store = log(&lab, &conn.live()).await;
+    let finder = finder(&lab).await;
     assert_eq!(
         user(&finder, conn.original).await,
         Some(found("alice", Side::Original))
     );
     store.close().await.unwrap();
     for name in ["nulog.db", "nulog.db-wal", "nulog.db-shm"] {
-        let _ = std::fs::remove_file(dir.path().join(name));
+        let _ = std::fs::remove_file(lab.directory().join(name));
     }
     assert!(finder.find(&conn.original).await.is_err());
     assert!(finder.check().await.is_err());
     let other = Conn::plain(1, "bob", CLIENT, WEB);
-    let _store = log(dir.path(), &other.live()).await;
+    let _store = log(&lab, &other.live()).await;
     assert_eq!(
         user(&finder, conn.original).await,
         Some(found("bob", Side::Original))

@@ -11,7 +11,12 @@ mod command;
 mod finds;
 mod helper;
 mod http;
+mod lab;
 mod log;
 mod nginx;
 mod process;
 mod proxy;
+mod servers;
+#[path = "../../../sql/tests/support/mod.rs"]
+#[expect(dead_code, reason = "others use the rest")]
+mod support;

@@ -5,6 +5,7 @@
 use super::{Level, Report};
 use crate::config::{OnLoss, Override, ServerConfig};
 use crate::policy::{Policy, word};
+use crate::unlogged;
 use crate::users::Users;
 use nufw_common::clock;
 use nufw_common::config::HexOrInt;
@@ -179,11 +180,19 @@ fn policy(config: &ServerConfig, users: &Users, report: &mut Report) {
             );
             for rule in read.policy.rules() {
                 let ruling = rule.ruling();
-                let text = format!("{}: {} {rule}", ruling.rule, word(ruling.decision));
+                let decision = word(ruling.decision);
+                let log = ruling
+                    .log
+                    .word()
+                    .map_or_else(String::new, |log| format!("; log {log}"));
+                let text = format!("{}: {decision} {rule}{log}", ruling.rule);
                 report.add(Level::Ok, "rule", text);
             }
             for note in read.notes {
                 report.add(Level::Warning, "access lists", note);
+            }
+            for sentence in unlogged::warnings(config.engine.levels, &read.policy) {
+                report.add(Level::Warning, "log", sentence);
             }
         }
         Err(errors) => {
@@ -204,9 +213,24 @@ fn database(config: &ServerConfig, report: &mut Report) {
         report.add(Level::Error, "database", text);
         return;
     }
-    let when = if config.log.sync { "after" } else { "before" };
-    let text = format!("{database}: packets are accepted {when} their row is on disk");
-    report.add(Level::Ok, "database", text);
+    report.add(
+        Level::Ok,
+        "database",
+        format!("{database}: {}", promise(config, "on disk")),
+    );
+}
+
+/// What is logged, and what a packet waits for.
+fn promise(config: &ServerConfig, durable: &str) -> String {
+    let limits = &config.engine;
+    let levels = limits.levels;
+    if !levels.connections {
+        return format!("logged: {levels}");
+    }
+    let when = if limits.log_sync { "after" } else { "before" };
+    format!(
+        "logged: {levels}; packets are accepted {when} their row is {durable} unless their rule says otherwise"
+    )
 }
 
 /// A database server must let us in and have the schema of this version; nothing is locked, a server may be running.
@@ -222,9 +246,11 @@ fn server(config: &ServerConfig, report: &mut Report) {
         report.add(Level::Error, "database", text);
         return;
     }
-    let when = if config.log.sync { "after" } else { "before" };
-    let text = format!("{database}: packets are accepted {when} their row is committed");
-    report.add(Level::Ok, "database", text);
+    report.add(
+        Level::Ok,
+        "database",
+        format!("{database}: {}", promise(config, "committed")),
+    );
 }
 
 /// The spool is made when it is first needed: its directory must be there before.

@@ -79,7 +79,8 @@ fn what_is_right_is_printed_as_understood() {
         "ok       users          users.toml: 1 users, 0 with a password; groups: staff",
         "ok       access lists   policy.toml: 1 rules, then drop",
         "ok       rule           web: accept groups staff ports 80",
-        "ok       database       sqlite:nulog.db: packets are accepted after their row is on disk",
+        "ok       database       sqlite:nulog.db: logged: sessions, drops, connections; packets are accepted after their row is on disk \
+         unless their rule says otherwise",
         "0 errors, 0 warnings",
     ] {
         assert!(
@@ -230,5 +231,48 @@ fn an_expired_certificate_is_an_error() {
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(
         errors[0].starts_with("ERROR    certificates   certificate pki/nuauth.crt: CN=nuauth expired on ")
+    );
+}
+
+#[test]
+fn what_leaves_no_row_by_choice_is_a_warning() {
+    let lab = Lab::new();
+    let rules = "[[rule]]\nname = \"dns\"\nprotocol = \"udp\"\ndecision = \"accept\"\nlog = \"none\"\n\
+                 [[rule]]\nname = \"noise\"\nprotocol = \"tcp\"\ndecision = \"drop\"\nlog = \"none\"\n";
+    lab.write("policy.toml", rules);
+    let warnings = lab.findings("WARNING");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0].contains("rule \"dns\" says log = \"none\": what it accepts leaves no row"),
+        "{warnings:?}"
+    );
+    assert!(
+        lab.findings("ok")
+            .iter()
+            .any(|line| line.ends_with("noise: drop tcp; log none"))
+    );
+}
+
+#[test]
+fn a_level_that_accepts_without_a_row_is_a_warning() {
+    let lab = Lab::new();
+    lab.write(
+        "policy.toml",
+        "[[rule]]\nname = \"web\"\ndecision = \"accept\"\nlog = \"sync\"\n",
+    );
+    let config = std::fs::read_to_string(lab.path("nuauth.toml")).unwrap();
+    lab.write(
+        "nuauth.toml",
+        &config.replace("[log]\n", "[log]\nlevels = [\"sessions\"]\n"),
+    );
+    let warnings = lab.findings("WARNING");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].contains("every packet is accepted without a row"),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings[1].contains("rule \"web\" says log = \"sync\" in vain"),
+        "{warnings:?}"
     );
 }

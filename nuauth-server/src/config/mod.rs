@@ -2,6 +2,7 @@
 //!
 //! A value of these types is valid; nothing later has to check it again. Files that it names are read elsewhere.
 
+mod levels;
 mod raw;
 
 use crate::engine;
@@ -41,6 +42,8 @@ pub struct ServerConfig {
     pub policy: PathBuf,
     /// The log.
     pub log: Log,
+    /// The socket for programs of this host.
+    pub control: Control,
     /// Bounds of the ports.
     pub ports: PortLimits,
     /// Bounds of the engine; the other sections' values are in it too.
@@ -87,13 +90,11 @@ pub struct Tls {
     pub crl: Option<PathBuf>,
 }
 
-/// The log.
+/// The log's place. What is written to it, and what waits for it, is in [`engine::Limits`].
 #[derive(Debug, Clone)]
 pub struct Log {
     /// Where it is.
     pub database: Location,
-    /// Whether a packet is accepted only after its row is durable.
-    pub sync: bool,
     /// What becomes of rows while the database is away.
     pub on_loss: OnLoss,
     /// Where they go.
@@ -107,6 +108,15 @@ pub enum OnLoss {
     Spool,
     /// Packets are dropped; other rows wait in memory, as many as there is room for.
     Drop,
+}
+
+/// The socket for programs of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Its file, if there is to be one.
+    pub socket: Option<PathBuf>,
+    /// Whether the configuration names it: then it must come about.
+    pub configured: bool,
 }
 
 /// Bounds of the two ports.

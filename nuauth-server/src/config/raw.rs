@@ -2,10 +2,13 @@
 //!
 //! Every mistake found is reported, not only the first.
 
-use super::{Clients, Gateways, Log, Mechanism, OnLoss, PortLimits, ServerConfig, Tls};
-use crate::engine;
-use crate::journal::SpoolSettings;
+mod spool;
+
+use super::levels::{RawLevels, RawOverload};
+use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
+use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
+use nufw_common::control::DEFAULT_SOCKET;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -19,14 +22,6 @@ use std::time::Duration;
 
 /// The largest server number that leaves the sequence its bits.
 const MAX_SERVER_NUMBER: u16 = 16_383;
-/// Where the spool is when the log is not a file.
-const SPOOL: &str = "/var/lib/nufw/spool.db";
-/// What the spool may hold unless told otherwise.
-const SPOOL_LIMIT: u64 = 1 << 30;
-/// Less would be full before an administrator has read the warning.
-const LEAST_SPOOL_LIMIT: u64 = 1 << 20;
-/// How long a verdict waits for the database before its row goes to the spool.
-const STALL_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -43,6 +38,8 @@ pub(super) struct Raw {
     policy: Option<Tried<RawFile>>,
     #[serde(default)]
     log: Tried<RawLog>,
+    #[serde(default)]
+    control: Tried<RawControl>,
     #[serde(default)]
     limits: Tried<RawLimits>,
 }
@@ -97,6 +94,15 @@ struct RawLog {
     spool: Option<PathBuf>,
     spool_limit: Option<ByteSize>,
     stall_after: Option<HumanDuration>,
+    levels: Option<RawLevels>,
+    commit_timeout: Option<HumanDuration>,
+    on_overload: Option<RawOverload>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawControl {
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -106,8 +112,13 @@ struct RawLimits {
     packets_per_ask: Option<u32>,
     connections: Option<u32>,
     waiting_commits: Option<u32>,
+    waiting_async: Option<u32>,
     recent_drops: Option<u32>,
     drop_memory: Option<HumanDuration>,
+    drops_per_source: Option<u32>,
+    drops_per_gateway: Option<u32>,
+    drop_burst: Option<HumanDuration>,
+    drop_sources: Option<u32>,
     early_claims: Option<u32>,
     early_claim_age: Option<HumanDuration>,
     ended_unseen: Option<u32>,
@@ -162,38 +173,26 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let policy = check
         .required("policy", raw.policy)
         .map(|raw| check.path(&raw.file));
-    let log = check.problems.take(raw.log.0).and_then(|raw| check.log(&raw));
+    let raw_log = check.problems.take(raw.log.0);
+    let log = raw_log.as_ref().and_then(|raw| check.log(raw));
+    let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
     let limits = check.problems.take(raw.limits.0);
 
-    let engine = match (&raw_clients, &limits) {
-        (Some(clients), Some(limits)) => {
-            let log_sync = log.as_ref().is_none_or(|log| log.sync);
-            Some(check.engine(
-                clients,
-                limits,
-                engine::Limits {
-                    dead_after,
-                    mark_mask,
-                    log_sync,
-                    ..defaults
-                },
-            ))
+    let engine = match (&raw_clients, &raw_log, &limits) {
+        (Some(clients), Some(log), Some(limits)) => {
+            let base = engine::Limits {
+                dead_after,
+                mark_mask,
+                ..check.log_limits(log, &defaults)
+            };
+            Some(check.engine(clients, limits, &base))
         }
         _ => None,
     };
-    let ports = limits.as_ref().map(|raw| PortLimits {
-        greetings: check.count("limits.greetings", raw.greetings, 1024),
-        greeting_timeout: check.duration(
-            "limits.greeting-timeout",
-            raw.greeting_timeout,
-            Duration::from_secs(10),
-            1..=300,
-        ),
-        password_checks: check.count("limits.password-checks", raw.password_checks, 4),
-    });
+    let ports = limits.as_ref().map(|raw| check.port_limits(raw));
 
     // A part that is missing has left its reason among the problems.
-    match (gateways, clients, tls, users, policy, log, ports, engine) {
+    match (gateways, clients, tls, users, policy, log, control, ports, engine) {
         (
             Some(gateways),
             Some(clients),
@@ -201,6 +200,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             Some(users),
             Some(policy),
             Some(log),
+            Some(control),
             Some(ports),
             Some(engine),
         ) => check.problems.finish(ServerConfig {
@@ -214,6 +214,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             users,
             policy,
             log,
+            control,
             ports,
             engine,
         }),
@@ -418,48 +419,53 @@ impl Check<'_> {
         let (on_loss, spool) = self.spool(raw, database.file());
         Some(Log {
             database,
-            sync: raw.sync.unwrap_or(true),
             on_loss,
             spool,
         })
     }
 
-    fn spool(&mut self, raw: &RawLog, database: Option<&Path>) -> (OnLoss, SpoolSettings) {
-        let on_loss = match raw.on_database_loss.as_deref() {
-            None | Some("spool") => OnLoss::Spool,
-            Some("drop") => OnLoss::Drop,
-            Some(other) => {
-                self.reject(
-                    "log.on-database-loss",
-                    format_args!("string \"{other}\""),
-                    "\"spool\" or \"drop\"",
-                );
-                OnLoss::Spool
-            }
-        };
-        let path = match (&raw.spool, database) {
-            (Some(path), _) => self.path(path),
-            (None, Some(file)) => file.with_file_name("spool.db"),
-            (None, None) => PathBuf::from(SPOOL),
-        };
-        if database == Some(path.as_path()) {
-            let found = format_args!("{}, which is the log", path.display()).to_string();
-            self.reject("log.spool", found, "a file of its own");
+    fn log_limits(&mut self, raw: &RawLog, defaults: &engine::Limits) -> engine::Limits {
+        let levels = raw.levels.as_ref().map_or(Levels::ALL, |raw| {
+            raw.check(|key, found, expected| self.reject(key, found, expected))
+        });
+        engine::Limits {
+            log_sync: raw.sync.unwrap_or(true),
+            levels,
+            commit_timeout: self.duration(
+                "log.commit-timeout",
+                raw.commit_timeout,
+                defaults.commit_timeout,
+                1..=60,
+            ),
+            on_overload: raw.on_overload.map_or(defaults.on_overload, OnOverload::from),
+            ..*defaults
         }
-        let limit = raw.spool_limit.map_or(SPOOL_LIMIT, |limit| limit.0);
-        if limit < LEAST_SPOOL_LIMIT {
-            self.reject("log.spool-limit", limit, "at least \"1MiB\"");
-        }
-        let stall_after = self.duration("log.stall-after", raw.stall_after, STALL_AFTER, 1..=60);
-        let settings = SpoolSettings {
-            path,
-            limit,
-            stall_after,
-        };
-        (on_loss, settings)
     }
 
-    fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: engine::Limits) -> engine::Limits {
+    fn port_limits(&mut self, raw: &RawLimits) -> PortLimits {
+        PortLimits {
+            greetings: self.count("limits.greetings", raw.greetings, 1024),
+            greeting_timeout: self.duration(
+                "limits.greeting-timeout",
+                raw.greeting_timeout,
+                Duration::from_secs(10),
+                1..=300,
+            ),
+            password_checks: self.count("limits.password-checks", raw.password_checks, 4),
+        }
+    }
+
+    /// The empty path is for none.
+    fn control(&self, raw: RawControl) -> Control {
+        let configured = raw.socket.is_some();
+        let socket = raw.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+        Control {
+            socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
+            configured,
+        }
+    }
+
+    fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: &engine::Limits) -> engine::Limits {
         engine::Limits {
             pending_asks: self.count("limits.pending-asks", limits.pending_asks, base.pending_asks),
             packets_per_ask: self.count(
@@ -473,6 +479,7 @@ impl Check<'_> {
                 limits.waiting_commits,
                 base.waiting_commits,
             ),
+            waiting_async: self.count("limits.waiting-async", limits.waiting_async, base.waiting_async),
             sessions: self.count("clients.max-sessions", clients.max_sessions, base.sessions),
             sessions_per_address: self.count(
                 "clients.max-sessions-per-address",
@@ -491,6 +498,18 @@ impl Check<'_> {
                 base.drop_memory,
                 1..=3600,
             ),
+            drops_per_source: self.count(
+                "limits.drops-per-source",
+                limits.drops_per_source,
+                base.drops_per_source,
+            ),
+            drops_per_gateway: self.count(
+                "limits.drops-per-gateway",
+                limits.drops_per_gateway,
+                base.drops_per_gateway,
+            ),
+            drop_burst: self.duration("limits.drop-burst", limits.drop_burst, base.drop_burst, 1..=600),
+            drop_sources: self.count("limits.drop-sources", limits.drop_sources, base.drop_sources),
             early_claims: self.count("limits.early-claims", limits.early_claims, base.early_claims),
             early_claim_age: self.duration(
                 "limits.early-claim-age",
@@ -518,7 +537,7 @@ impl Check<'_> {
                 base.address_lease,
                 10..=86_400,
             ),
-            ..base
+            ..*base
         }
     }
 }

@@ -69,10 +69,24 @@ fn defaults_are_those_of_the_documentation() {
         config.log.database.file(),
         Some(Path::new("/var/lib/nufw/nulog.db"))
     );
-    assert!(config.log.sync && config.engine.log_sync);
+    assert!(config.engine.log_sync && config.engine.levels == engine::Levels::ALL);
     assert_eq!(config.engine.sessions, 4096);
     assert_eq!(config.engine.pending_asks, 65_536);
     assert_eq!(config.ports.password_checks, 4);
+    let usual = Control {
+        socket: Some(PathBuf::from("/run/nufw/nuauth.sock")),
+        configured: false,
+    };
+    assert_eq!(config.control, usual);
+}
+
+#[test]
+fn the_control_socket_is_where_the_file_says_or_nowhere() {
+    let (dir, config) = load(&format!("{GOOD}\n[control]\nsocket = \"s\"\n"), &[]).unwrap();
+    assert_eq!(config.control.socket, Some(dir.path().join("s")));
+    assert!(config.control.configured);
+    let (_dir, config) = load(&format!("{GOOD}\n[control]\nsocket = \"\"\n"), &[]).unwrap();
+    assert_eq!(config.control.socket, None);
 }
 
 #[test]
@@ -108,7 +122,7 @@ fn the_command_line_wins() {
         value: "false".to_owned(),
         option: "--log-sync",
     };
-    assert!(!load(GOOD, std::slice::from_ref(&sync)).unwrap().1.log.sync);
+    assert!(!load(GOOD, std::slice::from_ref(&sync)).unwrap().1.engine.log_sync);
     let wrong = Override {
         value: "maybe".to_owned(),
         ..sync
@@ -271,4 +285,50 @@ fn the_sample_is_valid() {
     assert_eq!(config.engine.sessions, defaults.sessions);
     assert_eq!(config.engine.connections, defaults.connections);
     assert!(config.tls.crl.is_some());
+}
+
+#[test]
+fn levels_are_words_or_a_number_of_nufw() {
+    let levels = |line: &str| {
+        let text = format!("{GOOD}\n[log]\n{line}\n");
+        load(&text, &[]).unwrap().1.engine.levels
+    };
+    let only = |sessions, drops, connections| engine::Levels {
+        sessions,
+        drops,
+        connections,
+    };
+    assert_eq!(
+        levels("levels = [\"sessions\", \"connections\"]"),
+        only(true, false, true)
+    );
+    assert_eq!(levels("levels = \"drops, connections\""), only(false, true, true));
+    assert_eq!(levels("levels = []"), only(false, false, false));
+    assert_eq!(levels("levels = 9"), engine::Levels::ALL);
+    assert_eq!(levels("levels = \"1\""), only(true, false, false));
+    assert_eq!(
+        errors_with("log", "levels = [\"drops\", \"opens\"]"),
+        ["key log.levels[1]: found string \"opens\", expected \"sessions\", \"drops\" or \"connections\""]
+    );
+    assert_eq!(
+        errors_with("log", "levels = 16"),
+        [
+            "key log.levels: found integer 16, expected a sum of 1 (sessions), 2 (drops), 4 (connections) and 8 (drops and \
+             connections)"
+        ]
+    );
+}
+
+#[test]
+fn what_becomes_of_rows_without_room_is_configured() {
+    let text = format!(
+        "{GOOD}\n[log]\ncommit-timeout = \"3s\"\non-overload = \"drop\"\n[limits]\nwaiting-async = 7\n\
+         drops-per-source = 2\ndrops-per-gateway = 3\ndrop-burst = \"4s\"\ndrop-sources = 5\n"
+    );
+    let limits = load(&text, &[]).unwrap().1.engine;
+    assert_eq!(limits.commit_timeout, Duration::from_secs(3));
+    assert_eq!(limits.on_overload, engine::OnOverload::Drop);
+    assert_eq!((limits.waiting_async, limits.drops_per_source), (7, 2));
+    assert_eq!((limits.drops_per_gateway, limits.drop_sources), (3, 5));
+    assert_eq!(limits.drop_burst, Duration::from_secs(4));
 }

@@ -56,7 +56,8 @@ impl Engine {
             asked: at_source,
             dropped_before: before.is_some(),
             again: self.conns.unbound(flow).map(|slot| self.conns.get(slot).id).max(),
-            granted_to: None,
+            deadline: now.mono + self.patience(gateway),
+            granted: None,
         };
         if pending.asked.is_empty() {
             return self.refuse(&pending, Refused::Nobody, None, now, out);
@@ -64,7 +65,7 @@ impl Engine {
         if self.pending.len() >= self.limits.pending_asks {
             return self.refuse(&pending, Refused::Full, None, now, out);
         }
-        let question = self.pending.insert(pending, now.mono + self.patience(gateway));
+        let question = self.pending.insert(pending);
         match early {
             Some((session, mine)) => self.claimed(question, session, &mine, now, out),
             None => self.ask(question, out),
@@ -186,7 +187,7 @@ impl Engine {
             return;
         }
         match claim.finding {
-            Finding::Mine(_) if pending.granted_to == Some(session) => {}
+            Finding::Mine(_) if pending.granted.is_some_and(|granted| granted.to == session) => {}
             Finding::Mine(_) if pending.logging() => self.stats.double_claims += 1,
             Finding::Mine(mine) => self.claimed(claim.id, session, &mine, now, out),
             Finding::NotMine => self.disclaimed(claim.id, session, now, out),
@@ -241,9 +242,13 @@ impl Engine {
 
     pub(super) fn time_out_asks(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some(question) = self.pending.overdue(now.mono) {
-            // Whose row is being written gets its answer from the journal, which always gives one.
-            if self.pending.get(question).is_some_and(|p| !p.logging()) {
-                self.give_up(question, Refused::Timeout, now, out);
+            match self.pending.get(question).map(|pending| pending.granted) {
+                Some(None) => self.give_up(question, Refused::Timeout, now, out),
+                Some(Some(granted)) if granted.until <= now.mono => {
+                    self.commit_too_late(question, granted.row, now, out);
+                }
+                // What is over is only the time of the question: its row is being written.
+                Some(Some(_)) | None => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use hashbrown::HashTable;
 use nufw_proto::{ConnId, CtEntry, Mark, Ports, Timestamp, Tuple};
 use nulog::Binding;
 use slab::Slab;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -33,6 +34,16 @@ pub(super) fn shown_by(entry: &CtEntry) -> Option<Tuple> {
         _ => entry.original.transport(),
     };
     Tuple::new(entry.original.src(), entry.reply.src(), transport).ok()
+}
+
+/// The tuple that a reply tuple answers: what the service sees as its peer, and itself. `None` without ports.
+fn answered_by(reply: &Tuple) -> Option<Tuple> {
+    let ports = reply.transport().ports()?;
+    let transport = reply.transport().with_ports(Ports {
+        src: ports.dst,
+        dst: ports.src,
+    });
+    Tuple::new(reply.dst(), reply.src(), transport).ok()
 }
 
 /// What is known of the kernel's entry.
@@ -101,6 +112,14 @@ impl Conn {
         }
     }
 
+    /// What the service behind the gateway sees, where that is not the original tuple.
+    fn translated(&self) -> Option<Tuple> {
+        match self.side {
+            Side::Unbound { .. } => None,
+            Side::Bound { reply, .. } => answered_by(&reply).filter(|tuple| *tuple != self.original),
+        }
+    }
+
     fn original_flow(&self) -> Flow {
         Flow {
             gateway: self.gateway,
@@ -123,6 +142,10 @@ pub(super) struct ConnTable {
     by_id: HashTable<u32>,
     unbound: HashTable<u32>,
     bound: HashTable<u32>,
+    /// Those that are bound and whose reply tuple is not the original one reversed, by what the service sees.
+    translated: HashTable<u32>,
+    /// Every zone that a connection was ever in; nearly always one.
+    zones: BTreeSet<u16>,
     hasher: RandomState,
 }
 
@@ -133,6 +156,11 @@ fn at(conns: &Slab<Conn>, slot: u32) -> &Conn {
 /// The hash under which an unbound connection stands; asked only of connections of that table.
 fn hash_shown(hasher: &RandomState, conn: &Conn) -> u64 {
     conn.shown_flow().map_or(0, |flow| hasher.hash_one(flow))
+}
+
+/// The hash under which a translated connection stands; asked only of connections of that table.
+fn hash_translated(hasher: &RandomState, conn: &Conn) -> u64 {
+    conn.translated().map_or(0, |tuple| hasher.hash_one(tuple))
 }
 
 impl ConnTable {
@@ -187,9 +215,42 @@ impl ConnTable {
             .map(|&s| Slot(s))
     }
 
+    /// The newest connection between these ends, on whichever gateway and in whichever zone, and whether they are of its
+    /// original direction.
+    pub(super) fn find(
+        &self,
+        gateways: impl Iterator<Item = GatewayIdx>,
+        tuple: &Tuple,
+    ) -> Option<(Slot, bool)> {
+        let mut newest: Option<(ConnId, Slot, bool)> = None;
+        let mut consider = |slot: Slot| {
+            let conn = self.get(slot);
+            if newest.is_none_or(|(id, ..)| conn.id > id) {
+                newest = Some((conn.id, slot, conn.original == *tuple));
+            }
+        };
+        for gateway in gateways {
+            for &zone in &self.zones {
+                let flow = Flow {
+                    gateway,
+                    zone,
+                    tuple: *tuple,
+                };
+                self.bound(&flow).into_iter().for_each(&mut consider);
+                self.unbound(flow).for_each(&mut consider);
+            }
+        }
+        self.translated
+            .iter_hash(self.hasher.hash_one(tuple))
+            .filter(|&&slot| at(&self.conns, slot).translated() == Some(*tuple))
+            .for_each(|&slot| consider(Slot(slot)));
+        newest.map(|(_, slot, original)| (slot, original))
+    }
+
     /// Adds a connection. The caller has made sure that no other is bound to the same tuple.
     pub(super) fn insert(&mut self, conn: Conn) -> Slot {
         let id = conn.id;
+        self.zones.insert(conn.zone);
         if self.conns.len() == self.conns.capacity() {
             // Doubling would leave up to half of the largest table empty.
             let more = (self.conns.len() / 8).max(LEAST_GROWTH);
@@ -209,10 +270,16 @@ impl ConnTable {
             conns,
             unbound,
             bound,
+            translated,
             hasher,
             ..
         } = self;
         let conn = at(conns, slot.0);
+        if let Some(tuple) = conn.translated() {
+            translated.insert_unique(hasher.hash_one(tuple), slot.0, |&s| {
+                hash_translated(hasher, at(conns, s))
+            });
+        }
         match conn.shown_flow() {
             Some(flow) => {
                 unbound.insert_unique(hasher.hash_one(flow), slot.0, |&s| {
@@ -267,6 +334,13 @@ impl ConnTable {
 
     fn unlink(&mut self, slot: Slot) {
         let conn = at(&self.conns, slot.0);
+        if let Some(tuple) = conn.translated()
+            && let Ok(entry) = self
+                .translated
+                .find_entry(self.hasher.hash_one(tuple), |&s| s == slot.0)
+        {
+            entry.remove();
+        }
         let (table, hash) = match conn.shown_flow() {
             Some(flow) => (&mut self.unbound, self.hasher.hash_one(flow)),
             None => (&mut self.bound, self.hasher.hash_one(conn.original_flow())),

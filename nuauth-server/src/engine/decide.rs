@@ -3,14 +3,16 @@
 //! The row comes first: [`Engine::grant`] writes it, and only [`Engine::release`] answers, when it is durable.
 
 use super::asks::answer;
-use super::conns::{Conn, Side};
-use super::pending::Pending;
+use super::conns::{Conn, Flow, Side};
+use super::modes::{LogMode, OnOverload};
+use super::pending::{Granted, Pending};
 use super::types::{Decision, Effect, Identity, LogEntry, Now, Outcome, Refused, Ruling};
 use super::{Engine, sessions::Session};
 use nufw_proto::client::Mine;
 use nufw_proto::{BootId, ClaimId, ConnId, EventSeq, Mark, SessionId, Tuple};
 use nulog::{Change, CloseReason, OpenRow};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Engine {
     /// A session claims a connection: the access lists decide.
@@ -70,12 +72,16 @@ impl Engine {
             return answer(&pending.packets, outcome, out);
         }
         let flow = pending.flow;
+        let mode = self.mode_of_accept(ruling.log);
+        if mode == LogMode::None {
+            return self.grant_unlogged(&pending, &claimant.identity, out);
+        }
         if self.conns.len() >= self.limits.connections {
             return self.refuse(&pending, Refused::Full, None, now, out);
         }
-        if self.logging.len() >= self.limits.waiting_commits {
+        let Some(urgent) = self.place_in_log(mode) else {
             return self.refuse(&pending, Refused::Unlogged, None, now, out);
-        }
+        };
         let Some(id) = self.next_id() else {
             return self.refuse(&pending, Refused::Unlogged, None, now, out);
         };
@@ -100,17 +106,77 @@ impl Engine {
             born: None,
         });
         self.drops.forget(&flow);
-        let urgent = self.limits.log_sync;
         out.push(Effect::Log(LogEntry {
             change: Change::Open(Box::new(row)),
             urgent,
         }));
         if urgent {
-            self.logging.insert(id, question);
-            self.pending.wait_for_log(question, claimant.session, pending);
+            self.logging.insert(id, Some(question));
+            let granted = Granted {
+                to: claimant.session,
+                row: id,
+                until: self.patience_with_log(&pending, now),
+            };
+            self.pending.wait_for_log(question, granted, pending);
         } else {
+            self.unwritten.insert(id);
             self.release(id, &pending, now, out);
         }
+    }
+
+    /// How an accepted connection is logged under the levels in force.
+    fn mode_of_accept(&self, of_rule: LogMode) -> LogMode {
+        match of_rule {
+            _ if !self.limits.levels.connections => LogMode::None,
+            LogMode::Default if self.limits.log_sync => LogMode::Sync,
+            LogMode::Default => LogMode::Async,
+            mode => mode,
+        }
+    }
+
+    /// Whether the packet waits for its row; `None` when there is no room for the row.
+    fn place_in_log(&self, mode: LogMode) -> Option<bool> {
+        let room_to_wait = self.logging.len() < self.limits.waiting_commits;
+        if mode == LogMode::Sync {
+            return room_to_wait.then_some(true);
+        }
+        if self.unwritten.len() < self.limits.waiting_async {
+            return Some(false);
+        }
+        (self.limits.on_overload == OnOverload::Wait && room_to_wait).then_some(true)
+    }
+
+    /// Until when packets wait for their row: not longer than their agent holds them.
+    fn patience_with_log(&self, pending: &Pending, now: Now) -> Duration {
+        let held = pending.deadline + self.limits.ask_margin / 2;
+        held.min(now.mono + self.limits.commit_timeout)
+    }
+
+    /// The packet goes on and nothing is kept of it: what the kernel says of the connection belongs to no row.
+    fn grant_unlogged(&mut self, pending: &Pending, who: &Identity, out: &mut Vec<Effect>) {
+        self.stats.granted += 1;
+        self.stats.granted_unlogged += 1;
+        self.drops.forget(&pending.flow);
+        let mark = self.mark_of(pending.flow.gateway, who);
+        let row = ConnId::UNLOGGED;
+        answer(&pending.packets, Outcome::Granted { row, mark }, out);
+    }
+
+    /// A row did not become durable in time. Its packets are dropped; should it reach the disk, it is closed there.
+    pub(super) fn commit_too_late(
+        &mut self,
+        question: ClaimId,
+        row: ConnId,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        self.stats.late_commits += 1;
+        // It still waits, and counts for the limit until the journal tells what became of it.
+        self.logging.insert(row, None);
+        if let Some(slot) = self.conns.by_id(row) {
+            self.close(slot, CloseReason::LogFailed, out);
+        }
+        self.give_up(question, Refused::Unlogged, now, out);
     }
 
     /// Rows are durable: their packets go on.
@@ -122,8 +188,11 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) {
         for &id in opened {
-            // With asynchronous logging the packets went on when the row was made.
-            let question = self.logging.remove(&id);
+            let Some(question) = self.logging.remove(&id) else {
+                // The packets went on when the row was made.
+                self.unwritten.remove(&id);
+                continue;
+            };
             if let Some(pending) = question.and_then(|question| self.pending.remove(question)) {
                 self.release(id, &pending, now, out);
             }
@@ -162,14 +231,17 @@ impl Engine {
     /// Rows could not be logged: their packets are dropped.
     pub(super) fn log_failed(&mut self, opened: &[ConnId], now: Now, out: &mut Vec<Effect>) {
         for id in opened {
-            let Some(question) = self.logging.remove(id) else {
+            let question = self.logging.remove(id).flatten();
+            if question.is_none() && !self.unwritten.remove(id) {
                 continue;
-            };
+            }
             if let Some(slot) = self.conns.by_id(*id) {
                 // Should it have reached the disk all the same, the journal closes it.
                 self.conns.remove(slot);
             }
-            self.give_up(question, Refused::Unlogged, now, out);
+            if let Some(question) = question {
+                self.give_up(question, Refused::Unlogged, now, out);
+            }
         }
     }
 
@@ -196,14 +268,36 @@ impl Engine {
         }
         let has_row =
             pending.dropped_before || pending.again.is_some_and(|row| self.conns.by_id(row).is_some());
-        if !has_row && let Some(id) = self.next_id() {
-            let mut row = self.row(id, pending, Mark(0), decided);
-            if decided.is_none() {
-                row.acl = Arc::from(why.label());
-            }
-            Self::log(Change::Drop(Box::new(row)), out);
+        if !has_row {
+            self.log_drop(pending, why, decided, now, out);
         }
         self.drops.remember(pending.flow, why, now);
+    }
+
+    /// Writes the DROP row, where one is wanted and there is room for it.
+    fn log_drop(
+        &mut self,
+        pending: &Pending,
+        why: Refused,
+        decided: Option<(&Claimant, &Ruling)>,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let none = decided.is_some_and(|(_, ruling)| ruling.log == LogMode::None);
+        if none || !self.limits.levels.drops {
+            self.stats.drops_unlogged += 1;
+            return;
+        }
+        let Flow { gateway, tuple, .. } = pending.flow;
+        let room = self.flood.has_room(gateway, tuple.src(), now);
+        let Some(id) = room.then(|| self.next_id()).flatten() else {
+            return self.aggregate(gateway, pending.received, now);
+        };
+        let mut row = self.row(id, pending, Mark(0), decided);
+        if decided.is_none() {
+            row.acl = Arc::from(why.label());
+        }
+        Self::log(Change::Drop(Box::new(row)), out);
     }
 
     fn count_refusal(&mut self, why: Refused) {

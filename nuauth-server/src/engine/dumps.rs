@@ -103,6 +103,22 @@ impl Engine {
         }
     }
 
+    /// Doubts these gateways, as far as they relay events; the next tick asks them for dumps.
+    pub(super) fn verify(&mut self, gateways: &[String]) {
+        let doubted: Vec<GatewayIdx> = self
+            .gateways
+            .linked()
+            .filter(|(index, link)| {
+                let name = &self.gateways.get(*index).name;
+                link.relays_events && gateways.iter().any(|gateway| **gateway == **name)
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for gateway in doubted {
+            self.gateways.get_mut(gateway).doubted = true;
+        }
+    }
+
     /// Asks for a dump where a granted connection has not been confirmed for long.
     pub(super) fn doubt_unconfirmed(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some(&(granted, id)) = self.gateways.grants.front() {

@@ -86,6 +86,8 @@ pub(super) struct Gateways {
     next_dump: u64,
     /// Rows granted, oldest first, until it is time to doubt those that the kernel has not confirmed.
     pub(super) grants: VecDeque<(Duration, ConnId)>,
+    /// When the log was last told which gateways are linked.
+    last_heartbeats: Option<Duration>,
 }
 
 /// Entries that may be stale before the queue of grants is cleaned of them.
@@ -127,6 +129,33 @@ impl Gateways {
             let link = g.link.as_ref()?;
             Some((GatewayIdx(u16::try_from(i).unwrap_or(u16::MAX)), link))
         })
+    }
+
+    /// Every gateway that was ever heard of.
+    pub(super) fn indices(&self) -> impl Iterator<Item = GatewayIdx> {
+        (0..self.all.len()).map(|index| GatewayIdx(u16::try_from(index).unwrap_or(u16::MAX)))
+    }
+
+    /// Tells the log in a while which gateways are linked: what says, when no server runs, whether a row may still be live.
+    pub(super) fn tell_heartbeats(&mut self, now: Now, interval: Duration, out: &mut Vec<Effect>) {
+        if self
+            .last_heartbeats
+            .is_some_and(|last| now.mono < last + interval)
+        {
+            return;
+        }
+        self.last_heartbeats = Some(now.mono);
+        for (gateway, _) in self.linked() {
+            self.tell_heartbeat(gateway, now, out);
+        }
+    }
+
+    fn tell_heartbeat(&self, gateway: GatewayIdx, now: Now, out: &mut Vec<Effect>) {
+        let change = Change::Heartbeat {
+            gateway: Arc::clone(&self.get(gateway).name),
+            at: now.wall,
+        };
+        Engine::log(change, out);
     }
 
     /// Linked gateways in doubt that have not been asked for a dump lately.
@@ -248,6 +277,7 @@ impl Engine {
             told: acknowledged,
         });
         self.gateways.links.insert(link, index);
+        self.gateways.tell_heartbeat(index, now, out);
         out.push(Effect::Agent {
             link,
             message: ToAgent::Welcome(Welcome {

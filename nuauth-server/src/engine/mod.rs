@@ -11,31 +11,35 @@ mod dumps;
 mod early;
 mod ended;
 mod events;
+mod flood;
 mod gateways;
 mod held;
+mod modes;
 mod pending;
 mod sessions;
 mod types;
 
+pub use modes::{Levels, LogMode, OnOverload};
 pub use types::{
-    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LogEntry, Now, Outcome, ProofId, Refused,
-    Ruling, SessionFacts, Stats,
+    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, Outcome, ProofId,
+    Refused, Ruling, SessionFacts, Stats,
 };
 
 use conns::ConnTable;
 use drops::RecentDrops;
 use early::EarlyClaims;
 use ended::EndedUnseen;
+use flood::Flood;
 use gateways::Gateways;
 use held::Held;
 use pending::PendingTable;
 use sessions::Sessions;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, client};
+use nufw_proto::{ClaimId, ConnId, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
@@ -46,11 +50,14 @@ pub struct Engine {
     sessions: Sessions,
     pending: PendingTable,
     conns: ConnTable,
-    /// Rows whose commit is awaited, with the question whose packets wait for it.
-    logging: HashMap<ConnId, ClaimId>,
+    /// Rows whose commit is awaited, with the question whose packets wait for it; `None` where they have waited too long.
+    logging: HashMap<ConnId, Option<ClaimId>>,
+    /// Rows that are not durable, and whose packets did not wait.
+    unwritten: HashSet<ConnId>,
     /// Ends of live connections that another packet may have begun anew; as many as there are connections at most.
     lingering: HashMap<ConnId, Close>,
     drops: RecentDrops,
+    flood: Flood,
     early: EarlyClaims,
     ended: EndedUnseen,
     ids: VecDeque<Range<u64>>,
@@ -69,8 +76,10 @@ impl Engine {
             pending: PendingTable::default(),
             conns: ConnTable::default(),
             logging: HashMap::new(),
+            unwritten: HashSet::new(),
             lingering: HashMap::new(),
             drops: RecentDrops::new(limits.recent_drops, limits.drop_memory),
+            flood: Flood::new(&limits),
             early: EarlyClaims::new(limits.early_claims, limits.early_claim_age),
             ended: EndedUnseen::new(limits.ended_unseen),
             ids: VecDeque::new(),
@@ -112,8 +121,29 @@ impl Engine {
                 self.drops.forget_all();
             }
             Input::Users(users) => self.users_changed(&users, now, out),
+            Input::Verify { gateways } => self.verify(&gateways),
             Input::Tick => self.tick(now, out),
+            Input::Stopping => self.log_aggregated(now, true, out),
         }
+    }
+
+    /// The newest live connection between these ends, seen from either side.
+    pub fn find(&self, ends: &Tuple) -> Option<LiveConn> {
+        let (slot, original) = self.conns.find(self.gateways.indices(), ends)?;
+        let conn = self.conns.get(slot);
+        Some(LiveConn {
+            id: conn.id,
+            user: conn.user,
+            gateway: Arc::clone(&self.gateways.get(conn.gateway).name),
+            original,
+        })
+    }
+
+    /// The gateways that are linked, and whether they relay what becomes of their connections.
+    pub fn linked_gateways(&self) -> impl Iterator<Item = (&Arc<str>, bool)> {
+        self.gateways
+            .linked()
+            .map(|(index, link)| (&self.gateways.get(index).name, link.relays_events))
     }
 
     /// What was counted since the start.
@@ -122,6 +152,8 @@ impl Engine {
         stats.live_connections = self.conns.len() as u64;
         stats.pending_asks = self.pending.len() as u64;
         stats.sessions = self.sessions.len() as u64;
+        stats.waiting_commits = self.logging.len() as u64;
+        stats.waiting_async = self.unwritten.len() as u64;
         stats.ids_left = self
             .ids
             .iter()
@@ -187,7 +219,10 @@ impl Engine {
         self.expire_addresses(now, out);
         self.drops.expire(now);
         self.early.expire(now);
+        self.log_aggregated(now, false, out);
         self.doubt_unconfirmed(now, out);
+        self.gateways
+            .tell_heartbeats(now, self.limits.heartbeat_interval, out);
     }
 
     /// The next row id; `None` when the log has not reserved any more.

@@ -33,14 +33,27 @@ pub(super) struct Pending {
     pub(super) dropped_before: bool,
     /// The row of a packet of the same flow that was granted and that the kernel had not confirmed.
     pub(super) again: Option<ConnId>,
-    /// Who claimed it: it is granted and its row is being made durable.
-    pub(super) granted_to: Option<SessionId>,
+    /// When the question is given up.
+    pub(super) deadline: Duration,
+    /// It is granted, and its row is being made durable.
+    pub(super) granted: Option<Granted>,
+}
+
+/// What a granted question waits for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Granted {
+    /// Who claimed it.
+    pub(super) to: SessionId,
+    /// Its row.
+    pub(super) row: ConnId,
+    /// How long its packets wait for it.
+    pub(super) until: Duration,
 }
 
 impl Pending {
     /// Whether its row is being made durable.
     pub(super) fn logging(&self) -> bool {
-        self.granted_to.is_some()
+        self.granted.is_some()
     }
 }
 
@@ -83,17 +96,21 @@ impl PendingTable {
         self.by_tuple.get(tuple).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn insert(&mut self, pending: Pending, deadline: Duration) -> ClaimId {
+    pub(super) fn insert(&mut self, pending: Pending) -> ClaimId {
         self.last += 1;
         let question = ClaimId(self.last);
+        self.due(question, pending.deadline);
         self.put(question, pending);
+        question
+    }
+
+    fn due(&mut self, question: ClaimId, deadline: Duration) {
         if self.deadlines.len() >= 2 * self.all.len() + STALE_DEADLINES {
             let all = &self.all;
             self.deadlines
                 .retain(|Reverse((_, question))| all.contains_key(question));
         }
         self.deadlines.push(Reverse((deadline, question)));
-        question
     }
 
     fn put(&mut self, question: ClaimId, pending: Pending) {
@@ -105,11 +122,12 @@ impl PendingTable {
     }
 
     /// Puts a question back that is granted: its packets, and those that join them, wait for the row.
-    pub(super) fn wait_for_log(&mut self, question: ClaimId, granted_to: SessionId, pending: Pending) {
+    pub(super) fn wait_for_log(&mut self, question: ClaimId, granted: Granted, pending: Pending) {
+        self.due(question, granted.until);
         self.put(
             question,
             Pending {
-                granted_to: Some(granted_to),
+                granted: Some(granted),
                 ..pending
             },
         );
@@ -138,7 +156,7 @@ impl PendingTable {
         questions
     }
 
-    /// The next question whose time is over; each is told once.
+    /// The next question whose time is over; each is told once for each thing that it waited for.
     pub(super) fn overdue(&mut self, now: Duration) -> Option<ClaimId> {
         let &Reverse((deadline, question)) = self.deadlines.peek()?;
         if deadline > now {

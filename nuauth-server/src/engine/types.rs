@@ -2,6 +2,7 @@
 //!
 //! Plain data; no behaviour beyond small conversions.
 
+use super::modes::{Levels, LogMode, OnOverload};
 use nufw_proto::client::{self, ClaimRequest, OsInfo, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
 use nufw_proto::{Addr, BootId, ConnId, EventSeq, Mark, SessionId, Timestamp, Tuple};
@@ -61,6 +62,8 @@ pub struct Ruling {
     pub rule: Arc<str>,
     /// The rule's log prefix.
     pub prefix: Arc<str>,
+    /// Whether it is logged, and whether the packet waits for the row.
+    pub log: LogMode,
 }
 
 /// The access lists, as the engine sees them.
@@ -75,7 +78,7 @@ pub trait Judge: Send + Sync {
 pub enum Outcome {
     /// It may pass, under this row and with this mark.
     Granted {
-        /// The row.
+        /// The row; [`ConnId::UNLOGGED`] where there is none.
         row: ConnId,
         /// The user's mark.
         mark: Mark,
@@ -218,8 +221,15 @@ pub enum Input {
     Judge(Arc<dyn Judge>),
     /// The users were read again, by name; a session whose user is gone ends.
     Users(HashMap<Arc<str>, Arc<Identity>>),
+    /// Somebody doubts old rows of these gateways: a dump of their tables would tell.
+    Verify {
+        /// The gateways' names.
+        gateways: Vec<String>,
+    },
     /// Time has passed; comes several times a second.
     Tick,
+    /// The server ends: what is kept back to be written later is written.
+    Stopping,
 }
 
 impl std::fmt::Debug for dyn Judge {
@@ -289,6 +299,19 @@ pub enum Effect {
     Log(LogEntry),
 }
 
+/// What may be told of a live connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveConn {
+    /// Its row.
+    pub id: ConnId,
+    /// The user's id.
+    pub user: Option<u64>,
+    /// Its gateway.
+    pub gateway: Arc<str>,
+    /// Whether it was found by its original tuple.
+    pub original: bool,
+}
+
 /// Every bound of the engine. What happens at each is said with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -298,8 +321,15 @@ pub struct Limits {
     pub packets_per_ask: usize,
     /// Live connections; a further one is dropped.
     pub connections: usize,
-    /// Rows whose commit is awaited; a further connection is dropped.
+    /// Rows whose commit is awaited by their packets, or was until [`Self::commit_timeout`]; a further connection is
+    /// dropped.
     pub waiting_commits: usize,
+    /// Rows of asynchronous rules that are not durable; what becomes of a further one [`Self::on_overload`] says.
+    pub waiting_async: usize,
+    /// How long a packet waits for its row; then it is dropped, and the row closes as `log-failed`.
+    pub commit_timeout: Duration,
+    /// What becomes of packets of asynchronous rules above [`Self::waiting_async`].
+    pub on_overload: OnOverload,
     /// Sessions; a further login is refused.
     pub sessions: usize,
     /// Sessions at one address; a further login or proof there is refused.
@@ -310,6 +340,14 @@ pub struct Limits {
     pub recent_drops: usize,
     /// How long after its last packet a drop is remembered.
     pub drop_memory: Duration,
+    /// DROP rows of one source address a second; further ones are a number in `log_gap`.
+    pub drops_per_source: usize,
+    /// DROP rows of one gateway a second, whatever their sources; further ones are a number in `log_gap`.
+    pub drops_per_gateway: usize,
+    /// Both rates may be overdrawn by what they allow in this time.
+    pub drop_burst: Duration,
+    /// Sources whose rate is known; a DROP row of a further one is a number in `log_gap`.
+    pub drop_sources: usize,
     /// Claims that came before their packet; the oldest is forgotten (its client is asked instead).
     pub early_claims: usize,
     /// How long an early claim is kept.
@@ -322,14 +360,18 @@ pub struct Limits {
     pub confirm_within: Duration,
     /// Shortest time between two dumps that the server asks of one gateway.
     pub dump_interval: Duration,
+    /// How often the log is told which gateways are linked.
+    pub heartbeat_interval: Duration,
     /// A proven address is forgotten when it was not proven again for so long.
     pub address_lease: Duration,
     /// The peer is dead when nothing came from it for so long; told to agents.
     pub dead_after: Duration,
     /// The bits of a mark that are the user's number; told to agents.
     pub mark_mask: Mark,
-    /// Whether a packet is accepted only after its row is durable.
+    /// Whether a packet is accepted only after its row is durable, where its rule does not say otherwise.
     pub log_sync: bool,
+    /// Which rows are written.
+    pub levels: Levels,
 }
 
 impl Default for Limits {
@@ -339,27 +381,36 @@ impl Default for Limits {
             packets_per_ask: 16,
             connections: 1_000_000,
             waiting_commits: 16_384,
+            waiting_async: 16_384,
+            commit_timeout: Duration::from_secs(8),
+            on_overload: OnOverload::Wait,
             sessions: 4096,
             sessions_per_address: 64,
             addresses_per_session: 32,
             recent_drops: 65_536,
             drop_memory: Duration::from_mins(1),
+            drops_per_source: 10,
+            drops_per_gateway: 500,
+            drop_burst: Duration::from_secs(10),
+            drop_sources: 16_384,
             early_claims: 4096,
             early_claim_age: Duration::from_secs(5),
             ended_unseen: 4096,
             ask_margin: Duration::from_secs(2),
             confirm_within: Duration::from_secs(30),
             dump_interval: Duration::from_secs(30),
+            heartbeat_interval: Duration::from_secs(30),
             address_lease: Duration::from_mins(5),
             dead_after: Duration::from_secs(10),
             mark_mask: Mark(0x00ff_ffff),
             log_sync: true,
+            levels: Levels::ALL,
         }
     }
 }
 
 /// Counters since the start, and sizes at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Stats {
     /// Packets asked for.
     pub asks: u64,
@@ -367,6 +418,8 @@ pub struct Stats {
     pub repeated: u64,
     /// Connections granted.
     pub granted: u64,
+    /// Those among them that leave no row, since their rule or the level of the log says so.
+    pub granted_unlogged: u64,
     /// Connections refused by a rule.
     pub refused_by_rule: u64,
     /// Connections refused because nobody is logged in at their source.
@@ -377,6 +430,12 @@ pub struct Stats {
     pub refused_timeout: u64,
     /// Connections that could not be logged.
     pub refused_unlogged: u64,
+    /// Those among them whose row did not become durable in time.
+    pub late_commits: u64,
+    /// Refusals that leave no row, since their rule or the level of the log says so.
+    pub drops_unlogged: u64,
+    /// Refusals beyond the rate of their source or gateway, which are a number in the log.
+    pub drops_aggregated: u64,
     /// Packets refused because a table was full.
     pub refused_full: u64,
     /// Claims for an address or port that was not asked for, or is not the session's.
@@ -399,6 +458,10 @@ pub struct Stats {
     pub pending_asks: u64,
     /// Sessions at the moment.
     pub sessions: u64,
+    /// Rows that packets wait for, or have waited for.
+    pub waiting_commits: u64,
+    /// Rows of packets that did not wait, and that are not durable.
+    pub waiting_async: u64,
     /// Row ids that are reserved and not used yet.
     pub ids_left: u64,
 }

@@ -19,10 +19,13 @@ pub struct SpooledRow {
     pub user: Option<User>,
     /// The gateway it passes.
     pub gateway: Arc<str>,
+    /// Whether it was found by the original direction, as the client's side sees it.
+    pub original: bool,
 }
 
 struct Known {
     row: SpooledRow,
+    source: Tuple,
     /// Under which tuples it is found.
     tuples: Vec<Tuple>,
 }
@@ -44,9 +47,11 @@ impl SpoolIndex {
                         id: open.id,
                         user: open.user.clone(),
                         gateway: Arc::clone(&open.gateway),
+                        original: false,
                     };
                     let known = Known {
                         row,
+                        source: open.original,
                         tuples: Vec::new(),
                     };
                     self.rows.insert(open.id, known);
@@ -59,6 +64,9 @@ impl SpoolIndex {
                     }
                 }
                 Change::Established(established) => {
+                    if let Some(known) = self.rows.get_mut(&established.id) {
+                        known.source = established.binding.original;
+                    }
                     self.name(established.id, established.binding.original);
                     // As whoever is asked sees it: from the translated source to the service itself.
                     if let Some(seen) = reversed(&established.binding.reply) {
@@ -73,7 +81,11 @@ impl SpoolIndex {
 
     pub(super) fn find(&self, tuple: &Tuple) -> Option<SpooledRow> {
         let id = self.by_tuple.get(tuple)?;
-        self.rows.get(id).map(|known| known.row.clone())
+        let known = self.rows.get(id)?;
+        Some(SpooledRow {
+            original: known.source == *tuple,
+            ..known.row.clone()
+        })
     }
 
     pub(super) fn clear(&mut self) {
@@ -168,8 +180,12 @@ mod tests {
             open(1, original),
             Change::Established(Box::new(Established { id, at, binding })),
         ]);
-        for asked in [original, tuple("198.51.100.1", 2000, "192.0.2.1", 80)] {
-            assert_eq!(index.find(&asked).unwrap().id, id, "{asked:?}");
+        for (asked, side) in [
+            (original, true),
+            (tuple("198.51.100.1", 2000, "192.0.2.1", 80), false),
+        ] {
+            let found = index.find(&asked).unwrap();
+            assert_eq!((found.id, found.original), (id, side), "{asked:?}");
         }
         assert_eq!(index.find(&reply), None);
         // The same tuple again: the newest counts, and outlives the end of the older.

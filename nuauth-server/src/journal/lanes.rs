@@ -4,10 +4,12 @@
 //! never taken while an OPEN that was submitted before it is left waiting.
 
 use super::{Entry, Limits, Waiting};
+use nufw_common::clock;
 use nufw_proto::{BootId, ConnId, EventSeq};
 use nulog::{Change, Close, CloseReason, GapRow};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The word in `log_gap` for DROP rows that found no room.
 const DROPS_LEFT_OUT: &str = "drop-rows-left-out";
@@ -16,6 +18,8 @@ const LONGEST_GAP: i64 = 10_000_000;
 
 struct Queued {
     position: u64,
+    /// When it was submitted.
+    since: Instant,
     entry: Entry,
 }
 
@@ -23,11 +27,15 @@ struct Queued {
 pub(super) struct Lanes {
     limits: Limits,
     next_position: u64,
+    /// When what is pushed was submitted.
+    now: Instant,
     opens: VecDeque<Queued>,
     updates: VecDeque<Queued>,
     drops: VecDeque<Queued>,
     /// DROP rows that were left out since the last gap row, by gateway.
     left_out: BTreeMap<Arc<str>, GapRow>,
+    /// How many there were since the start.
+    left_out_ever: u64,
     /// Updates that are being committed: they still count for the limit.
     updates_in_flight: usize,
     /// When an id of this value or above is used, more are needed.
@@ -40,6 +48,7 @@ pub(super) struct Lanes {
 pub(super) struct Batch {
     pub(super) changes: Vec<Change>,
     positions: Vec<u64>,
+    since: Vec<Instant>,
     urgent: Vec<bool>,
 }
 
@@ -52,6 +61,12 @@ impl Batch {
         self.changes.push(queued.entry.change);
         self.urgent.push(queued.entry.urgent);
         self.positions.push(queued.position);
+        self.since.push(queued.since);
+    }
+
+    /// Each change with the time of its submission.
+    pub(super) fn with_times(&self) -> impl Iterator<Item = (&Change, Instant)> {
+        self.changes.iter().zip(self.since.iter().copied())
     }
 
     pub(super) fn contains(&self, id: ConnId) -> bool {
@@ -91,12 +106,14 @@ impl Batch {
     }
 
     fn into_queued(self) -> impl Iterator<Item = Queued> {
-        let flags = self.urgent.into_iter().zip(self.positions);
+        let places = self.positions.into_iter().zip(self.since);
+        let flags = self.urgent.into_iter().zip(places);
         self.changes
             .into_iter()
             .zip(flags)
-            .map(|(change, (urgent, position))| Queued {
+            .map(|(change, (urgent, (position, since)))| Queued {
                 position,
+                since,
                 entry: Entry { change, urgent },
             })
     }
@@ -119,10 +136,12 @@ impl Lanes {
         Self {
             limits,
             next_position: 0,
+            now: clock::mono(),
             opens: VecDeque::new(),
             updates: VecDeque::new(),
             drops: VecDeque::new(),
             left_out: BTreeMap::new(),
+            left_out_ever: 0,
             updates_in_flight: 0,
             refill_at,
             ids_wanted: false,
@@ -150,6 +169,15 @@ impl Lanes {
         self.ids_wanted = false;
     }
 
+    /// What is pushed from here on was submitted at `now`.
+    pub(super) fn at(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    pub(super) fn left_out_ever(&self) -> u64 {
+        self.left_out_ever
+    }
+
     pub(super) fn push(&mut self, entry: Entry) {
         if let Change::Open(_) | Change::Drop(_) | Change::SessionStart(_) = &entry.change
             && row_of(&entry.change).is_some_and(|id| id.get() >= self.refill_at)
@@ -157,6 +185,7 @@ impl Lanes {
             self.ids_wanted = true;
         }
         let position = self.next_position;
+        let since = self.now;
         self.next_position += 1;
         if let Change::Drop(row) = &entry.change {
             if self.drops.len() >= self.limits.drops {
@@ -165,15 +194,28 @@ impl Lanes {
                 self.leave_out(gateway, received);
                 return;
             }
-            self.drops.push_back(Queued { position, entry });
+            self.drops.push_back(Queued {
+                position,
+                since,
+                entry,
+            });
         } else if matches!(entry.change, Change::Open(_)) {
-            self.opens.push_back(Queued { position, entry });
+            self.opens.push_back(Queued {
+                position,
+                since,
+                entry,
+            });
         } else {
-            self.updates.push_back(Queued { position, entry });
+            self.updates.push_back(Queued {
+                position,
+                since,
+                entry,
+            });
         }
     }
 
     fn leave_out(&mut self, gateway: Arc<str>, received: nufw_proto::Timestamp) {
+        self.left_out_ever += 1;
         let gap = self.left_out.entry(gateway).or_insert_with_key(|gateway| GapRow {
             gateway: Some(Arc::clone(gateway)),
             from: received,
@@ -190,8 +232,14 @@ impl Lanes {
     pub(super) fn take(&mut self) -> Batch {
         let room = self.limits.rows_per_commit;
         let mut batch = Batch::default();
-        // Updates keep a quarter of each transaction, so that a storm of OPENs cannot hold them back for ever.
-        let for_opens = room - self.updates.len().min(room / 4);
+        // Updates keep a quarter of each transaction, so that a storm of OPENs cannot hold them back for ever. Above their limit
+        // they get three: rows are then opened more slowly than ended, so that the lane shrinks whatever comes.
+        let share = if self.updates.len() > self.limits.updates {
+            room - room / 4
+        } else {
+            room / 4
+        };
+        let for_opens = room - self.updates.len().min(share);
         while batch.changes.len() < for_opens
             && let Some(open) = self.opens.pop_front()
         {
@@ -222,6 +270,7 @@ impl Lanes {
                 let change = Change::Gap(Box::new(gap));
                 batch.push(Queued {
                     position,
+                    since: self.now,
                     entry: Entry {
                         change,
                         urgent: false,

@@ -8,15 +8,20 @@ mod index;
 mod lanes;
 mod opening;
 mod spooling;
+mod stats;
 mod task;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+
+pub use stats::{Durable, LogStats, WAIT_BUCKETS_MS, WaitHistogram};
 
 pub use index::SpooledRow;
 pub use opening::{Known, Opened, empty_spool};
 pub use spooling::{SpoolSettings, SpoolStatus};
 
 use lanes::Lanes;
+use nufw_common::clock;
 use nufw_proto::{BootId, ConnId, EventSeq, Tuple};
 use nulog::{ActiveRow, Change, IdBlock, Store, StoreError};
 use spooling::Away;
@@ -25,6 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+use upkeep::Steps;
+pub use upkeep::UpkeepError;
 
 /// The bounds of the journal.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +100,7 @@ pub enum Report {
 }
 
 /// How many changes wait.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Waiting {
     /// New rows of accepted packets.
     pub opens: usize,
@@ -140,6 +147,9 @@ impl std::fmt::Debug for Journal {
 /// What handles and task have in common.
 struct Shared {
     lanes: Mutex<Lanes>,
+    stats: Mutex<LogStats>,
+    /// Steps of upkeep that wait for their turn.
+    steps: Steps,
     /// Something was submitted, or the end was asked for.
     wake: Notify,
     closing: AtomicBool,
@@ -155,6 +165,8 @@ impl Shared {
     fn new(lanes: Lanes, away: Option<Arc<Away>>) -> Self {
         Self {
             lanes: Mutex::new(lanes),
+            stats: Mutex::new(LogStats::default()),
+            steps: Steps::default(),
             wake: Notify::new(),
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -167,6 +179,10 @@ impl Shared {
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         // Nothing panics while it holds the lock; if it did, the queues are still whole values.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stats(&self) -> MutexGuard<'_, LogStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the gateways to stop or to go on, with room between the two so that it does not flicker.
@@ -234,6 +250,7 @@ impl Journal {
         }
         let (updates, limit) = {
             let mut lanes = self.shared.lanes();
+            lanes.at(clock::mono());
             for entry in changes {
                 lanes.push(entry);
             }
@@ -251,6 +268,15 @@ impl Journal {
     /// How much is not durable yet.
     pub fn waiting(&self) -> Waiting {
         self.shared.lanes().waiting()
+    }
+
+    /// What was done since the start, and what waits.
+    pub fn stats(&self) -> LogStats {
+        let mut stats = self.shared.stats().clone();
+        let lanes = self.shared.lanes();
+        stats.waiting = lanes.waiting();
+        stats.drops_left_out = lanes.left_out_ever();
+        stats
     }
 
     /// Commits everything, empties the write-ahead log and closes the database; gives up after `patience`. While the database

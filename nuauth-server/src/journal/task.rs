@@ -4,7 +4,7 @@
 
 use super::lanes::Batch;
 use super::spooling::{Away, Drainer, SPOOL_PATIENCE};
-use super::{Limits, Report, Shared, opening};
+use super::{Limits, Report, Shared, UpkeepError, opening};
 use nufw_common::backoff::Backoff;
 use nufw_common::clock;
 use nufw_proto::ConnId;
@@ -74,13 +74,18 @@ impl Task {
             // Read before the lanes: what was submitted before the end was asked for is then seen below.
             let closing = self.shared.closing.load(Ordering::Acquire);
             let batch = self.shared.lanes().take();
-            if !batch.is_empty() {
+            let nothing_waits = batch.is_empty();
+            if !nothing_waits {
                 self.commit(batch).await;
             } else if closing {
                 self.shared.closed.store(true, Ordering::Release);
+                self.shared.steps.refuse(|| UpkeepError::Ending);
                 return self.close().await;
             } else {
                 self.take_back(Duration::ZERO).await;
+            }
+            let stepped = self.step().await;
+            if nothing_waits && !stepped {
                 self.shared.wake.notified().await;
             }
         }
@@ -149,6 +154,7 @@ impl Task {
                     let (changes, opened) = self.shared.lanes().spoiled(batch, id);
                     tracing::error!(%error, %id, changes, "a row can never be stored and is left out");
                     if opened {
+                        self.shared.stats().gave_up(1);
                         self.report(Report::Failed {
                             opened: vec![id],
                             error: error.to_string(),
@@ -156,6 +162,7 @@ impl Task {
                     }
                 }
                 None if self.shared.away.is_some() => {
+                    self.shared.stats().failed_commits += 1;
                     tracing::warn!(%error, "the log database is away: rows go to the spool");
                     self.send_away(None, None).await;
                     return Some(batch);
@@ -292,6 +299,7 @@ impl Task {
                     let opened = shared.lanes().give_up_urgent();
                     if !opened.is_empty() {
                         outage.count(&opened);
+                        shared.stats().gave_up(opened.len());
                         let error = "the log database is being tried again".to_owned();
                         // Without an engine nobody waits for it.
                         let _ = reports.send(Report::Failed { opened, error });
@@ -302,6 +310,7 @@ impl Task {
     }
 
     fn committed(&mut self, batch: &Batch) {
+        self.shared.stats().committed(batch, clock::mono());
         let updates = {
             let mut lanes = self.shared.lanes();
             lanes.committed();
@@ -320,6 +329,23 @@ impl Task {
             );
             self.report(Report::Recovered);
         }
+    }
+
+    /// Does one step of upkeep, if one waits and it is its turn.
+    async fn step(&mut self) -> bool {
+        let Some(store) = self.store.as_mut().filter(|_| self.outage.is_none()) else {
+            self.shared.steps.refuse(|| UpkeepError::Away);
+            return false;
+        };
+        let opens_wait = self.shared.lanes().waiting().opens > 0;
+        let Some(step) = self.shared.steps.take(opens_wait) else {
+            return false;
+        };
+        step.run(store).await;
+        if let Err(error) = store.tend().await {
+            tracing::warn!(%error, "the write-ahead log of the database could not be moved into it");
+        }
+        true
     }
 
     /// What may wait until nobody waits for a commit.
@@ -377,6 +403,7 @@ impl Task {
 
     /// Gives up what is urgent, keeps the rest, and waits before the next attempt.
     async fn failed(&mut self, batch: Batch, error: &StoreError) {
+        self.shared.stats().failed_commits += 1;
         let (given_up, waiting) = {
             let mut lanes = self.shared.lanes();
             let given_up = lanes.failed(batch);
@@ -425,6 +452,7 @@ impl Task {
         if opened.is_empty() {
             return;
         }
+        self.shared.stats().gave_up(opened.len());
         if let Some(outage) = &mut self.outage {
             outage.count(&opened);
         }

@@ -350,6 +350,74 @@ async fn drop_rows_beyond_the_limit_are_counted_in_one_gap() {
     assert_eq!(gaps[0]["to_timestamp"], "1970-01-01T00:00:00.000100Z");
 }
 
+#[test]
+fn updates_above_their_limit_go_before_new_rows() {
+    let limits = Limits {
+        rows_per_commit: 8,
+        updates: 20,
+        ..Limits::default()
+    };
+    let mut lanes = Lanes::new(limits, i64::MAX);
+    let updates_of_next = |lanes: &mut Lanes| {
+        let batch = lanes.take();
+        let opens = batch.opened().len();
+        let updates = batch.changes.len() - opens;
+        lanes.committed();
+        (opens, updates)
+    };
+    (0..100).for_each(|sequence| lanes.push(open(sequence)));
+    (0..22).for_each(|_| lanes.push(close(0)));
+    // An update never overtakes the OPENs before it, so these have to be gone first.
+    while lanes.waiting().opens > 6 {
+        lanes.take();
+        lanes.committed();
+    }
+    (100..200).for_each(|sequence| lanes.push(open(sequence)));
+    while lanes.waiting().updates > 20 {
+        assert!(updates_of_next(&mut lanes).1 <= 6);
+    }
+    assert_eq!(updates_of_next(&mut lanes), (6, 2), "a quarter, below the limit");
+    (0..20).for_each(|_| lanes.push(close(0)));
+    assert_eq!(updates_of_next(&mut lanes), (2, 6), "three quarters, above it");
+}
+
+#[tokio::test]
+async fn what_was_done_is_counted_by_kind() {
+    let mut lab = Lab::new(Limits {
+        drops: 1,
+        ..Limits::default()
+    })
+    .await;
+    lab.submit([
+        urgent(1),
+        open(2),
+        established(1),
+        close(1),
+        dropped(3),
+        dropped(4),
+    ]);
+    while lab.journal.waiting() != Waiting::default() {
+        lab.committed().await;
+    }
+    lab.take_database_away();
+    lab.submit([urgent(5)]);
+    lab.failed().await;
+    let stats = lab.journal.stats();
+    let Durable {
+        open,
+        drop,
+        established,
+        close,
+        gaps,
+        ..
+    } = stats.durable;
+    assert_eq!((open, drop, established, close, gaps), (2, 1, 1, 1, 1));
+    assert_eq!((stats.failed_opens, stats.drops_left_out), (1, 1));
+    assert!(stats.commits >= 1 && stats.failed_commits >= 1, "{stats:?}");
+    assert_eq!(stats.commit_wait.count(), 2);
+    assert!(stats.commit_wait.max_us > 0 && stats.commit_wait.sum_us >= stats.commit_wait.max_us);
+}
+
 #[tokio::test]
 async fn a_drain_that_cannot_succeed_ends_and_says_how_much_is_missing() {
     let lab = Lab::new(Limits::default()).await;

@@ -4,7 +4,7 @@
 
 mod read;
 
-use crate::engine::{Decision, Identity, Judge, Ruling};
+use crate::engine::{Decision, Identity, Judge, LogMode, Ruling};
 use crate::users::Users;
 use ipnet::IpNet;
 use nufw_common::config::ConfigError;
@@ -75,6 +75,7 @@ impl Policy {
                 decision: Decision::Drop,
                 rule: DEFAULT_RULE.into(),
                 prefix: DEFAULT_RULE.into(),
+                log: LogMode::Default,
             },
         }
     }

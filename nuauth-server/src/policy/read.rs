@@ -3,7 +3,7 @@
 //! A rule that could never match, or that says less than its writer thinks, is refused here.
 
 use super::{DEFAULT_RULE, Policy, ReadPolicy, Rule, is_ipv4};
-use crate::engine::{Decision, Ruling};
+use crate::engine::{Decision, LogMode, Ruling};
 use crate::users::Users;
 use ipnet::{IpNet, Ipv4Net};
 use nufw_common::config::{ConfigError, Loader, Origins, Problems, Tried};
@@ -51,6 +51,7 @@ struct RawRule {
     icmp_code: Option<u8>,
     decision: RawDecision,
     log_prefix: Option<String>,
+    log: Option<RawLog>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -59,6 +60,14 @@ enum RawDecision {
     Accept,
     Drop,
     Reject,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum RawLog {
+    Sync,
+    Async,
+    None,
 }
 
 /// A protocol by name or number.
@@ -179,6 +188,7 @@ impl Reader<'_> {
             self.text(&format!("{at}.log-prefix"), prefix);
         }
         self.transport(at, &raw);
+        let log = self.log_mode(at, &raw);
         let (source, destination) = (
             self.nets(&format!("{at}.source"), raw.source.as_deref()),
             self.nets(&format!("{at}.destination"), raw.destination.as_deref()),
@@ -203,6 +213,7 @@ impl Reader<'_> {
                 },
                 prefix: raw.log_prefix.map_or_else(|| Arc::clone(&rule), Arc::from),
                 rule,
+                log,
             },
         }
     }
@@ -229,6 +240,21 @@ impl Reader<'_> {
             self.reject(key, format_args!("\"{name}\""), expected);
         } else if !self.names.insert(name.to_owned()) {
             self.reject(key, format_args!("\"{name}\" again"), "each name once");
+        }
+    }
+
+    /// A drop never waits for its row: a rule that asks for it is not what its writer thinks.
+    fn log_mode(&mut self, at: &str, raw: &RawRule) -> LogMode {
+        match (raw.log, raw.decision) {
+            (None, _) => LogMode::Default,
+            (Some(RawLog::None), _) => LogMode::None,
+            (Some(RawLog::Async), _) => LogMode::Async,
+            (Some(RawLog::Sync), RawDecision::Accept) => LogMode::Sync,
+            (Some(RawLog::Sync), RawDecision::Drop | RawDecision::Reject) => {
+                let expected = "\"async\" or \"none\": only what is accepted waits for its row";
+                self.reject(&format!("{at}.log"), "\"sync\"", expected);
+                LogMode::Default
+            }
         }
     }
 

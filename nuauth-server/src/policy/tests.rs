@@ -53,6 +53,38 @@ fn rule(lines: &str) -> String {
     format!("[[rule]]\nname = \"r\"\ndecision = \"accept\"\n{lines}\n")
 }
 
+#[test]
+fn a_rule_says_whether_it_is_logged_and_whether_packets_wait() {
+    let mode = |lines: &str| policy(&rule(lines)).rules()[0].ruling().log;
+    assert_eq!(mode(""), LogMode::Default);
+    assert_eq!(mode("log = \"sync\""), LogMode::Sync);
+    assert_eq!(mode("log = \"async\""), LogMode::Async);
+    assert_eq!(mode("log = \"none\""), LogMode::None);
+    let error = read(&rule("log = \"later\"")).unwrap_err();
+    assert!(
+        error.starts_with("policy.toml:4: key rule[0].log: ") && error.contains("later"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_drop_cannot_wait_for_its_row() {
+    for decision in ["drop", "reject"] {
+        let with = |log: &str| {
+            read(&format!(
+                "[[rule]]\nname = \"r\"\ndecision = \"{decision}\"\nlog = \"{log}\"\n"
+            ))
+            .map(|_| ())
+        };
+        assert_eq!(with("async"), Ok(()));
+        assert_eq!(with("none"), Ok(()));
+        assert_eq!(
+            with("sync").unwrap_err(),
+            "policy.toml:4: key rule[0].log: found \"sync\", expected \"async\" or \"none\": only what is accepted waits for its row"
+        );
+    }
+}
+
 fn accepts(lines: &str, user: &str, tuple: &Tuple) -> bool {
     decide(&policy(&rule(lines)), user, tuple).0 == Decision::Accept
 }

@@ -8,14 +8,17 @@
 )]
 
 mod claims;
+mod control;
 mod dumps;
 mod entries;
 mod events;
+mod flood;
 mod late;
 mod limits;
 mod links;
 mod logging;
 mod memory;
+mod modes;
 mod packets;
 mod restart;
 mod reuse;

@@ -2,8 +2,8 @@
 
 pub(crate) use crate::entries::{addr, answered, counters, ended, entry, natted, ping, reversed, tcp, udp};
 use nuauth_server::engine::{
-    Decision, Effect, Engine, Identity, Input, Judge, Limits, LinkId, LogEntry, Now, ProofId, Ruling,
-    SessionFacts, Stats,
+    Decision, Effect, Engine, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, LogMode, Now,
+    ProofId, Ruling, SessionFacts, Stats,
 };
 use nufw_proto::client::{self, Announce, Claim, ClaimRequest, Finding, Mine, OsInfo, Refusal, Withdraw};
 use nufw_proto::gateway::{
@@ -13,7 +13,7 @@ use nufw_proto::{
     Addr, AskId, Batch, BootId, ConnId, CtEntry, CtEvent, CtEventKind, DumpId, EventSeq, Mark, SessionId,
     Text, Timestamp, Tuple,
 };
-use nulog::{Change, Close, CloseReason, Established, OpenRow, User};
+use nulog::{Change, Close, CloseReason, Established, GapRow, OpenRow, User};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,15 @@ pub(crate) const PACKET_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Acknowledged = (Arc<str>, BootId, EventSeq);
 
-/// Accepts everything but port 23 (dropped) and port 25 (rejected).
+/// Accepts everything but port 23 (dropped) and port 25 (rejected). The ports from 2001 have log modes of their own: sync,
+/// async, none; port 2023 is dropped without a row.
 struct Rules;
 
 impl Judge for Rules {
     fn judge(&self, _user: &Identity, tuple: &Tuple) -> Ruling {
-        let decision = match tuple.transport().ports().map(|ports| ports.dst) {
-            Some(23) => Decision::Drop,
+        let port = tuple.transport().ports().map(|ports| ports.dst);
+        let decision = match port {
+            Some(23 | 2023) => Decision::Drop,
             Some(25) => Decision::Reject,
             _ => Decision::Accept,
         };
@@ -37,6 +39,24 @@ impl Judge for Rules {
             decision,
             rule: Arc::from("rule"),
             prefix: Arc::from("prefix"),
+            log: match port {
+                Some(2001) => LogMode::Sync,
+                Some(2002) => LogMode::Async,
+                Some(2003 | 2023) => LogMode::None,
+                _ => LogMode::Default,
+            },
+        }
+    }
+}
+
+/// Accepts everything, and logs nothing.
+pub(crate) struct NoLog;
+
+impl Judge for NoLog {
+    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling {
+        Ruling {
+            log: LogMode::None,
+            ..Rules.judge(user, tuple)
         }
     }
 }
@@ -67,6 +87,8 @@ pub(crate) struct World {
     questions: Vec<(SessionId, ClaimRequest)>,
     pub(crate) agent: Vec<(LinkId, ToAgent)>,
     pub(crate) log: Vec<LogEntry>,
+    /// What of it says which gateways are there.
+    pub(crate) heartbeats: Vec<(Arc<str>, Timestamp)>,
     pub(crate) others: Vec<Effect>,
     committed: usize,
     last_id: u64,
@@ -95,6 +117,7 @@ impl World {
             questions: Vec::new(),
             agent: Vec::new(),
             log: Vec::new(),
+            heartbeats: Vec::new(),
             others: Vec::new(),
             committed: 0,
             last_id: 0,
@@ -118,6 +141,10 @@ impl World {
                 }
                 Effect::Question { session, request } => self.questions.push((session, request)),
                 Effect::Agent { link, message } => self.agent.push((link, message)),
+                Effect::Log(LogEntry {
+                    change: Change::Heartbeat { gateway, at },
+                    urgent: false,
+                }) => self.heartbeats.push((gateway, at)),
                 Effect::Log(entry) => self.log.push(entry),
                 other => self.others.push(other),
             }
@@ -143,7 +170,20 @@ impl World {
         self.engine.stats()
     }
 
+    pub(crate) fn find(&self, ends: &Tuple) -> Option<LiveConn> {
+        self.engine.find(ends)
+    }
+
+    pub(crate) fn verify(&mut self, gateways: &[&str]) {
+        let gateways = gateways.iter().map(ToString::to_string).collect();
+        self.input(Input::Verify { gateways });
+    }
+
     // Gateways.
+
+    pub(crate) fn down(&mut self, link: LinkId) {
+        self.input(Input::GatewayDown { link });
+    }
 
     pub(crate) fn gateway(&mut self) -> LinkId {
         self.gateway_as("gw", |_| {})
@@ -375,6 +415,13 @@ impl World {
     pub(crate) fn dropped(&self) -> Vec<&OpenRow> {
         self.of_log(|change| match change {
             Change::Drop(row) => Some(&**row),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn gaps(&self) -> Vec<&GapRow> {
+        self.of_log(|change| match change {
+            Change::Gap(gap) => Some(&**gap),
             _ => None,
         })
     }

@@ -3,7 +3,7 @@
 use crate::client::identity;
 use crate::journal::{Journal, Row};
 use crate::kernel::{Kernel, Told, stamp};
-use nuauth_server::engine::{Decision, Identity, Judge, Ruling};
+use nuauth_server::engine::{Decision, Identity, Judge, LogMode, Ruling};
 use nufw_proto::{ConnId, Counters, CtEventKind, SessionId, Tuple};
 use nulog::{CloseReason, OpenRow, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +74,7 @@ impl Judge for Policy {
             decision,
             rule: Arc::from("rule"),
             prefix: Arc::from(""),
+            log: LogMode::Default,
         }
     }
 }

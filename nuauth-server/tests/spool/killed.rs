@@ -4,30 +4,23 @@
 //! What it was told it tells us at once. At the end every row of which it was told is there exactly once, live or archived,
 //! with every change whose event was acknowledged; and nobody ever saw a state move backwards.
 
-use crate::lab::{Place, acknowledge, close, dropped, established, id_of, urgent};
+use crate::feeder::FEEDER;
+use crate::lab::{Place, id_of};
 use crate::support::{self, Kind};
-use nuauth_server::journal::{Journal, Limits, Opened, Report, SpoolSettings};
-use nufw_proto::ConnId;
-use nulog::Location;
-use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
+use nufw_common::clock;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use std::time::Duration;
 
-/// Tells a process of this program that it is the one that feeds.
-const FEEDER: &str = "NUAUTH_SPOOL_FEEDER";
 /// How many fates are drawn by lot, and from which number on.
 const SEEDS: &str = "NUAUTH_SPOOL_SEEDS";
 const FIRST_SEED: &str = "NUAUTH_SPOOL_FIRST_SEED";
 const DEFAULT_SEEDS: u64 = 3;
 /// Blows that fall in one fate.
 const BLOWS: usize = 10;
-/// Rows of which neither end was told, above which none is opened.
-const OUTSTANDING: usize = 400;
 
 const COLUMNS: &str = "id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, \
      ip_saddr, ip_daddr, tcp_sport, tcp_dport, udp_sport, udp_dport, sport, dport, icmp_type, icmp_code, icmp_id, user_id, \
@@ -46,181 +39,13 @@ struct Told {
 #[derive(Default)]
 struct Facts {
     rows: BTreeMap<u64, Told>,
-    /// The spool was seen at work, and seen at home again.
+    /// How often rows began to go to the spool, and whether they do.
     spooled: usize,
-    home: bool,
-    ready: usize,
-    told: usize,
+    away: bool,
+    /// The present life has begun, and the last one came to its end in order.
+    running: bool,
+    done: bool,
 }
-
-// ---- the process that feeds ---------------------------------------------------------------------------------------------
-
-/// Not a test by itself: what the other process runs.
-#[test]
-fn feeder() {
-    let Ok(arguments) = std::env::var(FEEDER) else {
-        return;
-    };
-    let [url, spool, boot, backlog] = arguments.split('|').collect::<Vec<_>>()[..] else {
-        panic!("{arguments}");
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(feed(url, Path::new(spool), boot.parse().unwrap(), backlog));
-}
-
-/// An event of an agent: of which row, and whether it is its end.
-#[derive(Clone, Copy)]
-struct Event {
-    id: ConnId,
-    end: bool,
-}
-
-async fn feed(url: &str, spool: &Path, boot: u64, backlog: &str) {
-    let patience = Duration::from_secs(1);
-    let location = Location::parse(url)
-        .unwrap()
-        .with_timeouts(patience, 2 * patience);
-    let settings = SpoolSettings {
-        path: spool.to_path_buf(),
-        limit: 1 << 30,
-        stall_after: Duration::from_millis(100),
-    };
-    let (sender, mut reports) = mpsc::unbounded_channel();
-    let limits = Limits {
-        ids_per_block: 2000,
-        rows_per_commit: 64,
-        ..Limits::default()
-    };
-    let opened = Journal::open(&location, 1, Some(&settings), limits, sender).await;
-    let Opened { journal, .. } = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            println!("refused {error}");
-            return;
-        }
-    };
-    println!("ready");
-    // Told in the order of their numbers; what is told again is told as it would be the first time.
-    let mut events: Vec<Event> = Vec::new();
-    let mut durable = 0;
-    let mut blocks = std::collections::VecDeque::new();
-    let (mut outstanding, mut ending, mut active) = (0_usize, false, false);
-    let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let end = Arc::clone(&ended);
-    std::thread::spawn(move || {
-        let mut text = String::new();
-        let _ = std::io::stdin().read_line(&mut text);
-        end.store(true, std::sync::atomic::Ordering::Release);
-    });
-    let mut draws = StdRng::seed_from_u64(boot);
-    let mut again = Vec::new();
-    for word in backlog.split(',').filter(|word| !word.is_empty()) {
-        let (kind, raw) = word.split_at(1);
-        let id = ConnId::try_from(raw.parse::<u64>().unwrap()).unwrap();
-        again.push(Event { id, end: kind == "c" });
-    }
-    submit(&journal, boot, &mut events, &again);
-    loop {
-        while let Ok(report) = reports.try_recv() {
-            match report {
-                Report::Ids(block) => blocks.push_back(block),
-                Report::Committed { opened, acknowledged } => {
-                    let mut told = String::new();
-                    let mut next = Vec::new();
-                    for id in opened {
-                        told.push_str(&format!("o{}\n", u64::from(id)));
-                        outstanding -= 1;
-                        if draws.random_bool(0.9) {
-                            next.push(Event { id, end: false });
-                        }
-                        if draws.random_bool(0.8) {
-                            next.push(Event { id, end: true });
-                        }
-                    }
-                    for (_, of, through) in acknowledged {
-                        if of.0 != boot {
-                            continue;
-                        }
-                        let through = usize::try_from(through.0).unwrap();
-                        for event in &events[durable..through] {
-                            let kind = if event.end { 'c' } else { 'e' };
-                            told.push_str(&format!("{kind}{}\n", u64::from(event.id)));
-                        }
-                        durable = durable.max(through);
-                    }
-                    // One write, so that whoever reads us gets it before we die.
-                    let mut out = std::io::stdout().lock();
-                    out.write_all(told.as_bytes()).unwrap();
-                    out.flush().unwrap();
-                    drop(out);
-                    submit(&journal, boot, &mut events, &next);
-                }
-                Report::Failed { opened, .. } => outstanding -= opened.len(),
-                Report::Loaded { .. } | Report::Recovered => {}
-            }
-        }
-        let status = journal.spool_status();
-        if status.active != active {
-            active = status.active;
-            println!("{}", if active { "away" } else { "home" });
-        }
-        if ended.load(std::sync::atomic::Ordering::Acquire) {
-            ending = true;
-        }
-        if ending && outstanding == 0 && durable == events.len() && !active {
-            journal.drain(Duration::from_secs(20)).await.unwrap();
-            println!("done");
-            return;
-        }
-        if !ending && outstanding < OUTSTANDING {
-            let mut group = Vec::new();
-            for _ in 0..draws.random_range(1..8) {
-                let Some(id) = next_id(&mut blocks) else { break };
-                if draws.random_bool(0.2) {
-                    group.push(dropped(id));
-                } else {
-                    outstanding += 1;
-                    group.push(urgent(id));
-                }
-            }
-            journal.submit(group);
-        }
-        tokio::time::sleep(Duration::from_millis(draws.random_range(0..4))).await;
-    }
-}
-
-fn next_id(blocks: &mut std::collections::VecDeque<nulog::IdBlock>) -> Option<ConnId> {
-    loop {
-        match blocks.front_mut()?.next() {
-            Some(id) => return Some(id),
-            None => {
-                blocks.pop_front();
-            }
-        }
-    }
-}
-
-fn submit(journal: &Journal, boot: u64, events: &mut Vec<Event>, next: &[Event]) {
-    let mut group = Vec::new();
-    for event in next {
-        events.push(*event);
-        group.push(if event.end {
-            close(event.id)
-        } else {
-            established(event.id)
-        });
-    }
-    if !group.is_empty() {
-        group.push(acknowledge(boot, events.len() as u64));
-        journal.submit(group);
-    }
-}
-
-// ---- who watches it -----------------------------------------------------------------------------------------------------
 
 struct Feeder {
     process: Child,
@@ -247,7 +72,7 @@ impl Feeder {
             backlog.join(","),
         ];
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::feeder", "--nocapture"])
+            .args(["--exact", "feeder::feeder", "--nocapture"])
             .env(FEEDER, arguments.join("|"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -272,10 +97,10 @@ impl Feeder {
     /// Lets it come to its end.
     fn finish(mut self) {
         drop(self.process.stdin.take());
-        let began = Instant::now();
+        let began = clock::mono();
         while self.process.try_wait().unwrap().is_none() {
             assert!(
-                began.elapsed() < Duration::from_secs(60),
+                began.elapsed() < Duration::from_mins(1),
                 "the journal does not come to its end"
             );
             std::thread::sleep(Duration::from_millis(20));
@@ -289,9 +114,13 @@ fn note(facts: &mut Facts, line: &str) {
     // The harness of the other process says things, too.
     let line = line.rsplit("... ").next().unwrap_or_default();
     match line {
-        "ready" => facts.ready += 1,
-        "away" => facts.spooled += 1,
-        "home" | "done" => facts.home = true,
+        "ready" => facts.running = true,
+        "away" => {
+            facts.spooled += 1;
+            facts.away = true;
+        }
+        "home" => facts.away = false,
+        "done" => facts.done = true,
         _ => {
             let Some((kind, Ok(id))) = line.split_at_checked(1).map(|(k, id)| (k, id.parse::<u64>())) else {
                 if line.starts_with("refused") {
@@ -299,7 +128,6 @@ fn note(facts: &mut Facts, line: &str) {
                 }
                 return;
             };
-            facts.told += 1;
             let told = facts.rows.entry(id).or_default();
             match kind {
                 "o" => told.opened = true,
@@ -336,116 +164,174 @@ async fn fate(seed: u64) -> bool {
     let Some(place) = Place::server(kind, "whatever_is_killed").await else {
         return false;
     };
-    let mut draws = StdRng::seed_from_u64(seed);
-    let facts = Arc::new(Mutex::new(Facts::default()));
-    let mut boot = 1;
-    let mut feeder = Feeder::start(&place, boot, &facts);
-    let mut seen = HashMap::new();
-    let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut fire = Fire {
+        feeder: None,
+        lives: 0,
+        kills: BTreeMap::new(),
+        facts: Arc::default(),
+        states: HashMap::new(),
+        draws: StdRng::seed_from_u64(seed),
+        kind,
+        place,
+    };
+    fire.begin();
     // Without having met its database once it has no ids to start with.
-    wait_for_ready(&facts, 1).await;
+    fire.wait_for_ready().await;
     for _ in 0..BLOWS {
-        let pause = draws.random_range(0..250);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        let blow = blow(&mut draws);
-        *counted.entry(blow).or_default() += 1;
-        match blow {
-            "feeder" => {
-                feeder.kill();
-                boot += 1;
-                feeder = Feeder::start(&place, boot, &facts);
-            }
-            "database" => {
-                place.database().murder();
-                nap(&mut draws, 400).await;
-                // Also while it is away.
-                if draws.random_bool(0.5) {
-                    feeder.kill();
-                    boot += 1;
-                    feeder = Feeder::start(&place, boot, &facts);
-                    nap(&mut draws, 300).await;
-                }
-                place.database().begin();
-            }
-            "hang" => {
-                place.database().freeze();
-                nap(&mut draws, 500).await;
-                if draws.random_bool(0.3) {
-                    feeder.kill();
-                    boot += 1;
-                    feeder = Feeder::start(&place, boot, &facts);
-                    nap(&mut draws, 200).await;
-                }
-                place.database().thaw();
-            }
-            "drain" => {
-                // When rows come home.
-                place.database().murder();
-                nap(&mut draws, 200).await;
-                place.database().begin();
-                nap(&mut draws, 60).await;
-                feeder.kill();
-                boot += 1;
-                feeder = Feeder::start(&place, boot, &facts);
-            }
-            _ => archive(&place, kind).await,
-        }
-        look(&place, &mut seen).await;
+        fire.nap(250).await;
+        fire.blow().await;
+        fire.look().await;
     }
-    feeder.finish();
-    look(&place, &mut seen).await;
-    let facts = facts.lock().unwrap();
-    assert!(facts.home, "seed {seed}: the rows did not come home");
-    let rows = place.rows().await;
-    let mut found = BTreeMap::new();
-    for row in &rows {
-        let twice = found.insert(u64::from(id_of(row)), row);
-        assert!(twice.is_none(), "seed {seed}: row {} is there twice", row["id"]);
-    }
-    for (id, told) in &facts.rows {
-        let row = found.get(id);
-        let row = row.unwrap_or_else(|| panic!("seed {seed}: row {id} is lost: {told:?}"));
-        let state = row["state"].as_i64().unwrap();
-        assert!(!told.closed || state == 3, "seed {seed}: {told:?} {row:?}");
-        assert!(!told.established || state >= 2, "seed {seed}: {told:?} {row:?}");
-        assert!(
-            !told.established || !row["start_timestamp"].is_null(),
-            "seed {seed}: {told:?} {row:?}"
-        );
-        assert_ne!(state, 0, "seed {seed}: {told:?} {row:?}");
-    }
-    let opened = facts.rows.values().filter(|told| told.opened).count();
-    eprintln!(
-        "seed {seed}: {opened} rows told of, {} in the log, {} times on the spool, {boot} lives, blows {counted:?}",
-        rows.len(),
-        facts.spooled
-    );
-    assert!(opened > 0);
-    let gaps = place.gaps("spooled").await;
-    let unique: BTreeSet<_> = gaps.iter().map(|gap| gap["from_timestamp"].to_string()).collect();
-    assert_eq!(unique.len(), gaps.len(), "{gaps:?}");
-    assert!(facts.spooled == 0 || !gaps.is_empty());
+    fire.finish();
+    fire.look().await;
+    fire.judge(seed).await;
     true
 }
 
-fn blow(draws: &mut impl Rng) -> &'static str {
-    let blows = ["feeder", "database", "hang", "drain", "archive"];
-    blows[draws.random_range(0..blows.len())]
+/// What goes on in one fate.
+struct Fire {
+    feeder: Option<Feeder>,
+    lives: u64,
+    /// How often it was killed, by where its rows went at that moment.
+    kills: BTreeMap<&'static str, usize>,
+    facts: Arc<Mutex<Facts>>,
+    states: HashMap<u64, i64>,
+    draws: StdRng,
+    kind: Kind,
+    place: Place,
 }
 
-async fn nap(draws: &mut StdRng, most: u64) {
-    let millis = draws.random_range(0..most);
-    tokio::time::sleep(Duration::from_millis(millis)).await;
-}
+impl Fire {
+    fn begin(&mut self) {
+        self.lives += 1;
+        self.feeder = Some(Feeder::start(&self.place, self.lives, &self.facts));
+    }
 
-async fn wait_for_ready(facts: &Arc<Mutex<Facts>>, times: usize) {
-    let began = Instant::now();
-    while facts.lock().unwrap().ready < times {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "the feeder does not start"
+    /// Kills the feeder, and starts another.
+    fn kill(&mut self) {
+        let phase = {
+            let mut facts = self.facts.lock().unwrap();
+            match (
+                std::mem::take(&mut facts.running),
+                std::mem::take(&mut facts.away),
+            ) {
+                (false, _) => "starting",
+                (true, false) => "on the database",
+                (true, true) => "on the spool",
+            }
+        };
+        *self.kills.entry(phase).or_default() += 1;
+        self.feeder.take().unwrap().kill();
+        self.begin();
+    }
+
+    async fn nap(&mut self, most: u64) {
+        let millis = self.draws.random_range(0..most);
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    async fn blow(&mut self) {
+        match self.draws.random_range(0..5) {
+            0 => self.kill(),
+            1 => {
+                self.place.database().murder();
+                self.nap(400).await;
+                // Also while it is away.
+                if self.draws.random_bool(0.5) {
+                    self.kill();
+                    self.nap(300).await;
+                }
+                self.place.database().begin();
+            }
+            2 => {
+                self.place.database().freeze();
+                self.nap(500).await;
+                if self.draws.random_bool(0.3) {
+                    self.kill();
+                    self.nap(200).await;
+                }
+                self.place.database().thaw();
+            }
+            3 => {
+                // When rows come home.
+                self.place.database().murder();
+                self.nap(200).await;
+                self.place.database().begin();
+                self.nap(60).await;
+                self.kill();
+            }
+            _ => archive(&self.place, self.kind).await,
+        }
+    }
+
+    async fn wait_for_ready(&self) {
+        let began = clock::mono();
+        while !self.facts.lock().unwrap().running {
+            assert!(
+                began.elapsed() < Duration::from_mins(1),
+                "the feeder does not start"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn finish(&mut self) {
+        // A start is refused while the database has not seen that the life before is over; a service manager tries again.
+        for _ in 0..10 {
+            self.feeder.take().unwrap().finish();
+            if self.facts.lock().unwrap().done {
+                return;
+            }
+            self.begin();
+        }
+        panic!("the rows do not come home");
+    }
+
+    /// Nobody ever sees a state move backwards, or a dead row come to life.
+    async fn look(&mut self) {
+        for row in self.place.rows().await {
+            let (id, state) = (u64::from(id_of(&row)), row["state"].as_i64().unwrap());
+            let before = self.states.insert(id, state).unwrap_or(state);
+            assert!(
+                before <= state,
+                "row {id} was in state {before} and is in {state}"
+            );
+        }
+    }
+
+    async fn judge(&self, seed: u64) {
+        let rows = self.place.rows().await;
+        let gaps = self.place.gaps("spooled").await;
+        let mut found = BTreeMap::new();
+        for row in &rows {
+            let twice = found.insert(u64::from(id_of(row)), row);
+            assert!(twice.is_none(), "seed {seed}: row {} is there twice", row["id"]);
+        }
+        let facts = self.facts.lock().unwrap();
+        for (id, told) in &facts.rows {
+            let row = found.get(id);
+            let row = row.unwrap_or_else(|| panic!("seed {seed}: row {id} is lost: {told:?}"));
+            let state = row["state"].as_i64().unwrap();
+            assert!(!told.closed || state == 3, "seed {seed}: {told:?} {row:?}");
+            assert!(!told.established || state >= 2, "seed {seed}: {told:?} {row:?}");
+            assert!(
+                !told.established || !row["start_timestamp"].is_null(),
+                "seed {seed}: {told:?} {row:?}"
+            );
+            assert_ne!(state, 0, "seed {seed}: {told:?} {row:?}");
+        }
+        let opened = facts.rows.values().filter(|told| told.opened).count();
+        eprintln!(
+            "seed {seed}: {opened} rows told of, {} in the log, {} times on the spool, {} gaps, killed {:?}",
+            rows.len(),
+            facts.spooled,
+            gaps.len(),
+            self.kills
         );
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(opened > 0);
+        let unique: BTreeSet<_> = gaps.iter().map(|gap| gap["from_timestamp"].to_string()).collect();
+        assert_eq!(unique.len(), gaps.len(), "{gaps:?}");
+        assert!(facts.spooled == 0 || !gaps.is_empty());
     }
 }
 
@@ -463,16 +349,4 @@ async fn archive(place: &Place, kind: Kind) {
     };
     // It may meet the writer's locks; then nothing is moved.
     let _ = support::execute(kind, &place.url, &statements).await;
-}
-
-/// Nobody ever sees a state move backwards, or a dead row come to life.
-async fn look(place: &Place, seen: &mut HashMap<u64, i64>) {
-    for row in place.rows().await {
-        let (id, state) = (u64::from(id_of(&row)), row["state"].as_i64().unwrap());
-        let before = seen.insert(id, state).unwrap_or(state);
-        assert!(
-            before <= state,
-            "row {id} was in state {before} and is in {state}"
-        );
-    }
 }

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, and says what it drew by lot"
 )]
 
+mod feeder;
 mod killed;
 mod lab;
 mod outages;

@@ -3,8 +3,8 @@
 use crate::lab::*;
 use crate::support::Kind;
 use nuauth_server::journal::Limits;
+use nufw_common::clock;
 use nulog::{Location, State};
-use std::time::Instant;
 
 /// What every story ends with: the rows are there, each once and in its last state, and `log_gap` tells the time.
 async fn expect(place: &Place, expected: &[(nufw_proto::ConnId, i64)]) {
@@ -213,7 +213,7 @@ async fn a_full_spool_drops_counts_what_it_left_out_and_is_over_when_the_databas
     };
     assert!(error.contains("log.spool-limit"), "{error}");
     // Fails at once, not after the next attempt.
-    let began = Instant::now();
+    let began = clock::mono();
     let id = run.id();
     run.journal.submit(vec![urgent(id)]);
     assert_eq!(run.answer().await.unwrap_err().0, [id]);

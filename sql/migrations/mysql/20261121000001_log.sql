@@ -66,7 +66,10 @@ CREATE TABLE IF NOT EXISTS conntrack_ulog (
         OR reply_dport <> coalesce(tcp_sport, udp_sport, sport) THEN reply_dport END) STORED,
     -- Who is behind this connection, asked by its source: as the client has it, and as source NAT shows it.
     INDEX conntrack_source (ip_saddr, any_sport),
-    INDEX conntrack_nat (nat_saddr, nat_sport)
+    INDEX conntrack_nat (nat_saddr, nat_sport),
+    -- What came when, for who searches; and of the last moments, for which service: single sign-on waits for rows whose
+    -- reply side is not known yet.
+    INDEX conntrack_time (oob_time_sec, oob_time_usec, id, reply_saddr, reply_sport)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin;
 
 -- The archive: the same columns in the same order. Rows in it are dead; only NULLs may still be filled. In ranges of time,
@@ -115,7 +118,13 @@ CREATE TABLE IF NOT EXISTS ulog (
     ct_zone         INTEGER       NOT NULL,
     acl             TEXT,
     close_reason    TEXT,
-    PRIMARY KEY (id, oob_time_sec)
+    PRIMARY KEY (id, oob_time_sec),
+    -- What came when; whose it was, and from and to where; and who had an address and port, as the outside saw it.
+    INDEX ulog_time (oob_time_sec, oob_time_usec, id),
+    INDEX ulog_user (username(64), oob_time_sec, oob_time_usec, id),
+    INDEX ulog_source (ip_saddr, oob_time_sec, oob_time_usec, id),
+    INDEX ulog_destination (ip_daddr, oob_time_sec, oob_time_usec, id),
+    INDEX ulog_nat (reply_daddr, reply_dport, oob_time_sec)
 ) ENGINE = InnoDB, CHARACTER SET utf8mb4, COLLATE utf8mb4_bin
 PARTITION BY RANGE (oob_time_sec) (PARTITION rest VALUES LESS THAN MAXVALUE);
 
@@ -189,6 +198,24 @@ FROM (SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_i
       FROM conntrack_ulog
       UNION ALL
       SELECT * FROM ulog) AS every_row;
+
+-- What searches read: each table as it is, so that its indexes serve, and the ports whatever the protocol.
+CREATE OR REPLACE VIEW live_rows AS
+SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, ip_saddr, ip_daddr,
+       any_sport AS sport, coalesce(tcp_dport, udp_dport, dport) AS dport,
+       icmp_type, icmp_code, icmp_id, user_id, username, client_os, client_app, start_timestamp, end_timestamp,
+       packets_in, packets_out, bytes_in, bytes_out, reply_saddr, reply_daddr, reply_sport, reply_dport,
+       reply_icmp_type, reply_icmp_code, reply_icmp_id, gateway, ct_id, ct_mark, ct_zone, acl, close_reason,
+       nat_saddr, nat_sport
+FROM conntrack_ulog;
+
+CREATE OR REPLACE VIEW archived_rows AS
+SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, ip_saddr, ip_daddr,
+       coalesce(tcp_sport, udp_sport, sport) AS sport, coalesce(tcp_dport, udp_dport, dport) AS dport,
+       icmp_type, icmp_code, icmp_id, user_id, username, client_os, client_app, start_timestamp, end_timestamp,
+       packets_in, packets_out, bytes_in, bytes_out, reply_saddr, reply_daddr, reply_sport, reply_dport,
+       reply_icmp_type, reply_icmp_code, reply_icmp_id, gateway, ct_id, ct_mark, ct_zone, acl, close_reason
+FROM ulog;
 
 -- What single sign-on asks: live rows alone, and of them only who it is and between which ends.
 CREATE OR REPLACE VIEW sso AS

@@ -69,6 +69,10 @@ WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze
 CREATE INDEX conntrack_source ON conntrack_ulog (ip_saddr, (coalesce(tcp_sport, udp_sport, sport)));
 CREATE INDEX conntrack_nat ON conntrack_ulog (nat_saddr, nat_sport) WHERE nat_saddr IS NOT NULL;
 
+-- What came when, for who searches; and of the last moments, for which service: single sign-on waits for rows whose reply
+-- side is not known yet. Rows come in the order of their time, so this costs the writer the least of all.
+CREATE INDEX conntrack_time ON conntrack_ulog (oob_time_sec, oob_time_usec, id, reply_saddr, reply_sport);
+
 -- The archive: the same columns in the same order. Rows in it are dead; only NULLs may still be filled. In ranges of time,
 -- so that what is old goes at once; whatever no range was made for is in ulog_rest.
 CREATE TABLE ulog (
@@ -119,6 +123,14 @@ CREATE TABLE ulog (
 ) PARTITION BY RANGE (oob_time_sec);
 
 CREATE TABLE ulog_rest PARTITION OF ulog DEFAULT;
+
+-- What came when; whose it was, and from and to where; and who had an address and port, as the outside saw it. A name can be
+-- longer than an index takes.
+CREATE INDEX ulog_time ON ulog (oob_time_sec, oob_time_usec, id);
+CREATE INDEX ulog_user ON ulog ("left"(username, 64), oob_time_sec, oob_time_usec, id) WHERE username IS NOT NULL;
+CREATE INDEX ulog_source ON ulog (ip_saddr, oob_time_sec, oob_time_usec, id);
+CREATE INDEX ulog_destination ON ulog (ip_daddr, oob_time_sec, oob_time_usec, id);
+CREATE INDEX ulog_nat ON ulog (reply_daddr, reply_dport, oob_time_sec) WHERE reply_daddr IS NOT NULL;
 
 -- Client sessions. A session that a crash of the server left open has no end_time, and end_reason says why.
 CREATE TABLE users (
@@ -188,6 +200,24 @@ FROM (SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_i
       FROM conntrack_ulog
       UNION ALL
       SELECT * FROM ulog) AS every_row;
+
+-- What searches read: each table as it is, so that its indexes serve, and the ports whatever the protocol.
+CREATE VIEW live_rows AS
+SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, ip_saddr, ip_daddr,
+       coalesce(tcp_sport, udp_sport, sport) AS sport, coalesce(tcp_dport, udp_dport, dport) AS dport,
+       icmp_type, icmp_code, icmp_id, user_id, username, client_os, client_app, start_timestamp, end_timestamp,
+       packets_in, packets_out, bytes_in, bytes_out, reply_saddr, reply_daddr, reply_sport, reply_dport,
+       reply_icmp_type, reply_icmp_code, reply_icmp_id, gateway, ct_id, ct_mark, ct_zone, acl, close_reason,
+       nat_saddr, nat_sport
+FROM conntrack_ulog;
+
+CREATE VIEW archived_rows AS
+SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, ip_saddr, ip_daddr,
+       coalesce(tcp_sport, udp_sport, sport) AS sport, coalesce(tcp_dport, udp_dport, dport) AS dport,
+       icmp_type, icmp_code, icmp_id, user_id, username, client_os, client_app, start_timestamp, end_timestamp,
+       packets_in, packets_out, bytes_in, bytes_out, reply_saddr, reply_daddr, reply_sport, reply_dport,
+       reply_icmp_type, reply_icmp_code, reply_icmp_id, gateway, ct_id, ct_mark, ct_zone, acl, close_reason
+FROM ulog;
 
 -- What single sign-on asks: live rows alone, and of them only who it is and between which ends.
 CREATE VIEW sso AS

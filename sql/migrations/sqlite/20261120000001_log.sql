@@ -59,6 +59,9 @@ CREATE TABLE conntrack_ulog (
 -- The live rows, which the server loads at its start; the condition keeps the index as small as they are.
 CREATE INDEX conntrack_live ON conntrack_ulog (id) WHERE state IN (1, 2);
 
+-- What came when, for who searches.
+CREATE INDEX conntrack_time ON conntrack_ulog (oob_time_sec, oob_time_usec);
+
 -- The archive: the same columns in the same order. Rows in it are dead; only NULLs may still be filled.
 CREATE TABLE ulog (
     id              INTEGER PRIMARY KEY,
@@ -105,6 +108,18 @@ CREATE TABLE ulog (
     acl             TEXT,
     close_reason    TEXT
 );
+
+-- What came when: for what is too old to be kept, and for who searches.
+CREATE INDEX ulog_time ON ulog (oob_time_sec, oob_time_usec);
+
+-- Whose it was, and from and to where.
+CREATE INDEX ulog_user ON ulog (username, oob_time_sec, oob_time_usec) WHERE username IS NOT NULL;
+CREATE INDEX ulog_source ON ulog (ip_saddr, oob_time_sec, oob_time_usec);
+CREATE INDEX ulog_destination ON ulog (ip_daddr, oob_time_sec, oob_time_usec);
+
+-- Who had an address and port, as the outside saw it. By day first: a gateway's ports are taken by chance, and one day's part
+-- of the index is in memory while it is written.
+CREATE INDEX ulog_nat ON ulog (oob_time_sec / 86400, reply_daddr, reply_dport) WHERE reply_daddr IS NOT NULL;
 
 -- Client sessions. A session that a crash of the server left open has no end_time, and end_reason says why.
 CREATE TABLE users (

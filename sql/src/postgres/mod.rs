@@ -4,7 +4,7 @@
 
 mod replay;
 mod statements;
-mod types;
+pub(crate) mod types;
 mod write;
 
 use crate::ids::{self, IdBlock};

@@ -17,7 +17,7 @@ const BEGIN: i64 = 946_684_800_000_000;
 
 /// An `inet` of a single host.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Inet(pub(super) Addr);
+pub(crate) struct Inet(pub(crate) Addr);
 
 impl Type<Postgres> for Inet {
     fn type_info() -> PgTypeInfo {
@@ -50,7 +50,7 @@ impl Encode<'_, Postgres> for Inet {
 
 /// A `timestamptz`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Time(pub(super) Timestamp);
+pub(crate) struct Time(pub(crate) Timestamp);
 
 impl Type<Postgres> for Time {
     fn type_info() -> PgTypeInfo {

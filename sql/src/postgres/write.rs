@@ -149,6 +149,27 @@ impl Postgres {
         Ok(applied)
     }
 
+    #[cfg(feature = "bare")]
+    pub(crate) async fn bare(
+        &mut self,
+        opened: &[(&OpenRow, State)],
+        established: &[&Established],
+        closed: &[&Close],
+    ) -> Result<(), StoreError> {
+        let mut connection = self.take().await?;
+        let error = |source| StoreError::from_server(&self.log, source);
+        sqlx::raw_sql("BEGIN")
+            .execute(&mut connection)
+            .await
+            .map_err(error)?;
+        self.insert(&mut connection, opened).await?;
+        self.establish(&mut connection, established).await?;
+        self.close_rows(&mut connection, closed).await?;
+        self.commit(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
     async fn insert(
         &self,
         connection: &mut PgConnection,

@@ -3,13 +3,13 @@
 //! Keeps groups of changes in the order they came, and ids for a time without the database. When to use it, and that nothing
 //! leaves it before it is in the database, is the journal's business.
 
+mod ids;
 mod record;
 #[cfg(test)]
 mod tests;
 
 use crate::StoreError;
 use crate::change::{Change, GapRow};
-use crate::ids::IdBlock;
 use crate::sqlite::{create, lock};
 use crate::store::BUSY_TIMEOUT;
 use nufw_proto::Timestamp;
@@ -411,56 +411,6 @@ impl Spool {
             bytes: unsigned(bytes) + unsigned(groups) * RECORD_BYTES,
             oldest: oldest.map(Timestamp::from_micros),
         })
-    }
-
-    /// How many ids are kept for a time without the database.
-    pub async fn ids_left(&mut self) -> Result<u64, StoreError> {
-        let (next, end) = self.ids().await?;
-        Ok(IdBlock::again(next, end).remaining())
-    }
-
-    /// The id after the last that was ever kept here.
-    pub async fn ids_end(&mut self) -> Result<i64, StoreError> {
-        Ok(self.ids().await?.1)
-    }
-
-    async fn ids(&mut self) -> Result<(i64, i64), StoreError> {
-        self.clean_up().await?;
-        sqlx::query_as("SELECT next_id, end_id FROM meta")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(|source| StoreError::from_sqlx(&self.path, source))
-    }
-
-    /// Keeps a block that was reserved in the database; what was left of the one before is given up.
-    pub async fn keep_ids(&mut self, block: &IdBlock) -> Result<(), StoreError> {
-        let (next, end) = block.bounds();
-        self.begin().await?;
-        let kept = self.set_ids(next, end).await;
-        self.commit_after(kept).await
-    }
-
-    /// Takes at most `count` of the ids that are kept; they are durably taken before this returns.
-    pub async fn take_ids(&mut self, count: u32) -> Result<Option<IdBlock>, StoreError> {
-        let (next, end) = self.ids().await?;
-        let middle = next.saturating_add(i64::from(count)).min(end);
-        if middle <= next {
-            return Ok(None);
-        }
-        self.begin().await?;
-        let taken = self.set_ids(middle, end).await;
-        self.commit_after(taken).await?;
-        Ok(Some(IdBlock::again(next, middle)))
-    }
-
-    async fn set_ids(&mut self, next: i64, end: i64) -> Result<(), StoreError> {
-        sqlx::query("UPDATE meta SET next_id = ?1, end_id = ?2")
-            .bind(next)
-            .bind(end)
-            .execute(&mut self.connection)
-            .await
-            .map(drop)
-            .map_err(|source| StoreError::from_sqlx(&self.path, source))
     }
 
     /// Closes the file in order.

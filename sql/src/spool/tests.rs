@@ -1,6 +1,7 @@
 //! What the spool promises of its file: order, durability, its limit, and that a crash leaves nothing half.
 
 use super::*;
+use crate::ids::IdBlock;
 use nufw_proto::{BootId, EventSeq};
 use proptest::prelude::*;
 use tempfile::tempdir;

@@ -10,6 +10,7 @@ mod write;
 use crate::ids::IdBlock;
 use crate::rows::{self, Acknowledged};
 use crate::store::{BUSY_TIMEOUT, WAL_SIZE_LIMIT};
+use crate::upkeep::{Pace, STEP_IN_FILE, Upkeep, UpkeepDone};
 use crate::{ActiveRow, StoreError, schema};
 use checkpoint::Checkpointer;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -25,13 +26,15 @@ const CACHE_KIB: u32 = 32 * 1024;
 
 /// The open log. There is one at a time for a database file, in all processes.
 pub(crate) struct Sqlite {
-    writer: SqliteConnection,
-    checkpointer: Checkpointer,
-    path: PathBuf,
+    pub(crate) writer: SqliteConnection,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) path: PathBuf,
     in_transaction: bool,
     insert: Statement,
     live: Updates,
     archive: Updates,
+    /// How large steps of upkeep may be.
+    pub(crate) pace: Pace,
     server_number: u16,
     /// Device and inode of the file, which tell when it was replaced under us.
     identity: (u64, u64),
@@ -78,6 +81,7 @@ impl Sqlite {
             insert: statements::insert(),
             live: Updates::new("conntrack_ulog"),
             archive: Updates::new("ulog"),
+            pace: Pace::new(STEP_IN_FILE),
             server_number,
             identity,
             _lock: lock,
@@ -115,6 +119,21 @@ impl Sqlite {
             .complete(&mut self.writer)
             .await
             .map_err(|source| StoreError::from_sqlx(&self.path, source))
+    }
+
+    /// Does one step of upkeep, in a transaction of its own.
+    pub(crate) async fn upkeep(&mut self, step: &Upkeep) -> Result<UpkeepDone, StoreError> {
+        self.clean_up().await;
+        self.expect_file()?;
+        match step {
+            Upkeep::MoveDead { after, before, dry } => self.move_dead(*after, *before, *dry).await,
+            Upkeep::CloseLost {
+                after,
+                before,
+                spare,
+                dry,
+            } => self.close_lost(*after, *before, spare, *dry).await,
+        }
     }
 
     /// Moves everything from the write-ahead log into the database and closes it.

@@ -36,6 +36,23 @@ impl Sqlite {
         Ok(applied)
     }
 
+    #[cfg(feature = "bare")]
+    pub(crate) async fn bare(
+        &mut self,
+        opened: &[(&OpenRow, State)],
+        established: &[&Established],
+        closed: &[&Close],
+    ) -> Result<(), StoreError> {
+        self.begin().await?;
+        self.insert(opened).await?;
+        self.establish(established).await?;
+        self.close_rows(closed).await?;
+        self.commit_after(Ok(())).await?;
+        self.checkpointer
+            .committed(opened.len() + established.len() + closed.len());
+        self.tend().await
+    }
+
     pub(super) async fn steps(
         &mut self,
         changes: &[Change],

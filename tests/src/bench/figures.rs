@@ -66,31 +66,45 @@ impl Figure {
     fn value(&self) -> f64 {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
-        let worst = matches!(self.metric, "rows_lost" | "rows_stuck" | "connect_failures");
+        let worst = matches!(
+            self.metric,
+            "rows_lost" | "rows_stuck" | "connect_failures" | "commit_wait_max_ms"
+        );
         let index = if worst { sorted.len() - 1 } else { sorted.len() / 2 };
         sorted.get(index).copied().unwrap_or_default()
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Figures(Vec<Figure>);
+#[derive(Debug)]
+pub(super) struct Figures {
+    /// Which measurement it is.
+    bench: &'static str,
+    all: Vec<Figure>,
+}
 
 impl Figures {
+    pub(super) fn new(bench: &'static str) -> Self {
+        Self {
+            bench,
+            all: Vec::new(),
+        }
+    }
+
     pub(super) fn add(&mut self, figure: Figure) {
         let same = |known: &&mut Figure| {
             (known.case, known.metric, known.rate, known.process)
                 == (figure.case, figure.metric, figure.rate, figure.process)
         };
-        match self.0.iter_mut().find(same) {
+        match self.all.iter_mut().find(same) {
             Some(known) => known.values.extend(figure.values),
-            None => self.0.push(figure),
+            None => self.all.push(figure),
         }
     }
 
     pub(super) fn write_json(&self, out: &mut impl Write) -> Result<()> {
-        for figure in &self.0 {
+        for figure in &self.all {
             let mut object = json!({
-                "bench": "path",
+                "bench": self.bench,
                 "case": figure.case,
                 "metric": figure.metric,
                 "rate": figure.rate.json(),
@@ -108,10 +122,10 @@ impl Figures {
     pub(super) fn write_table(&self, out: &mut impl Write) -> Result<()> {
         writeln!(
             out,
-            "{:<12} {:<6} {:<40} {:>12} {:<12} all runs",
+            "{:<18} {:<6} {:<40} {:>12} {:<12} all runs",
             "case", "rate", "metric", "value", "unit"
         )?;
-        for figure in &self.0 {
+        for figure in &self.all {
             let metric = match figure.process {
                 Some(process) => format!("{} ({process})", figure.metric),
                 None => figure.metric.to_owned(),
@@ -119,7 +133,7 @@ impl Figures {
             let all: Vec<_> = figure.values.iter().map(|value| format!("{value:.2}")).collect();
             writeln!(
                 out,
-                "{:<12} {:<6} {metric:<40} {:>12.2} {:<12} {}",
+                "{:<18} {:<6} {metric:<40} {:>12.2} {:<12} {}",
                 figure.case,
                 figure.rate.text(),
                 figure.value(),
@@ -150,8 +164,8 @@ impl Figures {
         Ok(())
     }
 
-    fn find(&self, case: &str, metric: &str, rate: Rate) -> Option<f64> {
-        self.0
+    pub(super) fn find(&self, case: &str, metric: &str, rate: Rate) -> Option<f64> {
+        self.all
             .iter()
             .find(|figure| (figure.case, figure.metric, figure.rate) == (case, metric, rate))
             .map(Figure::value)
@@ -164,7 +178,7 @@ mod tests {
 
     #[test]
     fn repeated_values_become_a_median_and_losses_the_worst() {
-        let mut figures = Figures::default();
+        let mut figures = Figures::new("path");
         for value in [3.0, 1.0, 2.0] {
             figures.add(Figure::new(
                 "forward",

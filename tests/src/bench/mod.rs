@@ -3,7 +3,10 @@
 //! Figures only, never a judgement: the machine is noisy, so ratios within one run are what counts.
 
 mod figures;
+mod log;
 mod system;
+
+pub use log::bench_log;
 
 use crate::command::{binary, checked};
 use crate::load::LoadReport;
@@ -121,7 +124,7 @@ impl Bench {
         Ok(Self {
             net,
             size,
-            figures: Figures::default(),
+            figures: Figures::new("path"),
             port: 1024,
             _dir: dir,
             _sinks: sinks,

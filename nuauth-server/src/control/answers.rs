@@ -1,0 +1,209 @@
+//! What the server answers, request by request.
+//!
+//! Every answer is a question to the hub or the journal; nothing is kept here but locks.
+
+use super::{ControlPort, MAX_LOCKS};
+use crate::engine::{LiveConn, Stats};
+use crate::hub::Event;
+use crate::journal::SpooledRow;
+use nufw_common::control::{Done, Endpoints, Found, Reply, Request, Side, Status, Verified};
+use nufw_proto::{Addr, Ports, Transport, Tuple};
+use nulog::Upkeep;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What the hub tells of the moment.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    pub(crate) stats: Stats,
+    /// Gateways that are connected, and whether they relay events.
+    pub(crate) gateways: Vec<(Arc<str>, bool)>,
+}
+
+/// The server is on its way out.
+struct Ending;
+
+impl ControlPort {
+    pub(super) async fn answer(&self, request: Request, connection: u64) -> Reply {
+        let answered = match request {
+            Request::Status => self.status().await.map(ok),
+            Request::Lock { name } => Ok(self.lock(name, connection)),
+            Request::Maintain { step } => Ok(self.maintain(step).await),
+            Request::Verify { gateways } => self.verify(gateways).await.map(ok),
+            Request::Lookup(ends) => self.lookup(ends).await,
+        };
+        answered.unwrap_or_else(|Ending| Reply::Error("the server is being stopped".to_owned()))
+    }
+
+    async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Result<T, Ending> {
+        let (answer, answered) = oneshot::channel();
+        self.hub.send(event(answer)).await.map_err(|_| Ending)?;
+        answered.await.map_err(|_| Ending)
+    }
+
+    async fn status(&self) -> Result<Status, Ending> {
+        let Moment { stats, gateways } = self.ask(|answer| Event::Moment { answer }).await?;
+        let waiting = self.journal.waiting();
+        let sizes = [
+            ("opens", waiting.opens),
+            ("updates", waiting.updates),
+            ("drops", waiting.drops),
+        ];
+        let mut journal = BTreeMap::from(
+            sizes.map(|(name, size)| (name.to_owned(), u64::try_from(size).unwrap_or(u64::MAX))),
+        );
+        let spool = self.journal.spool_status();
+        journal.extend([
+            ("spool-active".to_owned(), u64::from(spool.active)),
+            ("spool-rows".to_owned(), spool.rows),
+            ("spool-bytes".to_owned(), spool.bytes),
+        ]);
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            server_number: self.server_number,
+            uptime: self.uptime(),
+            database: self.database.clone(),
+            gateways: gateways.iter().map(|(name, _)| name.to_string()).collect(),
+            sessions: stats.sessions,
+            live_connections: stats.live_connections,
+            pending_asks: stats.pending_asks,
+            journal,
+            counters: counters(&stats),
+        })
+    }
+
+    fn lock(&self, name: String, connection: u64) -> Reply {
+        let mut locks = self.locks();
+        match locks.get(&name) {
+            Some(holder) if *holder != connection => {
+                Reply::Busy(format!("another program holds the lock {name:?} of the server"))
+            }
+            None if locks.len() >= MAX_LOCKS => {
+                Reply::Error(format!("{MAX_LOCKS} locks are held, which is the most"))
+            }
+            _ => {
+                locks.insert(name, connection);
+                ok(Done {})
+            }
+        }
+    }
+
+    async fn maintain(&self, step: serde_json::Value) -> Reply {
+        let step: Upkeep = match serde_json::from_value(step) {
+            Ok(step) => step,
+            Err(error) => return Reply::Error(format!("this is no step of upkeep: {error}")),
+        };
+        match self.journal.upkeep(step).await {
+            Ok(done) => ok(done),
+            Err(error) => Reply::Error(error.to_string()),
+        }
+    }
+
+    async fn verify(&self, gateways: Vec<String>) -> Result<Verified, Ending> {
+        let doubted = gateways.clone();
+        let moment = self
+            .ask(|answer| Event::Verify {
+                gateways: doubted,
+                answer,
+            })
+            .await?;
+        let mut verified = Verified::default();
+        for name in gateways {
+            let link = moment.gateways.iter().find(|(linked, _)| **linked == *name);
+            match link {
+                Some((_, true)) => verified.asked.push(name),
+                Some((_, false)) => verified.mute.push(name),
+                None => verified.absent.push(name),
+            }
+        }
+        Ok(verified)
+    }
+
+    async fn lookup(&self, ends: Endpoints) -> Result<Reply, Ending> {
+        let Some(tuple) = tuple(ends) else {
+            return Ok(Reply::Error(
+                "only a protocol with ports between two addresses of one family can be looked up".to_owned(),
+            ));
+        };
+        let found = self.ask(|answer| Event::Find { ends: tuple, answer }).await?;
+        // Rows of the run before are the engine's only when they are in the database.
+        let spooled = || self.journal.spooled_row(&tuple).map(tell_spooled);
+        Ok(ok(found.map(|conn| self.tell(conn)).or_else(spooled)))
+    }
+
+    fn tell(&self, conn: LiveConn) -> Found {
+        let LiveConn {
+            id,
+            user,
+            gateway,
+            original,
+        } = conn;
+        let names = self.names.load();
+        Found {
+            id: id.get().to_string(),
+            user_id: user.map(|user| user.to_string()),
+            username: user.and_then(|user| names.get(&user)).map(ToString::to_string),
+            gateway: gateway.to_string(),
+            side: if original { Side::Original } else { Side::Reply },
+        }
+    }
+}
+
+fn tell_spooled(row: SpooledRow) -> Found {
+    let (user_id, username) = row.user.map_or((None, None), |user| {
+        (Some(user.id.to_string()), Some(user.name.to_string()))
+    });
+    Found {
+        id: row.id.get().to_string(),
+        user_id,
+        username,
+        gateway: row.gateway.to_string(),
+        side: if row.original { Side::Original } else { Side::Reply },
+    }
+}
+
+fn ok(value: impl Serialize) -> Reply {
+    match serde_json::to_value(value) {
+        Ok(value) => Reply::Ok(value),
+        Err(error) => Reply::Error(format!("the answer cannot be told: {error}")),
+    }
+}
+
+/// The tuple with these ends; none for a protocol without ports.
+fn tuple(ends: Endpoints) -> Option<Tuple> {
+    let ports = Ports {
+        src: ends.sport,
+        dst: ends.dport,
+    };
+    let transport = Transport::from_parts(ends.protocol, Some(ports), None)?;
+    transport.ports()?;
+    Tuple::new(Addr::from(ends.src), Addr::from(ends.dst), transport).ok()
+}
+
+fn counters(stats: &Stats) -> BTreeMap<String, u64> {
+    let counted = [
+        ("asks", stats.asks),
+        ("repeated", stats.repeated),
+        ("granted", stats.granted),
+        ("refused-by-rule", stats.refused_by_rule),
+        ("refused-nobody", stats.refused_nobody),
+        ("refused-disclaimed", stats.refused_disclaimed),
+        ("refused-timeout", stats.refused_timeout),
+        ("refused-unlogged", stats.refused_unlogged),
+        ("refused-full", stats.refused_full),
+        ("foreign-claims", stats.foreign_claims),
+        ("double-claims", stats.double_claims),
+        ("late-claims", stats.late_claims),
+        ("unrelated-events", stats.unrelated_events),
+        ("repeated-events", stats.repeated_events),
+        ("stale-messages", stats.stale_messages),
+        ("unused-verdicts", stats.unused_verdicts),
+        ("ids-left", stats.ids_left),
+    ];
+    counted
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}

@@ -1,0 +1,142 @@
+//! What may be asked of a running server over its Unix socket: one JSON object a line, each way.
+//!
+//! The types and the asker's side; who may ask is the server's business, and a step of upkeep means something to the log
+//! alone: it travels through here unread.
+
+mod client;
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, ControlError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Where a server listens unless it is configured otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/nufw/nuauth.sock";
+/// Bytes of one line, its end included; a longer one ends the connection.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// One question. In JSON the key `request` holds its name, and each field is a key beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the server is; answered with [`Status`].
+    Status,
+    /// Takes the lock of this name for as long as the connection lasts; answered with [`Done`].
+    Lock {
+        /// What the asker is about to do, such as `clean`.
+        name: String,
+    },
+    /// One bounded step of upkeep of a log in a file, done between two commits; answered with the log's own word of what it
+    /// came to.
+    Maintain {
+        /// The step, as the log's library spells it.
+        step: Value,
+    },
+    /// Have gateways show their tables, and close what is not in them; answered with [`Verified`] when they have been told,
+    /// not when they have answered.
+    Verify {
+        /// The gateways.
+        gateways: Vec<String>,
+    },
+    /// Whose live connection this is; answered with [`Found`], or `null` when there is none.
+    Lookup(Endpoints),
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// What was asked for.
+    Ok(Value),
+    /// Why not: a sentence.
+    Error(String),
+    /// Somebody else is at it: a sentence.
+    Busy(String),
+}
+
+/// Nothing but that it was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// Both ends of a connection, as the asker sees them: the peer as source, itself as destination, or the other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Number of the IP protocol: 6 for TCP.
+    pub protocol: u8,
+    /// Source address.
+    pub src: IpAddr,
+    /// Source port.
+    pub sport: u16,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Destination port.
+    pub dport: u16,
+}
+
+/// The newest live connection with the ends that were asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Found {
+    /// Its row's id, decimal.
+    pub id: String,
+    /// The user's number, decimal, if it has a user.
+    pub user_id: Option<String>,
+    /// The user's name, if the server knows the user.
+    pub username: Option<String>,
+    /// The gateway it passes.
+    pub gateway: String,
+    /// Which direction the ends are of.
+    pub side: Side,
+}
+
+/// A direction of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// As the client sees it.
+    Original,
+    /// As the service behind the gateway sees it.
+    Reply,
+}
+
+/// Which gateways a [`Request::Verify`] reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verified {
+    /// Connected, and will show their tables.
+    pub asked: Vec<String>,
+    /// Connected, but tell nothing of their tables.
+    pub mute: Vec<String>,
+    /// Not connected to this server.
+    pub absent: Vec<String>,
+}
+
+/// How a server is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The server's permanent number.
+    pub server_number: u16,
+    /// Seconds since it began.
+    pub uptime: u64,
+    /// The place of its log, without a password.
+    pub database: String,
+    /// Names of the gateways that are connected.
+    pub gateways: Vec<String>,
+    /// Client sessions.
+    pub sessions: u64,
+    /// Connections that are not closed.
+    pub live_connections: u64,
+    /// Packets that wait for a decision.
+    pub pending_asks: u64,
+    /// Changes that are not durable, by kind: `opens`, `updates`, `drops`, and what others add.
+    pub journal: BTreeMap<String, u64>,
+    /// What was counted since the start.
+    pub counters: BTreeMap<String, u64>,
+}

@@ -1,0 +1,167 @@
+//! The measurements of the log: whole lives through the journal, the bare loop as their limit, and ulogd2 as what people
+//! use today, on each database in one run.
+//!
+//! Figures only, never a judgement: ratios within one run are what counts.
+
+mod bare;
+mod journal;
+mod life;
+mod place;
+#[expect(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "shares the servers of the tests of nulog, which do more with them and fail by panicking"
+)]
+#[path = "../../../../sql/tests/support/mod.rs"]
+mod support;
+mod ulogd;
+
+use super::BenchOptions;
+use super::figures::{Figure, Figures, Rate};
+use anyhow::{Context, Result};
+use journal::{Outcome, Pace};
+use place::{Kind, Place};
+use std::io::Write;
+use std::time::Duration;
+
+/// Rows in one statement of the bare loop.
+const BATCH: usize = 1_000;
+/// Rows in flight in both: a batch each that is opened, established and closed.
+const IN_FLIGHT: usize = 3 * BATCH;
+/// Lives that begin in a second where the wait is measured rather than the rate.
+const PACED: u32 = 1_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    repeats: u32,
+    warm_up: Duration,
+    time: Duration,
+    connections: u32,
+}
+
+/// Measures the log and writes the figures.
+pub fn bench_log(options: BenchOptions, out: &mut impl Write) -> Result<()> {
+    let size = if options.quick {
+        Size {
+            repeats: 1,
+            warm_up: Duration::from_millis(200),
+            time: Duration::from_millis(500),
+            connections: 500,
+        }
+    } else {
+        Size {
+            repeats: 3,
+            warm_up: Duration::from_secs(1),
+            time: Duration::from_secs(6),
+            connections: 20_000,
+        }
+    };
+    let dir = tempfile::Builder::new().prefix("nufw-bench-").tempdir()?;
+    crate::cleanup::remove_on_signal(dir.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let mut figures = Figures::new("log");
+    for kind in Kind::ALL {
+        // One server at a time: they share two processors.
+        let place = Place::new(kind, dir.path())?;
+        for _ in 0..size.repeats {
+            runtime
+                .block_on(lives(&place, size, &mut figures))
+                .with_context(|| format!("case {}", case(kind)))?;
+        }
+        let ulogd = ulogd::run(
+            &place,
+            &runtime,
+            dir.path(),
+            size.connections,
+            options.quick,
+            &mut figures,
+        );
+        ulogd.with_context(|| format!("case {}", ulogd::case(kind)))?;
+    }
+    if options.json {
+        figures.write_json(out)
+    } else {
+        figures.write_table(out)?;
+        ratios(&figures, out)
+    }
+}
+
+fn case(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Postgres => "postgresql",
+        Kind::MariaDb => "mariadb",
+        Kind::Sqlite => "sqlite",
+    }
+}
+
+fn bare_case(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Postgres => "postgresql-bare",
+        Kind::MariaDb => "mariadb-bare",
+        Kind::Sqlite => "sqlite-bare",
+    }
+}
+
+/// The bare loop, the journal at full rate, and the journal at a fixed one, each on a new database.
+async fn lives(place: &Place, size: Size, figures: &mut Figures) -> Result<()> {
+    let (database, location) = place.log().await?;
+    let outcome = bare::run(&location, size.warm_up, size.time).await?;
+    let whole = database.whole_lives().await?;
+    add(figures, bare_case(place.kind), Rate::Full, outcome, whole);
+    database.remove(place).await?;
+    for (pace, rate) in [
+        (Pace::InFlight(IN_FLIGHT), Rate::Full),
+        (Pace::PerSecond(PACED), Rate::PerSecond(PACED)),
+    ] {
+        let (database, location) = place.log().await?;
+        let outcome = journal::run(&location, pace, size.warm_up, size.time).await?;
+        let whole = database.whole_lives().await?;
+        add(figures, case(place.kind), rate, outcome, whole);
+        database.remove(place).await?;
+    }
+    Ok(())
+}
+
+fn add(figures: &mut Figures, case: &'static str, rate: Rate, mut outcome: Outcome, whole: u64) {
+    let per_second = super::ratio(outcome.lives, 1) / outcome.took.as_secs_f64().max(f64::MIN_POSITIVE);
+    outcome.waits.sort_unstable();
+    let wait = |hundredths: usize| {
+        let last = outcome.waits.len().saturating_sub(1);
+        let wait = outcome.waits.get(outcome.waits.len() * hundredths / 100);
+        let wait = wait
+            .or_else(|| outcome.waits.get(last))
+            .copied()
+            .unwrap_or_default();
+        wait.as_secs_f64() * 1_000.0
+    };
+    let lost = outcome.begun.saturating_sub(whole);
+    for (metric, value, unit) in [
+        ("lives_per_second", per_second, "1/s"),
+        ("row_writes_per_second", 3.0 * per_second, "1/s"),
+        ("commit_wait_p50_ms", wait(50), "ms"),
+        ("commit_wait_p99_ms", wait(99), "ms"),
+        ("commit_wait_max_ms", wait(100), "ms"),
+        ("rows_lost", super::ratio(lost, 1), "rows"),
+    ] {
+        figures.add(Figure::new(case, metric, rate, value, unit));
+    }
+}
+
+/// What the figures are for.
+fn ratios(figures: &Figures, out: &mut impl Write) -> Result<()> {
+    for kind in Kind::ALL {
+        let find = |case| figures.find(case, "lives_per_second", Rate::Full);
+        let (Some(ours), Some(bare)) = (find(case(kind)), find(bare_case(kind))) else {
+            continue;
+        };
+        write!(out, "\n{}: {:.2} of the bare loop", case(kind), ours / bare)?;
+        if let Some(theirs) = find(ulogd::case(kind)) {
+            write!(out, ", {:.1} times {}", ours / theirs, ulogd::case(kind))?;
+        }
+    }
+    writeln!(out)?;
+    Ok(())
+}
