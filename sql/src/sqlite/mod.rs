@@ -3,6 +3,7 @@
 //! Every durable promise is kept here or in `write`; when to write what is the journal's business.
 
 mod checkpoint;
+mod replay;
 mod statements;
 mod write;
 
@@ -248,7 +249,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 /// Takes the lock that makes this process the only writer, and writes its number into it.
-fn lock(path: &Path) -> Result<File, StoreError> {
+pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -280,7 +281,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 }
 
 /// Makes sure that the file exists and can be written, and tells its device and inode.
-fn create(path: &Path) -> Result<(u64, u64), StoreError> {
+pub(crate) fn create(path: &Path) -> Result<(u64, u64), StoreError> {
     OpenOptions::new()
         .read(true)
         .write(true)
