@@ -10,6 +10,7 @@ mod clean;
 mod columns;
 mod error;
 mod ids;
+mod keeper;
 mod live;
 mod location;
 mod lookup;
@@ -32,6 +33,7 @@ pub use change::{
 };
 pub use error::StoreError;
 pub use ids::IdBlock;
+pub use keeper::{Job, Keeper};
 pub use live::{Live, LiveConnection, Picture};
 pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
 pub use lookup::{Doubting, LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
