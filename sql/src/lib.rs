@@ -20,6 +20,8 @@ mod postgres;
 mod read;
 mod remote;
 mod replay;
+
+pub mod rotate;
 mod rows;
 mod schema;
 mod spool;

@@ -13,7 +13,9 @@ use crate::store::{BUSY_TIMEOUT, WAL_SIZE_LIMIT};
 use crate::upkeep::{Pace, STEP_IN_FILE, Upkeep, UpkeepDone};
 use crate::{ActiveRow, StoreError, schema};
 use checkpoint::Checkpointer;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _};
 use statements::{Statement, Updates};
 use std::fs::{File, OpenOptions};
@@ -173,6 +175,8 @@ impl Sqlite {
                 spare,
                 dry,
             } => self.close_lost(*after, *before, spare, *dry).await,
+            Upkeep::Forget { kept, before, ids } => self.forget(*kept, *before, ids).await,
+            Upkeep::Shrink => self.shrink().await,
         }
     }
 
@@ -278,6 +282,8 @@ pub(crate) async fn migrate(path: &Path) -> Result<schema::Migrated, StoreError>
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
+        // Takes effect in a new file alone: what is dropped later gives its space back in small steps.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
