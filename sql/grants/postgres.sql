@@ -29,17 +29,32 @@ GRANT UPDATE (state, ip_protocol, ip_saddr, ip_daddr, tcp_sport, tcp_dport, udp_
               ct_id, ct_mark, close_reason) ON conntrack_ulog, ulog TO nufw_server;
 GRANT UPDATE (end_time, end_reason) ON users TO nufw_server;
 GRANT UPDATE (boot, acknowledged, last_heartbeat) ON gateways TO nufw_server;
-GRANT UPDATE (next_sequence, epoch, since) ON servers TO nufw_server;
+GRANT UPDATE (next_sequence, epoch, since, spool, spooled) ON servers TO nufw_server;
 
 -- The cleaner: moves dead rows to the archive, and closes rows of gateways that have long been silent.
 GRANT SELECT, DELETE, UPDATE (state, end_timestamp, close_reason) ON conntrack_ulog TO nufw_cleaner;
 GRANT SELECT, INSERT ON ulog TO nufw_cleaner;
 GRANT SELECT ON gateways, servers TO nufw_cleaner;
 
--- The rotator: makes partitions of the archive and drops them, which only an owner may; and old sessions and gaps.
-ALTER TABLE ulog OWNER TO nufw_rotator;
-ALTER TABLE ulog_rest OWNER TO nufw_rotator;
+-- The rotator: makes partitions of the archive and drops them, which only an owner may; and old sessions and gaps. Whoever
+-- runs this stays a member of it: the views read the archive as their owner, and later migrations change it.
+DO $$
+BEGIN
+    IF NOT pg_has_role(current_user, 'nufw_rotator', 'USAGE') THEN
+        EXECUTE format('GRANT nufw_rotator TO %I', current_user);
+    END IF;
+END
+$$;
 GRANT CREATE ON SCHEMA public TO nufw_rotator;
+DO $$
+DECLARE
+    part regclass;
+BEGIN
+    FOR part IN SELECT relid FROM pg_partition_tree('ulog') LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO nufw_rotator', part);
+    END LOOP;
+END
+$$;
 GRANT SELECT, DELETE ON users, log_gap TO nufw_rotator;
 
 -- Readers: the views alone.

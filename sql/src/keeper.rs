@@ -35,7 +35,7 @@ impl Job {
     }
 
     /// The second half of its lock's key on `PostgreSQL`; servers have positive ones.
-    fn key(self) -> i32 {
+    pub(crate) fn key(self) -> i32 {
         match self {
             Self::Clean => -1,
             Self::Rotate => -2,
@@ -221,6 +221,7 @@ impl PostgresKeeper {
                 spare,
                 dry,
             } => self.close_lost(*after, *before, spare, *dry).await,
+            Upkeep::Forget { .. } | Upkeep::Shrink => Err(StoreError::NotAFile),
         }
     }
 }
@@ -272,11 +273,12 @@ impl MySqlKeeper {
                 spare,
                 dry,
             } => self.close_lost(*after, *before, spare, *dry).await,
+            Upkeep::Forget { .. } | Upkeep::Shrink => Err(StoreError::NotAFile),
         }
     }
 }
 
-fn at_it(log: PathBuf, job: Job) -> StoreError {
+pub(crate) fn at_it(log: PathBuf, job: Job) -> StoreError {
     StoreError::AtIt {
         log,
         job: job.name(),

@@ -3,6 +3,7 @@
 //! A step says itself where the next one begins, so whoever asks for them keeps the place, and may stop after any. Each is one
 //! transaction: done whole or not at all, and harmless to do again.
 
+use crate::rotate::Kept;
 use nufw_common::clock;
 use nufw_proto::{ConnId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,18 @@ pub enum Upkeep {
         /// Only count them.
         dry: bool,
     },
+    /// Drops rows that are too old, in a file of `SQLite`: the first of these as many as fit a step, which
+    /// [`UpkeepDone::seen`] tells.
+    Forget {
+        /// The table.
+        kept: Kept,
+        /// Only rows that are over and older than this, in seconds since 1970.
+        before: i64,
+        /// Their ids, at most [`crate::rotate::MOST_IDS`].
+        ids: Vec<i64>,
+    },
+    /// Gives free pages of a file of `SQLite` back to the system; [`UpkeepDone::moved`] tells how many.
+    Shrink,
 }
 
 /// What a step came to.

@@ -5,6 +5,7 @@
 use super::{ControlPort, MAX_LOCKS};
 use crate::engine::{LiveConn, Stats};
 use crate::hub::Event;
+use crate::journal::SpooledRow;
 use nufw_common::control::{Done, Endpoints, Found, Reply, Request, Side, Status, Verified};
 use nufw_proto::{Addr, Ports, Transport, Tuple};
 use nulog::Upkeep;
@@ -44,6 +45,13 @@ impl ControlPort {
 
     async fn status(&self) -> Result<Status, Ending> {
         let Moment { stats, gateways } = self.ask(|answer| Event::Moment { answer }).await?;
+        let mut journal = serde_json::to_value(self.journal.stats()).unwrap_or_default();
+        let spool = self.journal.spool_status();
+        journal["spool"] = serde_json::json!({
+            "active": spool.active,
+            "rows": spool.rows,
+            "bytes": spool.bytes,
+        });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             server_number: self.server_number,
@@ -53,7 +61,7 @@ impl ControlPort {
             sessions: stats.sessions,
             live_connections: stats.live_connections,
             pending_asks: stats.pending_asks,
-            journal: serde_json::to_value(self.journal.stats()).unwrap_or_default(),
+            journal,
             counters: counters(&stats),
         })
     }
@@ -112,7 +120,9 @@ impl ControlPort {
             ));
         };
         let found = self.ask(|answer| Event::Find { ends: tuple, answer }).await?;
-        Ok(ok(found.map(|conn| self.tell(conn))))
+        // Rows of the run before are the engine's only when they are in the database.
+        let spooled = || self.journal.spooled_row(&tuple).map(tell_spooled);
+        Ok(ok(found.map(|conn| self.tell(conn)).or_else(spooled)))
     }
 
     fn tell(&self, conn: LiveConn) -> Found {
@@ -130,6 +140,19 @@ impl ControlPort {
             gateway: gateway.to_string(),
             side: if original { Side::Original } else { Side::Reply },
         }
+    }
+}
+
+fn tell_spooled(row: SpooledRow) -> Found {
+    let (user_id, username) = row.user.map_or((None, None), |user| {
+        (Some(user.id.to_string()), Some(user.name.to_string()))
+    });
+    Found {
+        id: row.id.get().to_string(),
+        user_id,
+        username,
+        gateway: row.gateway.to_string(),
+        side: if row.original { Side::Original } else { Side::Reply },
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every durable promise is kept here or in `write`; when to write what is the journal's business.
 
 mod checkpoint;
+mod replay;
 mod statements;
 mod write;
 
@@ -12,7 +13,9 @@ use crate::store::{BUSY_TIMEOUT, WAL_SIZE_LIMIT};
 use crate::upkeep::{Pace, STEP_IN_FILE, Upkeep, UpkeepDone};
 use crate::{ActiveRow, StoreError, schema};
 use checkpoint::Checkpointer;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _};
 use statements::{Statement, Updates};
 use std::fs::{File, OpenOptions};
@@ -22,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The end of the name of the only writer's lock.
-const WRITER: &str = ".lock";
+pub(crate) const WRITER: &str = ".lock";
 /// How long a server waits for that lock at its start, while a program that does upkeep in its absence gives way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -172,6 +175,8 @@ impl Sqlite {
                 spare,
                 dry,
             } => self.close_lost(*after, *before, spare, *dry).await,
+            Upkeep::Forget { kept, before, ids } => self.forget(*kept, *before, ids).await,
+            Upkeep::Shrink => self.shrink().await,
         }
     }
 
@@ -277,6 +282,8 @@ pub(crate) async fn migrate(path: &Path) -> Result<schema::Migrated, StoreError>
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
+        // Takes effect in a new file alone: what is dropped later gives its space back in small steps.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
@@ -334,7 +341,7 @@ pub(crate) fn lock(path: &Path, suffix: &str) -> Result<File, StoreError> {
 }
 
 /// Makes sure that the file exists and can be written, and tells its device and inode.
-fn create(path: &Path) -> Result<(u64, u64), StoreError> {
+pub(crate) fn create(path: &Path) -> Result<(u64, u64), StoreError> {
     OpenOptions::new()
         .read(true)
         .write(true)
