@@ -10,6 +10,7 @@ mod black_hole_is_one_row;
 mod certificates_decide_who_is_a_gateway;
 mod certificates_decide_who_is_a_user;
 mod check_says_what_is_missing;
+mod cleaning_beside_a_working_server_loses_no_row;
 mod client_gone_means_dropped_not_stuck;
 mod commit_precedes_the_verdict;
 mod configuration_mistakes_name_file_line_and_key;
