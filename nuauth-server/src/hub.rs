@@ -308,6 +308,7 @@ impl Hub {
                     self.input(Input::Ids(first..first + left));
                 }
             }
+            Report::Loaded { rows, acknowledged } => self.input(Input::Loaded { rows, acknowledged }),
             Report::Recovered => {}
         }
     }

@@ -5,12 +5,12 @@
 
 use crate::auth::FailureLimiter;
 use crate::clients::{self, ClientPort};
-use crate::config::{Override, ServerConfig};
+use crate::config::{OnLoss, Override, ServerConfig};
 use crate::control::{self, ControlPort};
 use crate::engine::{Engine, Input, Now};
 use crate::gateways::{self, GatewayPort};
 use crate::hub::{Event, Hub, WAITING_EVENTS};
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Known};
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
@@ -22,7 +22,6 @@ use nufw_common::clock;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
 use nufw_common::lifecycle::{self, Shutdown, Signal, Signals};
 use nufw_common::tls;
-use nulog::Store;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -124,27 +123,35 @@ async fn start(
     overrides: Vec<Override>,
     files: Files,
 ) -> Result<(Server, tokio::task::JoinHandle<()>), Failure> {
-    let mut store = Store::open(&config.log.database, config.server_number)
+    let (database, number) = (&config.log.database, config.server_number);
+    let spool = match config.log.on_loss {
+        OnLoss::Spool => Some(&config.log.spool),
+        OnLoss::Drop => {
+            // What an earlier run left there.
+            journal::empty_spool(database, number, &config.log.spool)
+                .await
+                .map_err(Failure::from)?;
+            None
+        }
+    };
+    let (reports_in, reports) = mpsc::unbounded_channel();
+    let opened = Journal::open(database, number, spool, journal::Limits::default(), reports_in)
         .await
         .map_err(Failure::from)?;
-    let rows = store.active_rows().await.or_exit(Exit::IoErr)?;
-    let acknowledged = store.acknowledged().await.or_exit(Exit::IoErr)?;
-    tracing::info!(database = %config.log.database, active_rows = rows.len(), "log opened");
-
-    let (reports_in, reports) = mpsc::unbounded_channel();
-    let journal = Journal::start(store, journal::Limits::default(), reports_in)
-        .await
-        .or_exit(Exit::IoErr)?;
+    let journal = opened.journal;
     let mut engine = Engine::new(config.engine, Arc::new(files.policy));
-    let acknowledged = acknowledged
-        .into_iter()
-        .map(|(name, (boot, seq))| (name, boot, seq))
-        .collect();
     let start = Now {
         mono: Duration::ZERO,
         wall: clock::wall(),
     };
-    engine.handle(Input::Loaded { rows, acknowledged }, start, &mut Vec::new());
+    let known = match opened.known {
+        Some(Known { rows, acknowledged }) => {
+            tracing::info!(%database, active_rows = rows.len(), "log opened");
+            Input::Loaded { rows, acknowledged }
+        }
+        None => Input::LoadedLater,
+    };
+    engine.handle(known, start, &mut Vec::new());
 
     let (hub, events) = mpsc::channel(WAITING_EVENTS);
     let (revoked, revocations) = watch::channel(Arc::new(files.revoked));

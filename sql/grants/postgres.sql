@@ -29,7 +29,7 @@ GRANT UPDATE (state, ip_protocol, ip_saddr, ip_daddr, tcp_sport, tcp_dport, udp_
               ct_id, ct_mark, close_reason) ON conntrack_ulog, ulog TO nufw_server;
 GRANT UPDATE (end_time, end_reason) ON users TO nufw_server;
 GRANT UPDATE (boot, acknowledged, last_heartbeat) ON gateways TO nufw_server;
-GRANT UPDATE (next_sequence, epoch, since) ON servers TO nufw_server;
+GRANT UPDATE (next_sequence, epoch, since, spool, spooled) ON servers TO nufw_server;
 
 -- The cleaner: moves dead rows to the archive, and closes rows of gateways that have long been silent.
 GRANT SELECT, DELETE, UPDATE (state, end_timestamp, close_reason) ON conntrack_ulog TO nufw_cleaner;

@@ -1,8 +1,10 @@
 //! What can happen to the log, as data: the language between engine, journal and store.
 //!
-//! No SQL and no I/O; a value here is valid by its types.
+//! No SQL and no I/O; a value here is valid by its types. A [`Change`] also lies in the spool's file, so that another form of
+//! it is another [format](crate::Spool).
 
 use nufw_proto::{Addr, BootId, ConnId, Counters, EventSeq, Mark, Timestamp, Tuple};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The life of a row; the numbers are NuFW's (`conntrack_ulog.state`).
@@ -19,7 +21,7 @@ pub enum State {
 }
 
 /// Why a row was closed (`conntrack_ulog.close_reason`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CloseReason {
     /// Both sides ended it in order.
     Finished,
@@ -71,7 +73,7 @@ impl CloseReason {
 }
 
 /// The user of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Numeric id from the users' back-end.
     pub id: u64,
@@ -80,7 +82,7 @@ pub struct User {
 }
 
 /// A decided packet: the row of a connection that was accepted, or of a packet that was dropped.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRow {
     /// The row's id.
     pub id: ConnId,
@@ -113,7 +115,7 @@ pub struct OpenRow {
 }
 
 /// What the kernel's entry adds to a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
     /// The entry's id (`ct_id`).
     pub ct_id: u32,
@@ -126,7 +128,7 @@ pub struct Binding {
 }
 
 /// The server answered: OPEN → ESTABLISHED.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Established {
     /// The row.
     pub id: ConnId,
@@ -137,7 +139,7 @@ pub struct Established {
 }
 
 /// The connection is gone: any live state → CLOSE. Fills what is NULL, overwrites nothing that is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
     /// The row.
     pub id: ConnId,
@@ -152,7 +154,7 @@ pub struct Close {
 }
 
 /// A client's session (`users`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
     /// Key of the row, from the same blocks as connection ids.
     pub id: ConnId,
@@ -167,7 +169,7 @@ pub struct SessionRow {
 }
 
 /// A time in which something may have been missed (`log_gap`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapRow {
     /// The gateway, if it is about one.
     pub gateway: Option<Arc<str>>,
@@ -182,7 +184,7 @@ pub struct GapRow {
 }
 
 /// One change of the log. Applying the same change twice leaves the log as applying it once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// A new row in state OPEN.
     Open(Box<OpenRow>),

@@ -57,6 +57,48 @@ pub enum StoreError {
     /// No space is left.
     #[error("the disk or quota of the log database {0} is full")]
     Full(PathBuf),
+    /// The database is away, and there is nothing to begin without it.
+    #[error(
+        "{reason}; the server cannot start without the database before it has reached it once, since no row ids are kept in the spool yet"
+    )]
+    NoIds {
+        /// Why the database cannot be reached.
+        reason: String,
+    },
+    /// The database gave no answer for longer than a verdict may wait.
+    #[error("the log database did not answer within {} ms (log.stall-after)", limit.as_millis())]
+    Stalled {
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The disk of the spool gave no answer.
+    #[error("the disk of the spool did not answer within {} ms", limit.as_millis())]
+    SpoolSlow {
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The spool holds as much as it may.
+    #[error(
+        "the spool {path} has reached its limit of {limit} bytes (log.spool-limit) while the log database is away: packets that need a row are dropped until the database is back"
+    )]
+    SpoolFull {
+        /// The spool's file.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
+    /// The spool was written in another form.
+    #[error(
+        "the spool {path} was written in form {found}, but this version knows form {known}: let the version that wrote it bring its rows to the database first"
+    )]
+    SpoolFormat {
+        /// The spool's file.
+        path: PathBuf,
+        /// Its form.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
     /// The file is something else than a database.
     #[error("{0} is not an SQLite database")]
     NotADatabase(PathBuf),
@@ -224,6 +266,18 @@ impl StoreError {
         }
     }
 
+    /// Whether the log may be in order and only be out of reach for now, so that a server may start without it.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Lost { .. }
+                | Self::TimedOut { .. }
+                | Self::Busy(_)
+                | Self::Full(_)
+        )
+    }
+
     /// Classifies what `SQLite` said by its primary result code (<https://www.sqlite.org/rescode.html>).
     pub(crate) fn from_sqlx(path: &Path, source: sqlx::Error) -> Self {
         let code = source
@@ -322,6 +376,7 @@ impl From<StoreError> for Failure {
         let exit = match &error {
             StoreError::AtIt { .. } => Exit::TempFail,
             StoreError::Unreachable { .. }
+            | StoreError::NoIds { .. }
             | StoreError::Lost { .. }
             | StoreError::TimedOut { .. }
             | StoreError::InUse { .. }
@@ -333,6 +388,7 @@ impl From<StoreError> for Failure {
             | StoreError::NewerSchema { .. }
             | StoreError::AlteredSchema { .. }
             | StoreError::Foreign(_)
+            | StoreError::SpoolFormat { .. }
             | StoreError::OtherServer { .. } => Exit::Config,
             _ => Exit::CantCreate,
         };

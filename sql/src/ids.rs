@@ -18,6 +18,11 @@ pub(crate) fn range(server_number: u16) -> (i64, i64) {
     (first, first.saturating_add(SEQUENCE_END))
 }
 
+/// The sequence number in an id.
+pub(crate) fn sequence(id: i64) -> i64 {
+    id & (SEQUENCE_END - 1)
+}
+
 /// Ids that belong to whoever holds the block, and to nobody else ever. Not `Clone`, for that reason.
 #[derive(Debug, PartialEq, Eq)]
 pub struct IdBlock {
@@ -37,6 +42,16 @@ impl IdBlock {
             next: base + first,
             end: base + end,
         })
+    }
+
+    /// What was left of a block when it was put down with [`Self::bounds`].
+    pub(crate) fn again(next: i64, end: i64) -> Self {
+        Self { next, end }
+    }
+
+    /// The first id, and the first that is not part of the block.
+    pub(crate) fn bounds(&self) -> (i64, i64) {
+        (self.next, self.end)
     }
 
     /// Ids left in the block.

@@ -181,12 +181,13 @@ impl PostgresKeeper {
         let mut connection = connected.map_err(|source| StoreError::from_connect(&log, source))?;
         let limit = location.transaction_timeout;
         let millis = limit.as_millis();
-        // One plan for any number of rows, by ids alone. Losing the last steps in a crash undoes them whole, and what a server
+        // While it waits for a rotation of the archive it holds rows that a server may want, so it gives up soon and is tried
+        // again. One plan for any number of rows, by ids alone. Losing the last steps in a crash undoes them whole, and what a server
         // commits later takes them with it: so they need not wait for the disk, nor keep it from the servers.
         let settings = format!(
             "SET default_transaction_isolation = 'read committed'; \
              SET timezone = 'UTC'; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
-             SET synchronous_commit = off; SET lock_timeout = '1s'; SET statement_timeout = {millis}; \
+             SET synchronous_commit = off; SET lock_timeout = '50ms'; SET statement_timeout = {millis}; \
              SET idle_in_transaction_session_timeout = {millis}"
         );
         sqlx::raw_sql(AssertSqlSafe(settings))
@@ -237,7 +238,7 @@ impl MySqlKeeper {
         let mut connection = connected.map_err(|source| StoreError::from_connect(&log, source))?;
         // No locks on gaps between ids; text that does not fit is an error.
         sqlx::raw_sql(
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = 1; \
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION innodb_lock_wait_timeout = 1; SET SESSION lock_wait_timeout = 1; \
              SET SESSION autocommit = 1; SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
         )
         .execute(&mut connection)

@@ -10,8 +10,9 @@ use crate::location::Kind;
 use crate::mysql::MySql;
 use crate::postgres::Postgres;
 use crate::rows::Acknowledged;
+use crate::spool::SpoolName;
 use crate::sqlite::Sqlite;
-use crate::{Location, StoreError, Upkeep, UpkeepDone};
+use crate::{Location, StoreError, Upkeep, UpkeepDone, ids, replay};
 use std::path::Path;
 use std::time::Duration;
 
@@ -100,6 +101,47 @@ impl Store {
     /// that was lost is made anew by the next call.
     pub async fn apply(&mut self, changes: &[Change]) -> Result<Applied, StoreError> {
         each!(&mut self.0, store => store.apply(changes).await)
+    }
+
+    /// Applies what lay in the spool up to a position and, in the same transaction, notes that position. A new row that is
+    /// in the log or in the archive already stays as it is there; from `changes` those may be taken out.
+    pub async fn replay(
+        &mut self,
+        spool: SpoolName,
+        through: i64,
+        changes: &mut Vec<Change>,
+    ) -> Result<Applied, StoreError> {
+        let note = replay::Note { spool, through };
+        each!(&mut self.0, store => store.replay(note, changes).await)
+    }
+
+    /// Up to where the rows of a spool are in the log.
+    pub async fn spooled(&mut self, spool: SpoolName) -> Result<i64, StoreError> {
+        let noted: Option<(i64, i64)> = each!(&mut self.0, store => store.spooled().await)?;
+        Ok(noted
+            .filter(|(name, _)| *name == spool.0)
+            .map_or(0, |(_, through)| through))
+    }
+
+    /// Marks the sessions as ended that a crash left open and that came from the spool since [`Self::open`].
+    pub async fn end_open_sessions(&mut self) -> Result<(), StoreError> {
+        each!(&mut self.0, store => store.end_open_sessions().await)
+    }
+
+    /// Gives out no id below this one, whatever the database says: it may be an older copy of what was there.
+    pub async fn skip_ids(&mut self, end: i64) -> Result<(), StoreError> {
+        let sequence = ids::sequence(end);
+        match &mut self.0 {
+            Inner::Sqlite(store) => store.skip_ids(sequence).await,
+            Inner::Postgres(store) => {
+                store.skip_ids(sequence);
+                Ok(())
+            }
+            Inner::MySql(store) => {
+                store.skip_ids(sequence);
+                Ok(())
+            }
+        }
     }
 
     /// What measurements compare with: the three statements of a connection's life in one durable transaction, and nothing

@@ -64,7 +64,7 @@ pub enum Upkeep {
 
 /// What a step came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[serde(default)]
 pub struct UpkeepDone {
     /// Rows that were looked at.
     pub seen: u64,
@@ -86,7 +86,6 @@ pub struct UpkeepDone {
 
 /// Old live rows of one gateway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Aged {
     /// How many.
     pub rows: u64,

@@ -1,5 +1,5 @@
 //! When the log's disk is full nothing is accepted, and when there is room again it works by itself; a log that cannot be
-//! written at all ends the server at its start, with the file's name.
+//! written at all ends the server at its start, with the file's name. Without a spool, which would be on that disk, too.
 
 use lab::{Attempt, Options, Outcome, State, TcpService, addr, wait_for, with_lab};
 use std::time::Duration;
@@ -8,7 +8,8 @@ const MIB: usize = 1024 * 1024;
 
 #[test]
 fn full_disk() {
-    with_lab(Options::prepared(), |lab| {
+    let options = Options::prepared().nuauth("log.on-database-loss", "drop");
+    with_lab(options, |lab| {
         let web = TcpService::echo(&lab.net.server, 80)?;
         lab.log_on_small_disk("size=8m")?;
         lab.start_all()?;

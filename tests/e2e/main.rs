@@ -10,11 +10,13 @@ mod black_hole_is_one_row;
 mod certificates_decide_who_is_a_gateway;
 mod certificates_decide_who_is_a_user;
 mod check_says_what_is_missing;
+mod cleaning_beside_a_working_server_loses_no_row;
 mod client_gone_means_dropped_not_stuck;
 mod commit_precedes_the_verdict;
 mod configuration_mistakes_name_file_line_and_key;
 mod connection_of_before_is_not_invented;
 mod connection_to_the_gateway_itself_is_marked_and_closed;
+mod database_killed_connections_go_on_and_no_row_is_lost;
 mod expired;
 mod forbidden_port_is_dropped_with_a_row;
 mod fragmented_datagram_passes_whole;
@@ -38,6 +40,9 @@ mod rule_without_log_passes_and_leaves_no_row;
 mod second_server_on_the_same_log_is_refused;
 mod server_killed_fails_closed_and_loses_no_row;
 mod sso_finds_the_user_on_the_first_request_behind_masquerade;
+#[path = "../../sql/tests/support/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod support;
 mod terminated_daemons_end_in_order;
 mod thousand_parallel_connections_make_thousand_rows;
 mod translated_connections_bind_their_events;

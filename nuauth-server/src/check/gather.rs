@@ -3,7 +3,7 @@
 //! Uses the very functions that the server starts with, so that the two cannot disagree.
 
 use super::{Level, Report};
-use crate::config::{Override, ServerConfig};
+use crate::config::{OnLoss, Override, ServerConfig};
 use crate::policy::{Policy, word};
 use crate::unlogged;
 use crate::users::Users;
@@ -37,6 +37,7 @@ pub(super) fn gather(path: &Path, overrides: &[Override]) -> Report {
         policy(&config, &users, &mut report);
     }
     database(&config, &mut report);
+    spool(&config, &mut report);
     report
 }
 
@@ -202,26 +203,13 @@ fn policy(config: &ServerConfig, users: &Users, report: &mut Report) {
     }
 }
 
-/// The directory must be writable too: SQLite makes its journal files there.
 fn database(config: &ServerConfig, report: &mut Report) {
     let database = &config.log.database;
     let Some(file) = database.file() else {
         server(config, report);
         return;
     };
-    let dir = file.parent().unwrap_or(Path::new("/"));
-    let wrong = if !dir.is_dir() {
-        Some(format!("directory {} does not exist", dir.display()))
-    } else if let Err(e) = access(dir, Access::WRITE_OK | Access::EXEC_OK) {
-        Some(format!("directory {} is not writable: {e}", dir.display()))
-    } else if file.exists() {
-        access(file, Access::READ_OK | Access::WRITE_OK)
-            .err()
-            .map(|e| format!("{} is not writable: {e}", file.display()))
-    } else {
-        None
-    };
-    if let Some(text) = wrong {
+    if let Some(text) = unwritable(file) {
         report.add(Level::Error, "database", text);
         return;
     }
@@ -263,4 +251,40 @@ fn server(config: &ServerConfig, report: &mut Report) {
         "database",
         format!("{database}: {}", promise(config, "committed")),
     );
+}
+
+/// The spool is made when it is first needed: its directory must be there before.
+fn spool(config: &ServerConfig, report: &mut Report) {
+    let path = &config.log.spool.path;
+    if config.log.on_loss == OnLoss::Drop {
+        let text = "not used: packets are dropped while the log database is away (log.on-database-loss)";
+        report.add(Level::Ok, "spool", text);
+        return;
+    }
+    if let Some(text) = unwritable(path) {
+        report.add(Level::Error, "spool", text);
+        return;
+    }
+    let text = format!(
+        "{}: rows go there while the log database is away, up to {} MiB",
+        path.display(),
+        config.log.spool.limit >> 20
+    );
+    report.add(Level::Ok, "spool", text);
+}
+
+/// What keeps the server from writing a database file; its directory must be writable too, for the journal.
+fn unwritable(file: &Path) -> Option<String> {
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    if !dir.is_dir() {
+        Some(format!("directory {} does not exist", dir.display()))
+    } else if let Err(e) = access(dir, Access::WRITE_OK | Access::EXEC_OK) {
+        Some(format!("directory {} is not writable: {e}", dir.display()))
+    } else if file.exists() {
+        access(file, Access::READ_OK | Access::WRITE_OK)
+            .err()
+            .map(|e| format!("{} is not writable: {e}", file.display()))
+    } else {
+        None
+    }
 }

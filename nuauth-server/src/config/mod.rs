@@ -6,6 +6,7 @@ mod levels;
 mod raw;
 
 use crate::engine;
+use crate::journal::SpoolSettings;
 use nufw_common::config::{ConfigError, Loader};
 use nufw_common::tls::{ClientAuth, PeerNames, ServerTls};
 use nufw_proto::{CLIENT_ALPN, GATEWAY_ALPN, Mark};
@@ -94,6 +95,19 @@ pub struct Tls {
 pub struct Log {
     /// Where it is.
     pub database: Location,
+    /// What becomes of rows while the database is away.
+    pub on_loss: OnLoss,
+    /// Where they go.
+    pub spool: SpoolSettings,
+}
+
+/// What becomes of rows, and of the packets that need one, while the database is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLoss {
+    /// They go to the spool, and packets are accepted when it has them.
+    Spool,
+    /// Packets are dropped; other rows wait in memory, as many as there is room for.
+    Drop,
 }
 
 /// The socket for programs of this host.

@@ -2,10 +2,12 @@
 //!
 //! Every mistake found is reported, not only the first.
 
+mod spool;
+
 use super::levels::{RawLevels, RawOverload};
 use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
 use crate::engine::{self, Levels, OnOverload};
-use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
+use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::control::DEFAULT_SOCKET;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
@@ -88,6 +90,10 @@ struct RawLog {
     connect_timeout: Option<HumanDuration>,
     transaction_timeout: Option<HumanDuration>,
     sync: Option<bool>,
+    on_database_loss: Option<String>,
+    spool: Option<PathBuf>,
+    spool_limit: Option<ByteSize>,
+    stall_after: Option<HumanDuration>,
     levels: Option<RawLevels>,
     commit_timeout: Option<HumanDuration>,
     on_overload: Option<RawOverload>,
@@ -410,7 +416,12 @@ impl Check<'_> {
                 }
             }
         }
-        Some(Log { database })
+        let (on_loss, spool) = self.spool(raw, database.file());
+        Some(Log {
+            database,
+            on_loss,
+            spool,
+        })
     }
 
     fn log_limits(&mut self, raw: &RawLog, defaults: &engine::Limits) -> engine::Limits {

@@ -85,7 +85,7 @@ async fn every_request_has_its_answer() {
     assert_eq!((status.server_number, status.live_connections), (7, 0));
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
     assert!(status.database.ends_with("/nulog.db"), "{}", status.database);
-    assert_eq!(status.journal["opens"], 0);
+    assert_eq!(status.journal["waiting"]["opens"], 0);
     assert_eq!(status.counters["asks"], 0);
     let verified = client.verify(vec!["gw1".to_owned()]).await.unwrap();
     let nobody = Verified {
@@ -250,7 +250,7 @@ async fn old_rows_of_a_log_in_a_file_go_through_the_server() {
     let step = Upkeep::Forget {
         kept: Kept::Archive,
         before: 7,
-        ids: (0..nulog::rotate::MOST_IDS as i64)
+        ids: (0..i64::try_from(nulog::rotate::MOST_IDS).unwrap())
             .map(|id| i64::MAX - id)
             .collect(),
     };

@@ -219,7 +219,11 @@ impl Gateways {
     /// What the log knows of a gateway's events.
     pub(super) fn loaded(&mut self, name: &Arc<str>, boot: BootId, through: EventSeq) {
         let gateway = self.intern(name);
-        self.get_mut(gateway).stream = Some(Stream::at(boot, through));
+        let gateway = self.get_mut(gateway);
+        // An agent that came before this was known may be another boot by now, of which the log knows nothing.
+        if gateway.stream.is_none_or(|stream| stream.boot == boot) {
+            gateway.stream = Some(Stream::at(boot, through));
+        }
     }
 
     /// Asks a linked gateway for a dump of its table.
@@ -287,7 +291,10 @@ impl Engine {
         });
         self.tell_addresses(link, out);
         if hello.relays_events {
-            self.gateways.request_dump(index, now, out);
+            // Before the rows are known a dump proves nothing.
+            if self.held.is_none() {
+                self.gateways.request_dump(index, now, out);
+            }
         } else {
             self.untrack(index, out);
         }
@@ -296,6 +303,9 @@ impl Engine {
     /// A link is over. The packets that waited on it are gone with it.
     pub(super) fn link_down(&mut self, link: LinkId) {
         self.gateways.link_down(link);
+        if let Some(held) = &mut self.held {
+            held.link_down(link);
+        }
         self.pending.forget_link(link);
     }
 

@@ -13,6 +13,7 @@ mod ended;
 mod events;
 mod flood;
 mod gateways;
+mod held;
 mod modes;
 mod pending;
 mod sessions;
@@ -30,6 +31,7 @@ use early::EarlyClaims;
 use ended::EndedUnseen;
 use flood::Flood;
 use gateways::Gateways;
+use held::Held;
 use pending::PendingTable;
 use sessions::Sessions;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -59,6 +61,8 @@ pub struct Engine {
     early: EarlyClaims,
     ended: EndedUnseen,
     ids: VecDeque<Range<u64>>,
+    /// What waits until it is known which rows were live at the start.
+    held: Option<Held>,
     stats: Stats,
 }
 
@@ -79,6 +83,7 @@ impl Engine {
             early: EarlyClaims::new(limits.early_claims, limits.early_claim_age),
             ended: EndedUnseen::new(limits.ended_unseen),
             ids: VecDeque::new(),
+            held: None,
             stats: Stats::default(),
             limits,
         }
@@ -87,7 +92,11 @@ impl Engine {
     /// Takes one input and appends what must be done about it.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
         match input {
-            Input::Loaded { rows, acknowledged } => self.load(rows, acknowledged, out),
+            Input::LoadedLater => self.held = Some(Held::default()),
+            Input::Loaded { rows, acknowledged } => match self.held.take() {
+                Some(held) => self.loaded_late(held, rows, acknowledged, now, out),
+                None => self.load(rows, acknowledged, out),
+            },
             Input::GatewayUp { link, name, hello } => self.gateway_up(link, &name, &hello, now, out),
             Input::Gateway { link, message } => self.gateway_says(link, message, now, out),
             Input::GatewayDown { link } => self.link_down(link),
@@ -101,7 +110,12 @@ impl Engine {
             Input::SessionDown { session } => self.session_down(session, now, out),
             Input::Committed { opened, acknowledged } => self.committed(&opened, &acknowledged, now, out),
             Input::LogFailed { opened } => self.log_failed(&opened, now, out),
-            Input::Ids(block) => self.ids.push_back(block),
+            Input::Ids(block) => {
+                if let Some(held) = &mut self.held {
+                    held.ids(&block);
+                }
+                self.ids.push_back(block);
+            }
             Input::Judge(judge) => {
                 self.judge = judge;
                 self.drops.forget_all();
@@ -154,6 +168,11 @@ impl Engine {
             self.stats.stale_messages += 1;
             return;
         };
+        if let Some(held) = &mut self.held
+            && !matches!(message, ToServer::Asks(_) | ToServer::Unused(_))
+        {
+            return held.hold(link, message);
+        }
         match message {
             ToServer::Asks(asks) => asks
                 .into_iter()

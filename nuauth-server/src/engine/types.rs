@@ -144,7 +144,10 @@ pub struct LogEntry {
 /// What the engine is told.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// What the log knew at start: live rows, and how far each gateway's events are durable. Comes first, once.
+    /// The log cannot be read yet: [`Input::Loaded`] comes later. Comes first, if at all.
+    LoadedLater,
+    /// What the log knew at start: live rows, and how far each gateway's events are durable. Comes first, once, or after
+    /// [`Input::LoadedLater`] at any time.
     Loaded {
         /// Rows in state OPEN or ESTABLISHED.
         rows: Vec<ActiveRow>,

@@ -120,7 +120,7 @@ impl Batch {
 }
 
 /// The row that a change is about.
-fn row_of(change: &Change) -> Option<ConnId> {
+pub(super) fn row_of(change: &Change) -> Option<ConnId> {
     match change {
         Change::Open(row) | Change::Drop(row) => Some(row.id),
         Change::Established(established) => Some(established.id),
@@ -280,6 +280,18 @@ impl Lanes {
             }
         }
         batch
+    }
+
+    /// Takes the DROP rows out of a batch and counts them as left out.
+    pub(super) fn leave_out_drops(&mut self, batch: Batch) -> Batch {
+        let mut rest = Batch::default();
+        for queued in batch.into_queued() {
+            match &queued.entry.change {
+                Change::Drop(row) => self.leave_out(Arc::clone(&row.gateway), row.received),
+                _ => rest.push(queued),
+            }
+        }
+        rest
     }
 
     /// The batch of the last [`Self::take`] is durable.

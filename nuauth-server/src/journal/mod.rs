@@ -2,8 +2,12 @@
 //!
 //! It never decides what a row means, and never waits for company: while one group commits the next one gathers. Nothing
 //! that was submitted is lost but DROP rows above a limit, which are counted, and urgent rows that failed, which are told.
+//! While the database is away groups go to the spool ([`spooling`]), and what is there is as durable as in the database.
 
+mod index;
 mod lanes;
+mod opening;
+mod spooling;
 mod stats;
 mod task;
 #[cfg(test)]
@@ -12,10 +16,15 @@ mod upkeep;
 
 pub use stats::{Durable, LogStats, WAIT_BUCKETS_MS, WaitHistogram};
 
+pub use index::SpooledRow;
+pub use opening::{Known, Opened, empty_spool};
+pub use spooling::{SpoolSettings, SpoolStatus};
+
 use lanes::Lanes;
 use nufw_common::clock;
-use nufw_proto::{BootId, ConnId, EventSeq};
-use nulog::{Change, IdBlock, Store, StoreError};
+use nufw_proto::{BootId, ConnId, EventSeq, Tuple};
+use nulog::{ActiveRow, Change, IdBlock, Store, StoreError};
+use spooling::Away;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,6 +90,13 @@ pub enum Report {
     Recovered,
     /// Ids to be used for new rows, after those of earlier blocks.
     Ids(IdBlock),
+    /// What the log knew when the server started, where it could not be read then. Comes once.
+    Loaded {
+        /// Rows in state OPEN or ESTABLISHED, those of this run among them.
+        rows: Vec<ActiveRow>,
+        /// Gateway, its boot, its last durable event.
+        acknowledged: Vec<(Arc<str>, BootId, EventSeq)>,
+    },
 }
 
 /// How many changes wait.
@@ -141,9 +157,25 @@ struct Shared {
     closed: AtomicBool,
     pressure: watch::Sender<bool>,
     task: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
+    /// Where rows go while the database is away.
+    away: Option<Arc<Away>>,
 }
 
 impl Shared {
+    fn new(lanes: Lanes, away: Option<Arc<Away>>) -> Self {
+        Self {
+            lanes: Mutex::new(lanes),
+            stats: Mutex::new(LogStats::default()),
+            steps: Steps::default(),
+            wake: Notify::new(),
+            closing: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            pressure: watch::Sender::new(false),
+            task: Mutex::new(None),
+            away,
+        }
+    }
+
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         // Nothing panics while it holds the lock; if it did, the queues are still whole values.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -178,21 +210,33 @@ impl Journal {
         reports: mpsc::UnboundedSender<Report>,
     ) -> Result<Self, StoreError> {
         let ids = store.reserve_ids(limits.ids_per_block).await?;
-        let shared = Arc::new(Shared {
-            lanes: Mutex::new(Lanes::new(limits, ids.middle())),
-            stats: Mutex::new(LogStats::default()),
-            steps: Steps::default(),
-            wake: Notify::new(),
-            closing: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            pressure: watch::Sender::new(false),
-            task: Mutex::new(None),
-        });
+        let lanes = Lanes::new(limits, ids.middle());
         // The engine may have gone already; then it has no use for ids.
         let _ = reports.send(Report::Ids(ids));
-        let task = tokio::spawn(task::run(store, Arc::clone(&shared), limits, reports));
+        let task = task::Task::new(Some(store), Arc::new(Shared::new(lanes, None)), limits, reports);
+        Ok(Self::run(task))
+    }
+
+    fn run(task: task::Task) -> Self {
+        let shared = Arc::clone(task.shared());
+        let task = tokio::spawn(task.run());
         *shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-        Ok(Self { shared })
+        Self { shared }
+    }
+
+    /// What the spool is doing; nothing where there is none.
+    pub fn spool_status(&self) -> SpoolStatus {
+        self.shared
+            .away
+            .as_ref()
+            .map_or_else(SpoolStatus::default, |away| away.status())
+    }
+
+    /// The newest live row of a connection that is in the spool and may not be in the database yet. The tuple is of packets
+    /// of the original direction, as the client's side or the service sees them.
+    pub fn spooled_row(&self, tuple: &Tuple) -> Option<SpooledRow> {
+        let away = self.shared.away.as_ref()?;
+        away.index().find(tuple)
     }
 
     /// Takes changes to be made durable, in their order. Never blocks; the engine bounds how many OPENs are outstanding.
@@ -235,7 +279,8 @@ impl Journal {
         stats
     }
 
-    /// Commits everything, empties the write-ahead log and closes the database; gives up after `patience`.
+    /// Commits everything, empties the write-ahead log and closes the database; gives up after `patience`. While the database
+    /// is away everything is put into the spool, and stays there.
     ///
     /// What is submitted from now on is still taken as long as the task is at work, and lost after that: whoever calls
     /// this has stopped everything that submits.

@@ -13,6 +13,7 @@ mod dumps;
 mod entries;
 mod events;
 mod flood;
+mod late;
 mod limits;
 mod links;
 mod logging;

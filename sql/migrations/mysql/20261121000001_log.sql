@@ -170,7 +170,9 @@ CREATE TABLE IF NOT EXISTS servers (
     number        INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 16383),
     next_sequence BIGINT      NOT NULL DEFAULT 1 CHECK (next_sequence >= 1),
     epoch         BIGINT      NOT NULL DEFAULT 1,
-    since         DATETIME(6) NOT NULL
+    since         DATETIME(6) NOT NULL,
+    spool         BIGINT,                      -- the file in which this server keeps rows while the database is away
+    spooled       BIGINT                       -- up to where that file's rows are in the log, committed with them
 ) ENGINE = InnoDB;
 
 -- Every connection, live and archived, as people and programs read it: addresses as text, ports whatever the protocol, the

@@ -175,7 +175,9 @@ CREATE TABLE servers (
     number        integer PRIMARY KEY CHECK (number BETWEEN 1 AND 16383),
     next_sequence bigint      NOT NULL DEFAULT 1 CHECK (next_sequence >= 1),
     epoch         bigint      NOT NULL DEFAULT 1,
-    since         timestamptz NOT NULL DEFAULT now()
+    since         timestamptz NOT NULL DEFAULT now(),
+    spool         bigint,                      -- the file in which this server keeps rows while the database is away
+    spooled       bigint                       -- up to where that file's rows are in the log, committed with them
 ) WITH (fillfactor = 50);
 
 -- Every connection, live and archived, as people and programs read it: ports whatever the protocol, the duration in seconds.

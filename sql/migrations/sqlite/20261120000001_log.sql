@@ -159,11 +159,13 @@ CREATE TABLE gateways (
     last_heartbeat INTEGER                -- microseconds since 1970, UTC
 ) WITHOUT ROWID;
 
--- One row: who owns this log, and the first sequence number that no block has been reserved of.
+-- One row: who owns this log, the first sequence number that no block has been reserved of, and what came from the spool.
 CREATE TABLE meta (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
     server_number INTEGER NOT NULL CHECK (server_number BETWEEN 1 AND 16383),
-    next_sequence INTEGER NOT NULL CHECK (next_sequence >= 1)
+    next_sequence INTEGER NOT NULL CHECK (next_sequence >= 1),
+    spool         INTEGER,                -- the file in which the server keeps rows while this one cannot be written
+    spooled       INTEGER                 -- up to where that file's rows are in the log, committed with them
 );
 
 -- Every connection, live and archived, as people and programs read it: times as RFC 3339 text, ports whatever the

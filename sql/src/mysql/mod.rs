@@ -3,6 +3,7 @@
 //! After anything that leaves the connection in doubt it is given up; the next call makes a new one and takes the lock again.
 
 mod json;
+mod replay;
 mod statements;
 mod write;
 

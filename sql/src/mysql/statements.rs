@@ -135,6 +135,23 @@ pub(super) fn close(table: &str) -> String {
 
 /// The rows of these ids, for [`crate::rows::ExistingColumns`].
 pub(super) fn existing() -> String {
+    existing_in("conntrack_ulog")
+}
+
+/// The rows of these ids in the archive, received between two seconds.
+pub(super) fn archived() -> String {
+    format!("{} AND c.oob_time_sec BETWEEN ? AND ?", existing_in("ulog"))
+}
+
+/// Those of these ids that the log has, and keeps for as long as the transaction lasts.
+pub(super) fn hold() -> String {
+    format!(
+        "SELECT c.id FROM {} STRAIGHT_JOIN conntrack_ulog AS c ON c.id = u.id LOCK IN SHARE MODE",
+        json_table(&[("id", "BIGINT")])
+    )
+}
+
+fn existing_in(table: &str) -> String {
     format!(
         "SELECT c.id, CAST(c.state AS SIGNED) AS state, c.oob_time_sec, CAST(c.oob_time_usec AS SIGNED) AS oob_time_usec, \
          c.oob_mark, c.gateway, CAST(c.ct_zone AS SIGNED) AS ct_zone, c.user_id, c.ct_id, \
@@ -142,10 +159,14 @@ pub(super) fn existing() -> String {
          inet6_ntoa(c.ip_daddr) AS ip_daddr, \
          CAST(coalesce(c.tcp_sport, c.udp_sport, c.sport) AS SIGNED) AS sport, \
          CAST(coalesce(c.tcp_dport, c.udp_dport, c.dport) AS SIGNED) AS dport \
-         FROM {} STRAIGHT_JOIN conntrack_ulog AS c ON c.id = u.id",
+         FROM {} STRAIGHT_JOIN {table} AS c ON c.id = u.id",
         json_table(&[("id", "BIGINT")])
     )
 }
+
+pub(super) const NOTE: &str = "UPDATE servers SET spool = ?, spooled = ? WHERE number = ?";
+
+pub(super) const SPOOLED: &str = "SELECT spool, spooled FROM servers WHERE number = ? AND spool IS NOT NULL";
 
 /// The live rows of a range of ids, for [`crate::rows::ActiveColumns`].
 pub(super) const ACTIVE: &str = "SELECT id, gateway, CAST(state AS SIGNED) AS state, oob_time_sec, \

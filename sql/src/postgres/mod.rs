@@ -2,6 +2,7 @@
 //!
 //! After anything that leaves the connection in doubt it is given up; the next call makes a new one and takes the lock again.
 
+mod replay;
 mod statements;
 pub(crate) mod types;
 mod write;
@@ -62,8 +63,9 @@ impl Postgres {
             reserved: 1,
             connection: None,
             process: None,
+            // A statement sees what was committed before it, so that a row that is found in neither table is in neither.
             // Shared with nobody who only reads; whoever takes the number over has to wait for the end of the transaction.
-            begin: format!("BEGIN; SELECT epoch FROM servers WHERE number = {number} FOR SHARE").into(),
+            begin: format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT epoch FROM servers WHERE number = {number} FOR SHARE").into(),
             texts: write::Texts::default(),
         };
         let mut connection = store.connect().await?;

@@ -166,6 +166,19 @@ pub(super) const EXISTING: &str = "SELECT id, state::int8, oob_time_sec, oob_tim
      coalesce(tcp_sport, udp_sport, sport)::int8 AS sport, coalesce(tcp_dport, udp_dport, dport)::int8 AS dport \
      FROM conntrack_ulog WHERE id = ANY($1)";
 
+/// Those of these ids that the log has, and keeps for as long as the transaction lasts.
+pub(super) const HOLD: &str = "SELECT id FROM conntrack_ulog WHERE id = ANY($1) FOR KEY SHARE";
+
+/// The rows of these ids in the archive, received between two seconds.
+pub(super) const ARCHIVED: &str = "SELECT id, state::int8, oob_time_sec, oob_time_usec::int8, oob_mark, gateway, \
+     ct_zone::int8, user_id, ct_id, ip_protocol::int8, host(ip_saddr) AS ip_saddr, host(ip_daddr) AS ip_daddr, \
+     coalesce(tcp_sport, udp_sport, sport)::int8 AS sport, coalesce(tcp_dport, udp_dport, dport)::int8 AS dport \
+     FROM ulog WHERE id = ANY($1) AND oob_time_sec BETWEEN $2 AND $3";
+
+pub(super) const NOTE: &str = "UPDATE servers SET spool = $2, spooled = $3 WHERE number = $1";
+
+pub(super) const SPOOLED: &str = "SELECT spool, spooled FROM servers WHERE number = $1 AND spool IS NOT NULL";
+
 /// The live rows of a range of ids, for [`crate::rows::ActiveColumns`]. Reads the table through: an index on the state would
 /// halve the rate of updates, and this is asked for once in a server's life.
 pub(super) const ACTIVE: &str = "SELECT id, gateway, state::int8, oob_time_sec, oob_time_usec::int8, ct_zone::int8, \

@@ -3,6 +3,7 @@
 //! Every durable promise is kept here or in `write`; when to write what is the journal's business.
 
 mod checkpoint;
+mod replay;
 mod statements;
 mod write;
 
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The end of the name of the only writer's lock.
-const WRITER: &str = ".lock";
+pub(crate) const WRITER: &str = ".lock";
 /// How long a server waits for that lock at its start, while a program that does upkeep in its absence gives way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -340,7 +341,7 @@ pub(crate) fn lock(path: &Path, suffix: &str) -> Result<File, StoreError> {
 }
 
 /// Makes sure that the file exists and can be written, and tells its device and inode.
-fn create(path: &Path) -> Result<(u64, u64), StoreError> {
+pub(crate) fn create(path: &Path) -> Result<(u64, u64), StoreError> {
     OpenOptions::new()
         .read(true)
         .write(true)

@@ -120,6 +120,17 @@ pub(crate) const EXISTING: &str = "SELECT id, state, oob_time_sec, oob_time_usec
      ct_id, ip_protocol, ip_saddr, ip_daddr, coalesce(tcp_sport, udp_sport, sport) AS sport, \
      coalesce(tcp_dport, udp_dport, dport) AS dport FROM conntrack_ulog WHERE id = ?1";
 
+/// The rows of these ids in the archive.
+pub(crate) const ARCHIVED: &str = "SELECT id, state, oob_time_sec, oob_time_usec, oob_mark, gateway, ct_zone, user_id, \
+     ct_id, ip_protocol, ip_saddr, ip_daddr, coalesce(tcp_sport, udp_sport, sport) AS sport, \
+     coalesce(tcp_dport, udp_dport, dport) AS dport FROM ulog WHERE id IN (SELECT value FROM json_each(?1))";
+
+pub(crate) const NOTE: &str = "UPDATE meta SET spool = ?1, spooled = ?2 WHERE one = 1";
+
+pub(crate) const SPOOLED: &str = "SELECT spool, spooled FROM meta WHERE one = 1 AND spool IS NOT NULL";
+
+pub(crate) const SKIP: &str = "UPDATE meta SET next_sequence = ?1 WHERE one = 1 AND next_sequence < ?1";
+
 pub(crate) const ACKNOWLEDGE: &str = "INSERT INTO gateways (name, boot, acknowledged) VALUES (?1, ?2, ?3) \
      ON CONFLICT (name) DO UPDATE SET acknowledged = CASE WHEN boot IS excluded.boot \
      THEN max(coalesce(acknowledged, 0), excluded.acknowledged) ELSE excluded.acknowledged END, boot = excluded.boot";

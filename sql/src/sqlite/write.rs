@@ -53,7 +53,11 @@ impl Sqlite {
         self.tend().await
     }
 
-    async fn steps(&mut self, changes: &[Change], applied: &mut Applied) -> Result<(), StoreError> {
+    pub(super) async fn steps(
+        &mut self,
+        changes: &[Change],
+        applied: &mut Applied,
+    ) -> Result<(), StoreError> {
         for step in &plan::steps(changes) {
             self.step(step, applied).await?;
         }

@@ -18,6 +18,7 @@ mod make;
 mod model;
 mod opening;
 mod plain;
+mod replay;
 mod servers;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "the measurements use the rest")]
@@ -86,6 +87,10 @@ on_every_database! {
     plain::a_session_left_open_by_a_crash_is_ended_without_inventing_when,
     plain::a_gap_told_twice_is_one_gap,
     plain::ids_are_never_given_twice_whatever_is_killed_and_what_was_applied_is_there,
+    replay::the_position_is_committed_with_the_rows_and_belongs_to_one_spool,
+    replay::a_row_that_was_archived_meanwhile_is_not_made_anew_but_filled,
+    replay::ids_that_the_spool_had_are_not_given_out_by_an_older_copy_of_the_database,
+    replay::sessions_of_a_run_before_that_come_from_the_spool_are_ended,
     plain::every_table_has_its_columns_in_one_order_and_nufws_names_are_among_them,
 }
 

@@ -452,6 +452,14 @@ async fn each_account_can_do_its_work_and_no_more(kind: Kind, test: &str) {
         .unwrap();
     store.active_rows().await.unwrap();
     store.acknowledged().await.unwrap();
+    let spool = nulog::Spool::open(&lab.directory().join("spool.db"), 1, 1 << 20).await;
+    let spool = spool.unwrap().name();
+    store
+        .replay(spool, 1, &mut vec![open(2), established(2)])
+        .await
+        .unwrap();
+    store.spooled(spool).await.unwrap();
+    store.end_open_sessions().await.unwrap();
     store.close().await.unwrap();
 
     let columns = crate::lab::COLUMNS;

@@ -2,6 +2,7 @@
 //!
 //! A shell beside each server waits for the end of its standard input, which the kernel closes with this process.
 
+use rustix::process::{Pid, Signal};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -119,6 +120,59 @@ impl Server {
     pub(crate) fn begin(&self) {
         self.say("begin");
         self.wait().unwrap();
+    }
+
+    /// Stops every process of the server where it is: it neither answers nor ends.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Ends every process of the server at once, in whatever it was doing; [`Self::begin`] starts it again.
+    pub(crate) fn murder(&self) {
+        self.signal(Signal::KILL);
+        while !self.processes().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self.processes() {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// The server's process, and those that it has started.
+    fn processes(&self) -> Vec<Pid> {
+        let file = match self.kind {
+            Kind::Postgres => "data/postmaster.pid",
+            Kind::MariaDb => "pid",
+        };
+        let text = std::fs::read_to_string(self.directory.join(file)).unwrap_or_default();
+        let first: Option<i32> = text.lines().next().and_then(|line| line.trim().parse().ok());
+        let Some(server) = first else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // PID (name) state parent …
+            let Some((before, after)) = stat.rsplit_once(')') else {
+                continue;
+            };
+            let pid: Option<i32> = before.split(' ').next().and_then(|pid| pid.parse().ok());
+            let mut rest = after.split_whitespace();
+            let (state, parent) = (rest.next(), rest.next().and_then(|pid| pid.parse::<i32>().ok()));
+            let ours = before.contains("(postgres") || before.contains("(mariadbd");
+            if state != Some("Z") && ours && (pid == Some(server) || parent == Some(server)) {
+                found.extend(pid.and_then(Pid::from_raw));
+            }
+        }
+        found
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -8,7 +8,6 @@ use std::io::{self, Write};
 
 /// What a run came to.
 #[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Report {
     /// The log.
     pub(crate) log: String,
@@ -33,7 +32,6 @@ pub(crate) struct Report {
 
 /// Old live rows of one gateway.
 #[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Old {
     pub(crate) rows: u64,
     pub(crate) fate: Fate,

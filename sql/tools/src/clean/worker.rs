@@ -13,7 +13,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(100);
 /// How often a step is tried that another program's lock broke.
-const ATTEMPTS: u32 = 20;
+const ATTEMPTS: u32 = 100;
 /// Work on a file of nobody's until a server that wants to start gets its turn.
 const BEFORE_GIVING_WAY: Duration = Duration::from_millis(500);
 /// How long that turn lasts.

@@ -80,7 +80,7 @@ pub(crate) async fn a_dry_run_says_what_would_be_and_changes_nothing(lab: Lab) {
     store.close().await.unwrap();
     let report = lab.cleaned(&["--dry-run"]);
     assert_eq!((&report["moved"], &report["closed"]), (&json!(3), &json!(1)));
-    assert_eq!(report["dry-run"], true);
+    assert_eq!(report["dry_run"], true);
     assert_eq!(report["old"]["gw-lost"], json!({"rows": 1, "fate": "closed"}));
     assert_eq!(report["old"]["gw1"], json!({"rows": 2, "fate": "unasked"}));
     assert_eq!(lab.counts().await, (9, 0));
@@ -132,7 +132,7 @@ pub(crate) async fn a_row_that_is_in_both_tables_stays_and_is_named(lab: Lab) {
     assert_eq!(output.status.code(), Some(65), "{output:?}");
     let report = report(&output);
     assert_eq!((&report["moved"], &report["held"]), (&json!(2), &json!(1)));
-    assert_eq!(report["held-ids"], json!([id(6).get().to_string()]));
+    assert_eq!(report["held_ids"], json!([id(6).get().to_string()]));
     assert_eq!(lab.counts().await, (6, 3));
     let known = format!(
         "SELECT count(*) FROM ulog WHERE packets_in IS NULL AND id = {}",

@@ -168,7 +168,7 @@ impl Run {
             }
             Report::Committed { opened, acknowledged } => (opened, acknowledged),
             Report::Failed { error, .. } => bail!("rows were refused: {error}"),
-            Report::Recovered => return Ok(()),
+            Report::Recovered | Report::Loaded { .. } => return Ok(()),
         };
         let at = now();
         let mut next = Vec::with_capacity(opened.len());
