@@ -61,7 +61,7 @@ impl ControlPort {
             live_connections: stats.live_connections,
             pending_asks: stats.pending_asks,
             journal: BTreeMap::from(journal),
-            counters: counters(&stats),
+            counters: counters(&stats).chain(self.journal.stats().counters()).collect(),
         })
     }
 
@@ -158,17 +158,23 @@ fn tuple(ends: Endpoints) -> Option<Tuple> {
     Tuple::new(Addr::from(ends.src), Addr::from(ends.dst), transport).ok()
 }
 
-fn counters(stats: &Stats) -> BTreeMap<String, u64> {
+fn counters(stats: &Stats) -> impl Iterator<Item = (String, u64)> {
     let counted = [
         ("asks", stats.asks),
         ("repeated", stats.repeated),
         ("granted", stats.granted),
+        ("granted-unlogged", stats.granted_unlogged),
         ("refused-by-rule", stats.refused_by_rule),
         ("refused-nobody", stats.refused_nobody),
         ("refused-disclaimed", stats.refused_disclaimed),
         ("refused-timeout", stats.refused_timeout),
         ("refused-unlogged", stats.refused_unlogged),
         ("refused-full", stats.refused_full),
+        ("late-commits", stats.late_commits),
+        ("drops-unlogged", stats.drops_unlogged),
+        ("drops-aggregated", stats.drops_aggregated),
+        ("waiting-commits", stats.waiting_commits),
+        ("waiting-async", stats.waiting_async),
         ("foreign-claims", stats.foreign_claims),
         ("double-claims", stats.double_claims),
         ("late-claims", stats.late_claims),
@@ -178,8 +184,5 @@ fn counters(stats: &Stats) -> BTreeMap<String, u64> {
         ("unused-verdicts", stats.unused_verdicts),
         ("ids-left", stats.ids_left),
     ];
-    counted
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    counted.into_iter().map(|(name, value)| (name.to_owned(), value))
 }

@@ -93,6 +93,37 @@ impl LogStats {
         }
     }
 
+    /// Everything but what waits, each number under a name: `commit-wait-5ms` counts the waits above the bucket before it and
+    /// up to 5 ms.
+    pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
+        let Durable {
+            open,
+            drop,
+            established,
+            close,
+            sessions,
+            gaps,
+        } = self.durable;
+        let numbers = [
+            ("rows-open", open),
+            ("rows-drop", drop),
+            ("rows-established", established),
+            ("rows-close", close),
+            ("rows-sessions", sessions),
+            ("rows-gaps", gaps),
+            ("commits", self.commits),
+            ("failed-commits", self.failed_commits),
+            ("failed-opens", self.failed_opens),
+            ("drops-left-out", self.drops_left_out),
+            ("commit-wait-sum-us", self.commit_wait.sum_us),
+            ("commit-wait-max-us", self.commit_wait.max_us),
+        ];
+        let ends = WAIT_BUCKETS_MS.iter().map(|end| format!("commit-wait-{end}ms"));
+        let ends = ends.chain(["commit-wait-longer".to_owned()]);
+        let numbers = numbers.map(|(name, number)| (name.to_owned(), number));
+        numbers.into_iter().chain(ends.zip(self.commit_wait.buckets))
+    }
+
     /// OPEN rows were given up.
     pub(super) fn gave_up(&mut self, opens: usize) {
         self.failed_opens += u64::try_from(opens).unwrap_or(u64::MAX);
@@ -112,5 +143,19 @@ mod tests {
         assert_eq!(waits.buckets[..3], [2, 1, 0]);
         assert_eq!(waits.buckets[11..], [1, 1]);
         assert_eq!((waits.count(), waits.max_us), (5, 5_000_001));
+        let stats = LogStats {
+            commit_wait: waits,
+            ..LogStats::default()
+        };
+        let named = |wanted: &str| {
+            stats
+                .counters()
+                .find(|(name, _)| name == wanted)
+                .map(|(_, number)| number)
+        };
+        assert_eq!(
+            (named("commit-wait-1ms"), named("commit-wait-longer")),
+            (Some(2), Some(1))
+        );
     }
 }
