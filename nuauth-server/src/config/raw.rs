@@ -178,12 +178,13 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
     let limits = check.problems.take(raw.limits.0);
 
-    let engine = match (&raw_clients, &raw_log, &limits) {
-        (Some(clients), Some(log), Some(limits)) => {
+    let engine = match (&raw_clients, &limits) {
+        (Some(clients), Some(limits)) => {
+            // Where the log's part could not be read its reason is among the problems; the others' mistakes are told, too.
             let base = engine::Limits {
                 dead_after,
                 mark_mask,
-                ..check.log_limits(log, &defaults)
+                ..check.log_limits(raw_log.as_ref().unwrap_or(&RawLog::default()), &defaults)
             };
             Some(check.engine(clients, limits, &base))
         }
