@@ -94,6 +94,10 @@ need_web_tools() {
         squid:squid:"asks for users with the sample configuration of Squid"
 }
 
+need_terminal_tools() {
+    need tmux:tmux:"the live viewer is tried in a real terminal"
+}
+
 # Builds every program that the lab runs.
 build() {
     (cd "$root" && cargo build --locked --profile $profile --workspace --bins) >&2

@@ -36,11 +36,17 @@ GRANT SELECT ON servers TO nufw_cleaner;
 
 -- The rotator: makes partitions of the archive and drops them; and old sessions and gaps.
 GRANT SELECT, INSERT, ALTER, CREATE, DROP ON ulog TO nufw_rotator;
+-- What it takes out of the archive, and what it holds aside while it cuts a partition; neither is there otherwise.
+GRANT SELECT, INSERT, DELETE, ALTER, CREATE, DROP ON ulog_gone TO nufw_rotator;
+GRANT SELECT, INSERT, DELETE, ALTER, CREATE, DROP ON ulog_aside TO nufw_rotator;
+-- To see that a partition is empty, and that nothing is added to it while it is dropped. Of tables that it may read.
+GRANT LOCK TABLES ON * TO nufw_rotator;
 GRANT SELECT, DELETE ON users TO nufw_rotator;
 GRANT SELECT, DELETE ON log_gap TO nufw_rotator;
 
 -- Readers: the views alone.
 GRANT SELECT ON connections TO nufw_reader;
+GRANT SELECT ON live TO nufw_reader;
 GRANT SELECT ON live_rows TO nufw_reader;
 GRANT SELECT ON archived_rows TO nufw_reader;
 GRANT SELECT ON sessions TO nufw_reader;

@@ -36,14 +36,29 @@ GRANT SELECT, DELETE, UPDATE (state, end_timestamp, close_reason) ON conntrack_u
 GRANT SELECT, INSERT ON ulog TO nufw_cleaner;
 GRANT SELECT ON gateways, servers TO nufw_cleaner;
 
--- The rotator: makes partitions of the archive and drops them, which only an owner may; and old sessions and gaps.
-ALTER TABLE ulog OWNER TO nufw_rotator;
-ALTER TABLE ulog_rest OWNER TO nufw_rotator;
+-- The rotator: makes partitions of the archive and drops them, which only an owner may; and old sessions and gaps. Whoever
+-- runs this stays a member of it: the views read the archive as their owner, and later migrations change it.
+DO $$
+BEGIN
+    IF NOT pg_has_role(current_user, 'nufw_rotator', 'USAGE') THEN
+        EXECUTE format('GRANT nufw_rotator TO %I', current_user);
+    END IF;
+END
+$$;
 GRANT CREATE ON SCHEMA public TO nufw_rotator;
+DO $$
+DECLARE
+    part regclass;
+BEGIN
+    FOR part IN SELECT relid FROM pg_partition_tree('ulog') LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO nufw_rotator', part);
+    END LOOP;
+END
+$$;
 GRANT SELECT, DELETE ON users, log_gap TO nufw_rotator;
 
 -- Readers: the views alone.
-GRANT SELECT ON connections, live_rows, archived_rows, sessions, gaps, sso, conntrack_ulog_ipv4 TO nufw_reader;
+GRANT SELECT ON connections, live, live_rows, archived_rows, sessions, gaps, sso, conntrack_ulog_ipv4 TO nufw_reader;
 
 -- Single sign-on: live rows, and of them only who it is and between which ends.
 GRANT SELECT ON sso TO nufw_sso;

@@ -28,6 +28,16 @@ pub enum StoreError {
     /// Upkeep was asked of a server whose log is not a file.
     #[error("the server's log is on a database server: do its upkeep there, with an account of its own")]
     NotAFile,
+    /// Another program does the same upkeep.
+    #[error("another {job} run is at work on {log}{holder}")]
+    AtIt {
+        /// The database.
+        log: PathBuf,
+        /// What it does.
+        job: &'static str,
+        /// Who it is, as far as it is known; begins with a blank.
+        holder: String,
+    },
     /// Another server has the log open.
     #[error("another server{} uses this log: it holds the lock on {lock}", pid.map(|p| format!(" (process {p})")).unwrap_or_default())]
     InUse {
@@ -364,6 +374,7 @@ impl StoreError {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let exit = match &error {
+            StoreError::AtIt { .. } => Exit::TempFail,
             StoreError::Unreachable { .. }
             | StoreError::NoIds { .. }
             | StoreError::Lost { .. }

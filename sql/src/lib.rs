@@ -10,6 +10,8 @@ mod clean;
 mod columns;
 mod error;
 mod ids;
+mod keeper;
+mod live;
 mod location;
 mod lookup;
 mod mysql;
@@ -18,6 +20,8 @@ mod postgres;
 mod read;
 mod remote;
 mod replay;
+
+pub mod rotate;
 mod rows;
 mod schema;
 mod spool;
@@ -31,6 +35,8 @@ pub use change::{
 };
 pub use error::StoreError;
 pub use ids::IdBlock;
+pub use keeper::{Job, Keeper};
+pub use live::{Live, LiveConnection, Picture};
 pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
 pub use lookup::{Doubting, LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};

@@ -9,8 +9,8 @@ use crate::remote::limited;
 use crate::{Location, StoreError, schema};
 use nufw_proto::ConnId;
 use serde_json::{Map, Value};
-use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteRow};
 use sqlx::{
     AssertSqlSafe, Column as _, ConnectOptions as _, Connection as _, Row as _, TypeInfo as _, ValueRef as _,
@@ -78,35 +78,11 @@ impl Reader {
         let connection = match &location.kind {
             Kind::Sqlite(path) => Connection::Sqlite(Box::new(open_file(path).await?)),
             Kind::Postgres(options) => {
-                let open = async {
-                    let connected = options.connect().await;
-                    let mut connection =
-                        connected.map_err(|source| StoreError::from_connect(&log, source))?;
-                    let limit = STATEMENT_TIMEOUT.as_millis();
-                    let settings = format!(
-                        "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET statement_timeout = {limit}"
-                    );
-                    sqlx::raw_sql(AssertSqlSafe(settings))
-                        .execute(&mut connection)
-                        .await
-                        .map_err(|source| StoreError::from_server(&log, source))?;
-                    schema::expect_current(&mut connection, &log).await?;
-                    Ok(connection)
-                };
+                let open = connect_postgres(options, &log);
                 Connection::Postgres(Box::new(limited(&log, location.connect_timeout, open).await?))
             }
             Kind::MySql(options) => {
-                let open = async {
-                    let connected = options.connect().await;
-                    let mut connection =
-                        connected.map_err(|source| StoreError::from_connect(&log, source))?;
-                    sqlx::raw_sql("SET SESSION TRANSACTION READ ONLY")
-                        .execute(&mut connection)
-                        .await
-                        .map_err(|source| StoreError::from_server(&log, source))?;
-                    schema::expect_current(&mut connection, &log).await?;
-                    Ok(connection)
-                };
+                let open = connect_mysql(options, &log);
                 Connection::MySql(Box::new(limited(&log, location.connect_timeout, open).await?))
             }
         };
@@ -239,7 +215,42 @@ impl Reader {
     }
 }
 
-async fn open_file(path: &Path) -> Result<SqliteConnection, StoreError> {
+/// A connection on which every transaction is read-only.
+pub(crate) async fn connect_postgres(
+    options: &PgConnectOptions,
+    log: &Path,
+) -> Result<PgConnection, StoreError> {
+    let connected = options.connect().await;
+    let mut connection = connected.map_err(|source| StoreError::from_connect(log, source))?;
+    let limit = STATEMENT_TIMEOUT.as_millis();
+    let settings = format!(
+        "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET statement_timeout = {limit}"
+    );
+    sqlx::raw_sql(AssertSqlSafe(settings))
+        .execute(&mut connection)
+        .await
+        .map_err(|source| StoreError::from_server(log, source))?;
+    schema::expect_current(&mut connection, log).await?;
+    Ok(connection)
+}
+
+/// The same on MySQL.
+pub(crate) async fn connect_mysql(
+    options: &MySqlConnectOptions,
+    log: &Path,
+) -> Result<MySqlConnection, StoreError> {
+    let connected = options.connect().await;
+    let mut connection = connected.map_err(|source| StoreError::from_connect(log, source))?;
+    sqlx::raw_sql("SET SESSION TRANSACTION READ ONLY")
+        .execute(&mut connection)
+        .await
+        .map_err(|source| StoreError::from_server(log, source))?;
+    schema::expect_current(&mut connection, log).await?;
+    Ok(connection)
+}
+
+/// Opens a file to read from it alone.
+pub(crate) async fn open_file(path: &Path) -> Result<SqliteConnection, StoreError> {
     if let Err(error) = std::fs::File::open(path) {
         return Err(match error.kind() {
             std::io::ErrorKind::NotFound => StoreError::Missing(path.to_path_buf()),
@@ -264,7 +275,7 @@ async fn within<T>(log: &Path, query: impl Future<Output = T>) -> Result<T, Stor
 }
 
 /// The columns as `PostgreSQL` gives them: `@` marks a time, `#` an address; both become text.
-fn for_postgres(columns: &str) -> String {
+pub(crate) fn for_postgres(columns: &str) -> String {
     spell(columns, |name, kind| match kind {
         '@' => format!("to_char(c.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS {name}"),
         _ => format!("host(c.{name}) AS {name}"),
@@ -272,7 +283,7 @@ fn for_postgres(columns: &str) -> String {
 }
 
 /// The columns as MySQL gives them.
-fn for_mysql(columns: &str) -> String {
+pub(crate) fn for_mysql(columns: &str) -> String {
     spell(columns, |name, kind| match kind {
         '@' => format!("date_format(c.{name}, '%Y-%m-%dT%H:%i:%s.%fZ') AS {name}"),
         _ => format!("c.{name}"),

@@ -3,6 +3,7 @@
 //! A step says itself where the next one begins, so whoever asks for them keeps the place, and may stop after any. Each is one
 //! transaction: done whole or not at all, and harmless to do again.
 
+use crate::rotate::Kept;
 use nufw_common::clock;
 use nufw_proto::{ConnId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 /// How long the statements of a step may take in a file of `SQLite`, whose writer is the server's own; its commit comes on
 /// top.
 pub(crate) const STEP_IN_FILE: Duration = Duration::from_millis(3);
+/// The same on a database server, where a step runs beside the servers' transactions.
+pub(crate) const STEP_ON_SERVER: Duration = Duration::from_millis(20);
 /// Rows of a step at first, at least, and at most.
 const FIRST_ROWS: u32 = 64;
 const LEAST_ROWS: u32 = 8;
@@ -45,11 +48,23 @@ pub enum Upkeep {
         /// Only count them.
         dry: bool,
     },
+    /// Drops rows that are too old, in a file of `SQLite`: the first of these as many as fit a step, which
+    /// [`UpkeepDone::seen`] tells.
+    Forget {
+        /// The table.
+        kept: Kept,
+        /// Only rows that are over and older than this, in seconds since 1970.
+        before: i64,
+        /// Their ids, at most [`crate::rotate::MOST_IDS`].
+        ids: Vec<i64>,
+    },
+    /// Gives free pages of a file of `SQLite` back to the system; [`UpkeepDone::moved`] tells how many.
+    Shrink,
 }
 
 /// What a step came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[serde(default)]
 pub struct UpkeepDone {
     /// Rows that were looked at.
     pub seen: u64,
@@ -71,7 +86,6 @@ pub struct UpkeepDone {
 
 /// Old live rows of one gateway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Aged {
     /// How many.
     pub rows: u64,

@@ -4,11 +4,13 @@
 
 mod agent_killed_fails_closed_and_loses_no_row;
 mod asynchronous_log_loses_nothing_while_it_runs;
+mod asynchronous_rule_passes_while_the_database_is_locked;
 mod bad_bytes_end_that_peer_only;
 mod black_hole_is_one_row;
 mod certificates_decide_who_is_a_gateway;
 mod certificates_decide_who_is_a_user;
 mod check_says_what_is_missing;
+mod cleaning_beside_a_working_server_loses_no_row;
 mod client_gone_means_dropped_not_stuck;
 mod commit_precedes_the_verdict;
 mod configuration_mistakes_name_file_line_and_key;
@@ -34,6 +36,7 @@ mod queue_taken_is_said_with_its_holder;
 mod rejected_connection_is_refused_quickly;
 mod reset_answer_closes_the_row_as_refused;
 mod retransmissions_of_a_dropped_packet_are_one_row;
+mod rule_without_log_passes_and_leaves_no_row;
 mod second_server_on_the_same_log_is_refused;
 mod server_killed_fails_closed_and_loses_no_row;
 mod sso_finds_the_user_on_the_first_request_behind_masquerade;

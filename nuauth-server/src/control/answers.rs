@@ -45,21 +45,13 @@ impl ControlPort {
 
     async fn status(&self) -> Result<Status, Ending> {
         let Moment { stats, gateways } = self.ask(|answer| Event::Moment { answer }).await?;
-        let waiting = self.journal.waiting();
-        let sizes = [
-            ("opens", waiting.opens),
-            ("updates", waiting.updates),
-            ("drops", waiting.drops),
-        ];
-        let mut journal = BTreeMap::from(
-            sizes.map(|(name, size)| (name.to_owned(), u64::try_from(size).unwrap_or(u64::MAX))),
-        );
+        let mut journal = serde_json::to_value(self.journal.stats()).unwrap_or_default();
         let spool = self.journal.spool_status();
-        journal.extend([
-            ("spool-active".to_owned(), u64::from(spool.active)),
-            ("spool-rows".to_owned(), spool.rows),
-            ("spool-bytes".to_owned(), spool.bytes),
-        ]);
+        journal["spool"] = serde_json::json!({
+            "active": spool.active,
+            "rows": spool.rows,
+            "bytes": spool.bytes,
+        });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             server_number: self.server_number,
@@ -187,20 +179,26 @@ fn counters(stats: &Stats) -> BTreeMap<String, u64> {
         ("asks", stats.asks),
         ("repeated", stats.repeated),
         ("granted", stats.granted),
-        ("refused-by-rule", stats.refused_by_rule),
-        ("refused-nobody", stats.refused_nobody),
-        ("refused-disclaimed", stats.refused_disclaimed),
-        ("refused-timeout", stats.refused_timeout),
-        ("refused-unlogged", stats.refused_unlogged),
-        ("refused-full", stats.refused_full),
-        ("foreign-claims", stats.foreign_claims),
-        ("double-claims", stats.double_claims),
-        ("late-claims", stats.late_claims),
-        ("unrelated-events", stats.unrelated_events),
-        ("repeated-events", stats.repeated_events),
-        ("stale-messages", stats.stale_messages),
-        ("unused-verdicts", stats.unused_verdicts),
-        ("ids-left", stats.ids_left),
+        ("granted_unlogged", stats.granted_unlogged),
+        ("refused_by_rule", stats.refused_by_rule),
+        ("refused_nobody", stats.refused_nobody),
+        ("refused_disclaimed", stats.refused_disclaimed),
+        ("refused_timeout", stats.refused_timeout),
+        ("refused_unlogged", stats.refused_unlogged),
+        ("late_commits", stats.late_commits),
+        ("drops_unlogged", stats.drops_unlogged),
+        ("drops_aggregated", stats.drops_aggregated),
+        ("refused_full", stats.refused_full),
+        ("foreign_claims", stats.foreign_claims),
+        ("double_claims", stats.double_claims),
+        ("late_claims", stats.late_claims),
+        ("unrelated_events", stats.unrelated_events),
+        ("repeated_events", stats.repeated_events),
+        ("stale_messages", stats.stale_messages),
+        ("unused_verdicts", stats.unused_verdicts),
+        ("waiting_commits", stats.waiting_commits),
+        ("waiting_async", stats.waiting_async),
+        ("ids_left", stats.ids_left),
     ];
     counted
         .into_iter()

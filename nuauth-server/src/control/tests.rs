@@ -85,7 +85,7 @@ async fn every_request_has_its_answer() {
     assert_eq!((status.server_number, status.live_connections), (7, 0));
     assert_eq!(status.version, env!("CARGO_PKG_VERSION"));
     assert!(status.database.ends_with("/nulog.db"), "{}", status.database);
-    assert_eq!(status.journal["opens"], 0);
+    assert_eq!(status.journal["waiting"]["opens"], 0);
     assert_eq!(status.counters["asks"], 0);
     let verified = client.verify(vec!["gw1".to_owned()]).await.unwrap();
     let nobody = Verified {
@@ -235,4 +235,28 @@ async fn a_server_that_ends_takes_its_socket_with_it() {
         }
     });
     gone.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_rows_of_a_log_in_a_file_go_through_the_server() {
+    use nulog::rotate::Kept;
+    let lab = lab().await;
+    let mut client = lab.client().await;
+    client.lock("rotate").await.unwrap();
+    let mut other = lab.client().await;
+    let error = other.lock("rotate").await.unwrap_err();
+    assert!(matches!(error, ControlError::Busy(_)), "{error}");
+    // Nothing is there; the step is known and done.
+    let step = Upkeep::Forget {
+        kept: Kept::Archive,
+        before: 7,
+        ids: (0..i64::try_from(nulog::rotate::MOST_IDS).unwrap())
+            .map(|id| i64::MAX - id)
+            .collect(),
+    };
+    let done: UpkeepDone = client.maintain(&step).await.unwrap();
+    assert!(done.seen > 0 && done.moved == 0, "{done:?}");
+    let done: UpkeepDone = client.maintain(&Upkeep::Shrink).await.unwrap();
+    assert_eq!(done, UpkeepDone::default());
+    lab.trigger.shut_down();
 }

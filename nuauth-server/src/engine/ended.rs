@@ -3,7 +3,7 @@
 //! Bounded; the oldest is forgotten first, and its end is then counted as unrelated. Logs nothing.
 
 use super::conns::Flow;
-use nufw_proto::{ConnId, Timestamp};
+use nufw_proto::{ConnId, Mark, Timestamp};
 use nulog::CloseReason;
 use std::collections::{HashMap, VecDeque};
 
@@ -16,6 +16,10 @@ pub(super) struct Ended {
     pub(super) ct_id: Option<u32>,
     /// When the gateway received the connection's first packet.
     pub(super) received: Timestamp,
+    /// When the gateway dropped the last packet that was granted, had no verdict come: it made no entry after that.
+    pub(super) decided_by: Timestamp,
+    /// The user's mark.
+    pub(super) user_mark: Mark,
 }
 
 pub(super) struct EndedUnseen {

@@ -10,7 +10,8 @@ use super::gateways::GatewayIdx;
 use super::types::Effect;
 use nufw_proto::gateway::{Events, Gap, GapCause};
 use nufw_proto::{
-    BootId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, EventSeq, TcpState, Timestamp, Transport,
+    BootId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, EventSeq, Mark, TcpState, Timestamp,
+    Transport,
 };
 use nulog::{ActiveRow, Binding, Change, Close, CloseReason, Established, GapRow, State, Translated};
 use std::sync::Arc;
@@ -292,18 +293,33 @@ impl Engine {
     /// than leave it without.
     fn begins_anew(&self, slot: Slot, event: &CtEvent) -> bool {
         let conn = self.conns.get(slot);
-        let link = self.gateways.get(conn.gateway).link.as_ref();
-        let held = link.map_or(Duration::ZERO, |link| link.packet_timeout);
+        let decided_by = self.decided_by(conn).unwrap_or(conn.last_asked);
+        conn.granted_again && conn.grants > 1 && event.at < decided_by
+    }
+
+    /// When the gateway drops the last packet of a connection that was granted, if no verdict comes; `None` while it has no
+    /// link that tells how long it holds packets.
+    fn decided_by(&self, conn: &Conn) -> Option<Timestamp> {
+        let held = self.gateways.get(conn.gateway).link.as_ref()?.packet_timeout;
         let held = i64::try_from(held.as_micros()).unwrap_or(i64::MAX);
-        let decided_by = conn.last_asked.micros().saturating_add(held);
-        conn.granted_again && conn.grants > 1 && event.at.micros() < decided_by
+        Some(Timestamp::from_micros(
+            conn.last_asked.micros().saturating_add(held),
+        ))
     }
 
     /// The end of a connection whose row was closed without having seen it: counters and end can still be filled.
     fn late_destroy(&mut self, gateway: GatewayIdx, event: &CtEvent, out: &mut Vec<Effect>) {
         let entry = &event.entry;
         let told = event.at_kernel.then_some(event.at);
-        let fits = |ended: &Ended, ct_id| ended.ct_id == ct_id && !too_old(entry, told, ended.received);
+        let users = entry.mark.0 & self.limits.mark_mask.0;
+        let fits = |ended: &Ended, ct_id: Option<u32>| {
+            // A row that never had an entry does not get that of another user, nor one of a packet that came later.
+            let another = users != 0 && ended.user_mark.0 != 0 && ended.user_mark.0 != users;
+            let younger = entry.start.is_some_and(|start| start > ended.decided_by);
+            ended.ct_id == ct_id
+                && !too_old(entry, told, ended.received)
+                && (ct_id.is_some() || !(another || younger))
+        };
         let original = original_flow(gateway, entry);
         let bound = self
             .ended
@@ -358,6 +374,8 @@ impl Engine {
             reason,
             ct_id,
             received: conn.received,
+            decided_by: self.decided_by(&conn).unwrap_or(Timestamp::from_micros(i64::MAX)),
+            user_mark: Mark(conn.user_mark.0 & self.limits.mark_mask.0),
         };
         if ct_id.is_some() || !self.lingering.contains_key(&conn.id) {
             self.ended.keep(flow, ended);

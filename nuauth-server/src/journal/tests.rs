@@ -2,6 +2,8 @@
 //!
 //! "Away" is made by moving the file aside, which the store refuses to write to; a full disk is real, in a mount namespace.
 
+mod upkeep;
+
 use super::lanes::Lanes;
 use super::*;
 use nufw_proto::{Addr, Mark, Ports, Timestamp, Transport, Tuple};

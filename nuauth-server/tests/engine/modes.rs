@@ -249,3 +249,36 @@ fn a_row_that_can_never_be_stored_is_forgotten_though_its_packet_went_on() {
     assert!(w.accepted(ask).is_some());
     assert_eq!((w.stats().live_connections, w.stats().waiting_async), (0, 0));
 }
+
+/// A row whose packet the kernel never confirmed, and the entry of another packet of its tuple.
+fn unconfirmed(mark: &str, later: Duration) -> World {
+    let mut w = World::new();
+    let gw = w.gateway();
+    let alice = w.login("alice", "10.0.0.7");
+    let row = w.granted(gw, alice, tcp(SOURCE, WEB));
+    w.pass(Duration::from_secs(31));
+    let dump = w.requested().unwrap();
+    w.dump(gw, dump, &[], true);
+    assert_eq!(w.ends(), [(row, CloseReason::NeverConfirmed)]);
+    let mut ct = entry(1, tcp(SOURCE, WEB));
+    ct.mark = Mark(mark.bytes().map(u32::from).sum());
+    ct.start = Some(nufw_proto::Timestamp::from_micros(
+        w.opened()[0].received.micros() + i64::try_from(later.as_micros()).unwrap(),
+    ));
+    w.event(gw, CtEventKind::Destroy, ended(ct, TcpState::TIME_WAIT));
+    w
+}
+
+#[test]
+fn a_row_that_never_had_an_entry_is_not_given_that_of_another_user_or_of_a_later_packet() {
+    let soon = Duration::from_secs(1);
+    assert_eq!(
+        unconfirmed("alice", soon).closed().len(),
+        2,
+        "a late end of its own"
+    );
+    for (mark, later) in [("bob", soon), ("alice", Duration::from_secs(20))] {
+        let w = unconfirmed(mark, later);
+        assert_eq!((w.closed().len(), w.stats().unrelated_events), (1, 1), "{mark}");
+    }
+}

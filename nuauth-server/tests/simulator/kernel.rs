@@ -96,7 +96,7 @@ impl Kernel {
             stop: None,
         };
         count(&mut ct, true);
-        let record = records.confirmed(gateway, row);
+        let record = records.confirmed(gateway, row, packet.shown, mark, stamp(now));
         self.tell(CtEventKind::New, &ct, record, now);
         self.table.insert(packet.key, Entry { ct, record });
     }

@@ -12,6 +12,7 @@
 
 mod agent;
 mod client;
+mod flood;
 mod journal;
 mod kernel;
 mod reference;
@@ -20,6 +21,7 @@ mod steps;
 mod traffic;
 
 use sim::Sim;
+use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 
 /// Lives in an ordinary run.
@@ -31,6 +33,12 @@ const TRACE: u64 = 60;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// What a life was worth.
+struct Life {
+    connections: usize,
+    seen: BTreeSet<&'static str>,
 }
 
 /// Tells the story of a life that ended badly.
@@ -50,7 +58,7 @@ impl Drop for Story {
     }
 }
 
-fn live(seed: u64, steps: u64, remember: usize) -> usize {
+fn live(seed: u64, steps: u64, remember: usize) -> Life {
     let mut story = Story {
         seed,
         sim: Sim::new(seed, remember),
@@ -59,11 +67,14 @@ fn live(seed: u64, steps: u64, remember: usize) -> usize {
         story.sim.step();
     }
     story.sim.settle();
-    story.sim.connections()
+    Life {
+        connections: story.sim.connections(),
+        seen: std::mem::take(&mut story.sim.reference.seen),
+    }
 }
 
 /// Telling a story takes longer than living it: only a life that ended badly is told, by living it once more.
-fn live_and_tell(seed: u64, steps: u64) -> usize {
+fn live_and_tell(seed: u64, steps: u64) -> Life {
     catch_unwind(|| live(seed, steps, 0)).unwrap_or_else(|_| {
         let remember = number("SIM_TRACE").unwrap_or(TRACE);
         live(seed, steps, usize::try_from(remember).unwrap_or(usize::MAX))
@@ -78,10 +89,19 @@ fn the_promises_hold_whatever_happens() {
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
     let lives = seeds.end - seeds.start;
-    let connections: usize = seeds.map(|seed| live_and_tell(seed, steps)).sum();
-    println!("{lives} lives, {connections} connections");
+    let mut connections = 0;
+    let mut seen = BTreeSet::new();
+    for seed in seeds {
+        let life = live_and_tell(seed, steps);
+        connections += life.connections;
+        seen.extend(life.seen);
+    }
+    println!("{lives} lives, {connections} connections, with {seen:?}");
     assert!(
         lives == 1 || connections as u64 >= lives * steps / 200,
         "only {connections} connections in {lives} lives: the world does too little to prove anything"
     );
+    let wanted = ["sync", "async", "none", "late", "drop without row", "aggregated"];
+    let missing: Vec<_> = wanted.iter().filter(|what| !seen.contains(*what)).collect();
+    assert!(lives < 100 || missing.is_empty(), "no life had {missing:?}");
 }

@@ -1,10 +1,11 @@
 //! What a bystander who sees everything knows, and what must be true whatever happens.
 
 use crate::client::identity;
+use crate::flood::Flood;
 use crate::journal::{Journal, Row};
 use crate::kernel::{Kernel, Told, stamp};
-use nuauth_server::engine::{Decision, Identity, Judge, LogMode, Ruling};
-use nufw_proto::{ConnId, Counters, CtEventKind, SessionId, Tuple};
+use nuauth_server::engine::{Decision, Identity, Judge, Levels, Limits, LogMode, Ruling};
+use nufw_proto::{ConnId, Counters, CtEventKind, Mark, SessionId, Timestamp, Tuple};
 use nulog::{CloseReason, OpenRow, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,6 +21,10 @@ struct Record {
     gateway: usize,
     /// The row under which the packet that made it was accepted.
     row: ConnId,
+    /// What that packet showed, whose it was, and when it was accepted.
+    shown: Tuple,
+    mark: Mark,
+    at: Timestamp,
     /// Its counters at its end.
     end: Option<Counters>,
     /// The event of its end will never reach the server.
@@ -31,10 +36,20 @@ struct Record {
 pub(crate) struct Records(Vec<Record>);
 
 impl Records {
-    pub(crate) fn confirmed(&mut self, gateway: usize, row: ConnId) -> usize {
+    pub(crate) fn confirmed(
+        &mut self,
+        gateway: usize,
+        row: ConnId,
+        shown: Tuple,
+        mark: Mark,
+        at: Timestamp,
+    ) -> usize {
         self.0.push(Record {
             gateway,
             row,
+            shown,
+            mark,
+            at,
             end: None,
             end_lost: false,
         });
@@ -58,7 +73,28 @@ impl Records {
 
 /// The policy of this world, in one of its versions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Policy(pub(crate) u8);
+pub(crate) struct Policy {
+    pub(crate) version: u8,
+    /// Two bits for each kind of connection: its log mode.
+    pub(crate) modes: u8,
+}
+
+impl Policy {
+    fn log_of(self, tuple: &Tuple) -> LogMode {
+        let kind = match tuple.transport().ports().map(|ports| ports.dst) {
+            Some(443) => 0,
+            Some(23) => 2,
+            Some(25) => 4,
+            _ => 6,
+        };
+        match (self.modes >> kind) & 3 {
+            0 => LogMode::Default,
+            1 => LogMode::Sync,
+            2 => LogMode::Async,
+            _ => LogMode::None,
+        }
+    }
+}
 
 impl Judge for Policy {
     fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling {
@@ -67,16 +103,21 @@ impl Judge for Policy {
             Some(25) => Decision::Reject,
             Some(23) => Decision::Drop,
             // One version forbids the web to one user.
-            Some(443) if self.0 == 1 && user.user.id == 1 => Decision::Drop,
+            Some(443) if self.version == 1 && user.user.id == 1 => Decision::Drop,
             _ => Decision::Accept,
         };
         Ruling {
             decision,
             rule: Arc::from("rule"),
             prefix: Arc::from(""),
-            log: LogMode::Default,
+            log: self.log_of(tuple),
         }
     }
+}
+
+/// The user whose number a mark is.
+fn user_of(mark: Mark) -> u64 {
+    u64::from(mark.0) - 1
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +129,17 @@ pub(crate) struct Reference {
     pub(crate) held: BTreeMap<SessionId, BTreeSet<nufw_proto::Addr>>,
     /// The policy in force.
     pub(crate) policy: Policy,
+    /// What is logged where a rule does not say it, and which rows are written at all.
+    log_sync: bool,
+    levels: Option<Levels>,
+    pub(crate) flood: Flood,
+    /// What happened in this life, to show that lives are worth something.
+    pub(crate) seen: BTreeSet<&'static str>,
+    /// Rows that their packets waited for.
+    urgent: BTreeSet<ConnId>,
+    /// Packets of these tuples were accepted before their row was durable, or without one: a crash can leave them without,
+    /// and an older row of the tuple can take what is told of them.
+    unsure: BTreeSet<Tuple>,
     /// When a user last claimed a tuple validly.
     claims: BTreeMap<(Tuple, u64), u64>,
     /// When rows were accepted first.
@@ -104,10 +156,24 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(limits: &Limits, modes: u8) -> Self {
         Self {
             faulty: true,
+            log_sync: limits.log_sync,
+            levels: Some(limits.levels),
+            flood: Flood::new(limits),
+            policy: Policy { version: 0, modes },
             ..Self::default()
+        }
+    }
+
+    /// How a connection that is accepted is logged.
+    fn mode(&self, shown: &Tuple) -> LogMode {
+        match self.policy.log_of(shown) {
+            _ if self.levels.is_some_and(|levels| !levels.connections) => LogMode::None,
+            LogMode::Default if self.log_sync => LogMode::Sync,
+            LogMode::Default => LogMode::Async,
+            mode => mode,
         }
     }
 
@@ -121,33 +187,50 @@ impl Reference {
     }
 
     /// The engine opens a row: somebody has just claimed it, or announced it a moment ago.
-    pub(crate) fn opens(&mut self, open: &OpenRow, now: u64) {
+    pub(crate) fn opens(&mut self, open: &OpenRow, (urgent, async_full): (bool, bool), now: u64) {
         assert!(self.used.insert(open.id), "id {} was used twice", open.id);
         self.assert_claimed(open, now);
-        self.drops
-            .remove(&(Arc::clone(&open.gateway), open.zone, open.shown));
+        match self.mode(&open.shown) {
+            LogMode::Sync => assert!(urgent, "the packet of row {} does not wait for it", open.id),
+            LogMode::Async => assert!(!urgent || async_full, "a packet waits for row {}", open.id),
+            mode => panic!("row {} is written under mode {mode:?}", open.id),
+        }
+        if urgent {
+            self.urgent.insert(open.id);
+        }
+        self.forget_drop(&open.gateway, open.zone, open.shown);
     }
 
     fn assert_claimed(&self, open: &OpenRow, now: u64) {
         let user = open.user.as_ref().expect("a granted row has a user").id;
-        let claimed = self.claims.get(&(open.shown, user));
+        self.assert_rightful(open.id, user, &open.shown, now);
+    }
+
+    fn assert_rightful(&self, row: ConnId, user: u64, shown: &Tuple, now: u64) {
+        let claimed = self.claims.get(&(*shown, user));
         assert!(
             claimed.is_some_and(|at| at + EARLY >= now),
-            "row {} was granted to {user} without a claim",
-            open.id
+            "row {row} was granted to {user} without a claim"
         );
         let who = identity(usize::try_from(user).expect("small"));
         assert_eq!(
-            self.policy.judge(&who, &open.shown).decision,
+            self.policy.judge(&who, shown).decision,
             Decision::Accept,
-            "row {} was granted against the policy",
-            open.id
+            "row {row} was granted against the policy"
         );
     }
 
     /// The engine writes a DROP row.
     pub(crate) fn drops(&mut self, row: &OpenRow, now: u64) {
         assert!(self.used.insert(row.id), "id {} was used twice", row.id);
+        let by_rule = &*row.acl == "rule";
+        assert!(
+            self.levels.is_none_or(|levels| levels.drops)
+                && !(by_rule && self.policy.log_of(&row.shown) == LogMode::None),
+            "the drop {} has a row although it must have none",
+            row.id
+        );
+        self.flood.row(row, now);
         let flow = (Arc::clone(&row.gateway), row.zone, row.shown);
         if let Some(last) = self.drops.insert(flow, now) {
             assert!(
@@ -167,6 +250,11 @@ impl Reference {
         }
     }
 
+    /// What was dropped is accepted.
+    pub(crate) fn forget_drop(&mut self, gateway: &Arc<str>, zone: u16, tuple: Tuple) {
+        self.drops.remove(&(Arc::clone(gateway), zone, tuple));
+    }
+
     pub(crate) fn forget_drops_from(&mut self, source: nufw_proto::Addr) {
         self.drops.retain(|(_, _, tuple), _| tuple.src() != source);
     }
@@ -177,6 +265,7 @@ impl Reference {
 
     pub(crate) fn server_crashed(&mut self, now: u64) {
         self.server_crashes.push(now);
+        self.flood.server_crashed();
         self.forget_drops();
     }
 
@@ -188,15 +277,29 @@ impl Reference {
     pub(crate) fn accepts(
         &mut self,
         journal: &Journal,
-        row: ConnId,
+        (row, mark): (ConnId, Mark),
         asked: &Tuple,
-        log_sync: bool,
         now: u64,
     ) {
+        if row == ConnId::UNLOGGED {
+            self.assert_rightful(row, user_of(mark), asked, now);
+            assert_eq!(
+                self.mode(asked),
+                LogMode::None,
+                "{asked} was accepted without a row"
+            );
+            self.unsure.insert(*asked);
+            self.seen.insert("none");
+            return;
+        }
         let durable = journal.rows.get(&row);
-        if log_sync {
+        if self.urgent.contains(&row) {
             let durable = durable.unwrap_or_else(|| panic!("row {row} was accepted before it was durable"));
             assert_ne!(durable.state, State::Drop, "a DROP row {row} was accepted");
+            self.seen.insert("sync");
+        } else {
+            self.unsure.insert(*asked);
+            self.seen.insert("async");
         }
         let again = *self.accepted.entry(row).or_insert(now) != now;
         if again {
@@ -218,8 +321,12 @@ impl Reference {
     /// the log knows of a row that waits only when its packet came.
     fn rows_of<'a>(&'a self, record: &Record, journal: &'a Journal) -> impl Iterator<Item = &'a Row> {
         let own = journal.rows.get(&record.row).map(|own| &own.open);
+        let unlogged = record.row == ConnId::UNLOGGED;
         let crossed = |id| self.regranted.contains(&id) || !self.server_crashes.is_empty();
         journal.rows.values().filter(move |row| {
+            if unlogged {
+                return self.crossed_unlogged(record, row);
+            }
             own.is_some_and(|own| {
                 let row = &row.open;
                 let kin = (&row.gateway, row.shown, &row.user) == (&own.gateway, own.shown, &own.user);
@@ -228,17 +335,29 @@ impl Reference {
         })
     }
 
+    /// Whether a row may stand for the connection of a packet that was accepted without one: another packet of it, which was
+    /// queued before, was decided under another policy, before or after; or the end of the row's own connection was lost, and its tuple was
+    /// used again.
+    fn crossed_unlogged(&self, record: &Record, row: &Row) -> bool {
+        let open = &row.open;
+        *open.gateway == format!("gw{}", record.gateway)
+            && open.shown == record.shown
+            && open.user.as_ref().map(|user| user.id) == Some(user_of(record.mark))
+            && open.received <= record.at
+            && (!self.server_crashes.is_empty()
+                || self.regranted.contains(&open.id)
+                || self
+                    .records
+                    .0
+                    .iter()
+                    .all(|other| other.row != open.id || other.end_lost || other.at >= record.at))
+    }
+
     /// Everything is connected, everything is durable, every table was dumped.
-    pub(crate) fn assert_settled(
-        &self,
-        journal: &Journal,
-        kernels: &[Kernel],
-        names: &[Arc<str>],
-        log_sync: bool,
-    ) {
+    pub(crate) fn assert_settled(&self, journal: &Journal, kernels: &[Kernel], names: &[Arc<str>]) {
         let uncertain = |row: &Row| {
             // Without waiting for the log, the row of the entry may be lost and an older one of its tuple take its place.
-            !log_sync
+            self.unsure.contains(&row.open.shown)
                 && self
                     .server_crashes
                     .iter()
@@ -248,12 +367,27 @@ impl Reference {
         let mut live: BTreeMap<ConnId, usize> = BTreeMap::new();
         for entry in kernels.iter().flat_map(|kernel| kernel.table.values()) {
             let record = &self.records.0[entry.record];
+            let row = self.rows_of(record, journal).find(|row| is_live(row));
             if !journal.rows.contains_key(&record.row) {
                 // Without waiting for the log, a crash of the server can lose what it has granted.
-                assert!(!log_sync, "the accepted row {} is not in the log", record.row);
+                assert!(
+                    !self.urgent.contains(&record.row),
+                    "the accepted row {} is not in the log",
+                    record.row
+                );
+                if let Some(row) = row {
+                    *live.entry(row.open.id).or_default() += 1;
+                }
                 continue;
             }
-            let row = self.rows_of(record, journal).find(|row| is_live(row));
+            let taken = |row: &Row| {
+                let mut unlogged = self.records.0.iter().filter(|r| r.row == ConnId::UNLOGGED);
+                unlogged.any(|unlogged| self.crossed_unlogged(unlogged, row))
+            };
+            if row.is_none() && journal.rows.get(&record.row).is_some_and(taken) {
+                // Its packet crossed the verdict of one that was accepted without a row, and whose entry took this row.
+                continue;
+            }
             if row.is_none() && self.regranted.contains(&record.row) && !self.server_crashes.is_empty() {
                 // That a row was granted again is not in the log: a packet that crosses its verdict at the very time of a
                 // crash can be taken for one of the entry before.
@@ -316,10 +450,14 @@ impl Reference {
             if record.row != id || record.end.is_none() || record.end_lost || self.regranted.contains(&id) {
                 continue;
             }
-            if self
-                .rows_of(record, journal)
-                .any(|row| row.counters == record.end)
-            {
+            let packets = |counters: Counters| counters.original.packets + counters.reply.packets;
+            let holds = |row: &Row| {
+                // One that was granted again has the sum of its entries.
+                let sum = self.regranted.contains(&row.open.id)
+                    && row.counters.map(packets) >= record.end.map(packets);
+                row.open.id != id && (row.counters == record.end || sum)
+            };
+            if self.rows_of(record, journal).any(holds) {
                 // It stands in the row of its kin.
                 continue;
             }

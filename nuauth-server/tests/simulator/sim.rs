@@ -5,10 +5,12 @@ use crate::client::{Client, Socket, address, identity};
 use crate::journal::Journal;
 use crate::kernel::{Kernel, stamp};
 use crate::reference::Reference;
-use nuauth_server::engine::{Effect, Engine, Input, Limits, LinkId, Now, ProofId, SessionFacts};
+use nuauth_server::engine::{
+    Effect, Engine, Input, Levels, Limits, LinkId, Now, OnOverload, ProofId, SessionFacts,
+};
 use nufw_proto::client::{Finding, OsInfo, ToServer as FromClient};
 use nufw_proto::gateway::{Answer, ToAgent, ToServer, Verdict};
-use nufw_proto::{Addr, AskId, Batch, ClaimId, SessionId, Tuple, client::ClaimRequest};
+use nufw_proto::{Addr, AskId, Batch, ClaimId, ConnId, SessionId, Tuple, client::ClaimRequest};
 use nulog::Change;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -46,6 +48,8 @@ pub(crate) struct Sim {
     pub(crate) asks: BTreeMap<(LinkId, AskId), (usize, u16, Tuple)>,
     pub(crate) last_number: u64,
     pub(crate) relays_events: bool,
+    /// No further row may be on its way that no packet waits for.
+    async_full: bool,
 }
 
 impl Sim {
@@ -55,6 +59,21 @@ impl Sim {
         let liars = rng.random_ratio(1, 3);
         let limits = Limits {
             log_sync: !rng.random_ratio(1, 5),
+            levels: Levels {
+                sessions: !rng.random_ratio(1, 10),
+                drops: !rng.random_ratio(1, 10),
+                connections: !rng.random_ratio(1, 20),
+            },
+            on_overload: if rng.random_bool(0.5) {
+                OnOverload::Wait
+            } else {
+                OnOverload::Drop
+            },
+            waiting_async: if small { 2 } else { 1000 },
+            drops_per_source: if small { 1 } else { 10 },
+            drops_per_gateway: if small { 2 } else { 500 },
+            drop_burst: Duration::from_secs(2),
+            drop_sources: if small { 2 } else { 1000 },
             pending_asks: if small { 3 } else { 1000 },
             packets_per_ask: if small { 2 } else { 16 },
             connections: if small { 5 } else { 1000 },
@@ -62,6 +81,8 @@ impl Sim {
             address_lease: Duration::from_secs(40),
             ..Limits::default()
         };
+        // Half of the worlds leave everything to the defaults, until the policy changes.
+        let modes = if rng.random_bool(0.5) { 0 } else { rng.random() };
         let mut sim = Self {
             now: 1_000_000,
             trace: VecDeque::new(),
@@ -79,13 +100,14 @@ impl Sim {
                 .map(|&(user, host)| Client::new(user, host, liars && user == 1))
                 .collect(),
             sockets: Vec::new(),
-            reference: Reference::new(),
+            reference: Reference::new(&limits, modes),
             names: (0..GATEWAYS)
                 .map(|gateway| Arc::from(format!("gw{gateway}")))
                 .collect(),
             questions: BTreeMap::new(),
             asks: BTreeMap::new(),
             last_number: 100,
+            async_full: false,
             relays_events: !rng.random_ratio(1, 20),
             rng,
         };
@@ -172,6 +194,12 @@ impl Sim {
             stats.pending_asks <= self.limits.pending_asks as u64,
             "too many packets wait"
         );
+        assert!(
+            stats.waiting_commits <= self.limits.waiting_commits as u64
+                && stats.waiting_async <= self.limits.waiting_async as u64,
+            "too many rows are on their way"
+        );
+        self.async_full = stats.waiting_async == self.limits.waiting_async as u64;
         assert!(stats.sessions <= self.limits.sessions as u64, "too many sessions");
         let opens = effects
             .iter()
@@ -206,9 +234,12 @@ impl Sim {
         let asked = self.asks.remove(&(link, answer.id));
         let (gateway, zone, tuple) = asked.expect("a packet got two verdicts, or one that nobody asked for");
         match answer.verdict {
-            Verdict::Accept { row, .. } => {
-                let sync = self.limits.log_sync;
-                self.reference.accepts(&self.journal, row, &tuple, sync, self.now);
+            Verdict::Accept { row, mark } => {
+                self.reference
+                    .accepts(&self.journal, (row, mark), &tuple, self.now);
+                if row == ConnId::UNLOGGED {
+                    self.reference.forget_drop(&self.names[gateway], zone, tuple);
+                }
             }
             Verdict::Drop | Verdict::Reject => {
                 self.reference
@@ -236,10 +267,12 @@ impl Sim {
             Effect::Log(entry) => {
                 match &entry.change {
                     Change::Open(row) => {
-                        assert_eq!(entry.urgent, self.limits.log_sync);
-                        self.reference.opens(row, self.now);
+                        self.reference
+                            .opens(row, (entry.urgent, self.async_full), self.now);
                     }
                     Change::Drop(row) => self.reference.drops(row, self.now),
+                    Change::SessionStart(_) => assert!(self.limits.levels.sessions),
+                    Change::Gap(gap) => self.reference.flood.gap(gap),
                     Change::Close(close) => self.reference.closes(close.id, self.now),
                     _ => {}
                 }

@@ -106,7 +106,14 @@ impl Sim {
             8 => self.clients[client].withdraw(),
             9..12 => self.clients[client].announce(&self.sockets, &mut self.rng),
             12 => {
-                let policy = Policy(self.rng.random_range(0..2));
+                let policy = Policy {
+                    version: self.rng.random_range(0..2),
+                    modes: if self.rng.random_bool(0.5) {
+                        self.rng.random()
+                    } else {
+                        self.reference.policy.modes
+                    },
+                };
                 self.note(|| format!("the policy becomes {policy:?}"));
                 self.reference.forget_drops();
                 self.reference.policy = policy;
@@ -168,11 +175,26 @@ impl Sim {
                 "engine and log differ about what is live"
             );
             assert_eq!(stats.pending_asks, 0, "questions without packets are open");
+            assert_eq!(
+                (stats.waiting_commits, stats.waiting_async),
+                (0, 0),
+                "rows are waited for that are durable"
+            );
+            for (what, times) in [
+                ("late", stats.late_commits),
+                ("drop without row", stats.drops_unlogged),
+                ("aggregated", stats.drops_aggregated),
+            ] {
+                self.reference.seen.extend((times > 0).then_some(what));
+            }
+            assert_eq!(
+                self.reference.flood.told, stats.drops_aggregated,
+                "drops without a row are counted in the log"
+            );
         }
         if self.relays_events {
-            let sync = self.limits.log_sync;
             self.reference
-                .assert_settled(&self.journal, &self.kernels, &self.names, sync);
+                .assert_settled(&self.journal, &self.kernels, &self.names);
         } else {
             let live = self.journal.active();
             assert!(live.is_empty(), "rows without events are live: {live:?}");

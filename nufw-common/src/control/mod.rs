@@ -79,7 +79,6 @@ pub struct Endpoints {
 
 /// The newest live connection with the ends that were asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Found {
     /// Its row's id, decimal.
     pub id: String,
@@ -105,7 +104,6 @@ pub enum Side {
 
 /// Which gateways a [`Request::Verify`] reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct Verified {
     /// Connected, and will show their tables.
     pub asked: Vec<String>,
@@ -117,7 +115,7 @@ pub struct Verified {
 
 /// How a server is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+#[serde(default)]
 pub struct Status {
     /// The program's version.
     pub version: String,
@@ -135,8 +133,8 @@ pub struct Status {
     pub live_connections: u64,
     /// Packets that wait for a decision.
     pub pending_asks: u64,
-    /// Changes that are not durable, by kind: `opens`, `updates`, `drops`, and what others add.
-    pub journal: BTreeMap<String, u64>,
-    /// What was counted since the start.
+    /// What the journal did since the start, and what waits in it.
+    pub journal: Value,
+    /// What the engine counted since the start.
     pub counters: BTreeMap<String, u64>,
 }

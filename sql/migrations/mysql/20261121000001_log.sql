@@ -226,6 +226,19 @@ SELECT id, state, oob_time_sec, oob_time_usec, ip_protocol,
 FROM conntrack_ulog
 WHERE state IN (1, 2);
 
+-- What is live, whole, as a viewer reads it.
+CREATE OR REPLACE VIEW live AS
+SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol,
+       inet6_ntoa(ip_saddr) AS ip_saddr, inet6_ntoa(ip_daddr) AS ip_daddr,
+       coalesce(tcp_sport, udp_sport, sport) AS sport,
+       coalesce(tcp_dport, udp_dport, dport) AS dport,
+       icmp_type, icmp_code, icmp_id, user_id, username, client_os, client_app, start_timestamp,
+       packets_in, packets_out, bytes_in, bytes_out,
+       inet6_ntoa(reply_saddr) AS reply_saddr, inet6_ntoa(reply_daddr) AS reply_daddr, reply_sport, reply_dport,
+       gateway, ct_id, ct_mark, ct_zone, acl
+FROM conntrack_ulog
+WHERE state IN (1, 2);
+
 -- For programs made for NuFW: its columns alone, IPv4 alone, addresses as integers.
 CREATE OR REPLACE VIEW conntrack_ulog_ipv4 AS
 SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol,

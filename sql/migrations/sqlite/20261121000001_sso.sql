@@ -24,6 +24,19 @@ SELECT id, state, oob_time_sec, oob_time_usec, ip_protocol,
 FROM conntrack_ulog
 WHERE state IN (1, 2);
 
+-- What is live, whole, as a viewer reads it.
+CREATE VIEW live AS
+SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, ip_saddr, ip_daddr,
+       coalesce(tcp_sport, udp_sport, sport) AS sport,
+       coalesce(tcp_dport, udp_dport, dport) AS dport,
+       icmp_type, icmp_code, icmp_id, user_id, username, client_os, client_app,
+       strftime('%Y-%m-%dT%H:%M:%S', start_timestamp / 1000000, 'unixepoch')
+           || printf('.%06dZ', start_timestamp % 1000000) AS start_timestamp,
+       packets_in, packets_out, bytes_in, bytes_out, reply_saddr, reply_daddr, reply_sport, reply_dport,
+       gateway, ct_id, ct_mark, ct_zone, acl
+FROM conntrack_ulog
+WHERE state IN (1, 2);
+
 -- What searches read: each table as it is, so that its indexes serve, and the ports whatever the protocol.
 CREATE VIEW live_rows AS
 SELECT id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, ip_saddr, ip_daddr,

@@ -3,9 +3,11 @@
 //! A row is in one of the two tables at any moment, since it is taken from the one and put into the other in one transaction.
 //! What is dead is in the row; nothing here looks at a clock.
 
-pub(crate) mod sqlite;
+mod mysql;
+mod postgres;
+mod sqlite;
 
-use crate::upkeep::{Aged, UpkeepDone};
+use crate::upkeep::{Aged, MOST_HELD, UpkeepDone};
 use nufw_proto::Timestamp;
 
 /// The columns that both tables have, in the order of both.
@@ -19,44 +21,38 @@ pub(crate) const COLUMNS: &str = "id, state, oob_time_sec, oob_time_usec, oob_pr
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub(crate) struct Look {
     seen: i64,
-    seen_through: Option<i64>,
+    /// The last id.
+    through: Option<i64>,
     dead: i64,
-    dead_through: Option<i64>,
-}
-
-/// What a step is about to do.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Range {
-    /// Rows above this id…
-    pub(crate) after: i64,
-    /// …up to this one.
-    pub(crate) through: i64,
-    /// Dead rows among them.
-    pub(crate) dead: u64,
 }
 
 impl Look {
-    /// The range of a step that may change `rows` and look at `looks`, and what it will have come to.
-    pub(crate) fn range(self, after: i64, rows: u32, looks: u32) -> (Range, UpkeepDone) {
-        let full = self.dead >= i64::from(rows);
-        let through = if full {
-            self.dead_through
-        } else {
-            self.seen_through
-        };
-        let range = Range {
-            after,
-            through: through.unwrap_or(after),
-            dead: count(self.dead),
-        };
-        let done = UpkeepDone {
+    /// What a step that moves all of them will have come to.
+    pub(crate) fn done(self, after: i64, looks: u32) -> UpkeepDone {
+        UpkeepDone {
             seen: count(self.seen),
-            moved: range.dead,
-            after: range.through,
-            more: full || self.seen >= i64::from(looks),
+            moved: count(self.dead),
+            after: self.through.unwrap_or(after),
+            more: self.seen >= i64::from(looks),
             ..UpkeepDone::default()
-        };
-        (range, done)
+        }
+    }
+}
+
+impl UpkeepDone {
+    /// These rows were moved, of `rows` that might have been; and those are in the archive already.
+    fn moved_these(&mut self, picked: &[i64], rows: u32, held: Vec<i64>) {
+        let moved = picked.len() as u64;
+        self.moved = moved;
+        if moved >= u64::from(rows)
+            && let Some(last) = picked.last()
+        {
+            self.after = *last;
+            self.more = true;
+        }
+        self.held = held.len() as u64;
+        self.held_ids = held;
+        self.held_ids.truncate(MOST_HELD);
     }
 }
 

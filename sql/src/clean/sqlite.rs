@@ -2,7 +2,7 @@
 //!
 //! A range of ids is read once and changed twice in one transaction; nothing else writes meanwhile.
 
-use super::{COLUMNS, LiveRows, Look, lost};
+use super::{COLUMNS, LiveRows, count, lost};
 use crate::sqlite::Sqlite;
 use crate::upkeep::{MOST_HELD, Pace, UpkeepDone};
 use crate::{CloseReason, StoreError};
@@ -22,7 +22,7 @@ fn look() -> String {
         "WITH seen AS MATERIALIZED (SELECT c.id, {DEAD} AS dead FROM conntrack_ulog AS c WHERE c.id > ?1 \
          ORDER BY c.id LIMIT ?4), \
          dead AS MATERIALIZED (SELECT id FROM seen WHERE dead LIMIT ?2) \
-         SELECT (SELECT count(*) FROM seen) AS seen, (SELECT max(id) FROM seen) AS seen_through, \
+         SELECT (SELECT count(*) FROM seen) AS seen, (SELECT max(id) FROM seen) AS through, \
          (SELECT count(*) FROM dead) AS dead, (SELECT max(id) FROM dead) AS dead_through"
     )
 }
@@ -35,6 +35,32 @@ const LIVE: &str = "WITH seen AS MATERIALIZED (SELECT id, gateway, oob_time_sec 
 
 const CLOSE: &str = "UPDATE conntrack_ulog SET state = 3, close_reason = coalesce(close_reason, ?5) \
      WHERE state IN (1, 2) AND id > ?1 AND id <= ?2 AND oob_time_sec * 1000000 + oob_time_usec < ?3 AND gateway = ?4";
+
+/// What a look at the next rows shows.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+struct Look {
+    seen: i64,
+    /// The last of them.
+    through: Option<i64>,
+    dead: i64,
+    /// The last of those.
+    dead_through: Option<i64>,
+}
+
+impl Look {
+    /// What a step that may change `rows` and look at `looks` will have come to.
+    fn done(self, after: i64, rows: u32, looks: u32) -> UpkeepDone {
+        let full = self.dead >= i64::from(rows);
+        let through = if full { self.dead_through } else { self.through };
+        UpkeepDone {
+            seen: count(self.seen),
+            moved: count(self.dead),
+            after: through.unwrap_or(after),
+            more: full || self.seen >= i64::from(looks),
+            ..UpkeepDone::default()
+        }
+    }
+}
 
 impl Sqlite {
     pub(crate) async fn move_dead(
@@ -50,18 +76,16 @@ impl Sqlite {
             .bind(i64::from(rows))
             .bind(before.micros())
             .bind(i64::from(looks));
-        let seen: Result<Look, _> = look.fetch_one(&mut self.writer).await;
-        let seen = seen.map_err(|source| StoreError::from_sqlx(&self.path, source))?;
-        let (range, mut done) = seen.range(after, rows, looks);
-        if dry || range.dead == 0 {
-            self.pace.learn(&stride, done.seen, range.dead);
+        let look: Result<Look, _> = look.fetch_one(&mut self.writer).await;
+        let look = look.map_err(|source| StoreError::from_sqlx(&self.path, source))?;
+        let mut done = look.done(after, rows, looks);
+        if dry || done.moved == 0 {
+            self.pace.learn(&stride, done.seen, done.moved);
             return Ok(done);
         }
         self.begin().await?;
-        let result = self
-            .move_range(range.after, range.through, before, &mut done)
-            .await;
-        self.pace.learn(&stride, done.seen, range.dead);
+        let result = self.move_range(after, done.after, before, &mut done).await;
+        self.pace.learn(&stride, done.seen, done.moved);
         self.commit_after(result).await?;
         self.checkpointer.committed(
             usize::try_from(done.moved)

@@ -100,9 +100,11 @@ impl Postgres {
         let mut connection = connected.await?;
         let limit = self.transaction_timeout.as_millis();
         // One plan for any number of rows: ids are looked up one by one, whatever the size of the table was. A statement
-        // that we gave up must not go on for long; a commit is never less than durable, whatever the server's default.
+        // that we gave up must not go on for long; a commit is never less than durable, whatever the server's default. Each
+        // statement sees what was committed before it: a row that is moved to the archive is then found in one of the two.
         let settings = format!(
-            "SET timezone = 'UTC'; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+            "SET default_transaction_isolation = 'read committed'; \
+             SET timezone = 'UTC'; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
              SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}; \
              SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
              SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')"

@@ -10,7 +10,7 @@ mod tests;
 
 use crate::StoreError;
 use crate::change::{Change, GapRow};
-use crate::sqlite::{create, lock};
+use crate::sqlite::{WRITER, create, lock};
 use crate::store::BUSY_TIMEOUT;
 use nufw_proto::Timestamp;
 use sqlx::sqlite::{
@@ -106,7 +106,7 @@ impl Spool {
         if !directory.is_dir() {
             return Err(StoreError::NoDirectory(directory.to_path_buf()));
         }
-        let lock = lock(path)?;
+        let lock = lock(path, WRITER)?;
         let identity = create(path)?;
         let error = |source| StoreError::from_sqlx(path, source);
         let mut connection = SqliteConnectOptions::new()

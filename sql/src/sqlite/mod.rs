@@ -13,14 +13,22 @@ use crate::store::{BUSY_TIMEOUT, WAL_SIZE_LIMIT};
 use crate::upkeep::{Pace, STEP_IN_FILE, Upkeep, UpkeepDone};
 use crate::{ActiveRow, StoreError, schema};
 use checkpoint::Checkpointer;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _};
 use statements::{Statement, Updates};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// The end of the name of the only writer's lock.
+pub(crate) const WRITER: &str = ".lock";
+/// How long a server waits for that lock at its start, while a program that does upkeep in its absence gives way.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// Kibibytes of pages that a connection keeps in memory.
 const CACHE_KIB: u32 = 32 * 1024;
 
@@ -61,7 +69,7 @@ impl Sqlite {
         if !directory.is_dir() {
             return Err(StoreError::NoDirectory(directory.to_path_buf()));
         }
-        let lock = lock(&path)?;
+        let lock = lock_patiently(&path).await?;
         let identity = create(&path)?;
         let error = |source| StoreError::from_sqlx(&path, source);
         let options = options(&path);
@@ -73,7 +81,41 @@ impl Sqlite {
             .await
             .map_err(error)?;
         let checkpointer = Checkpointer::start(options.connect().await.map_err(error)?);
-        Ok(Self {
+        Ok(Self::new(
+            writer,
+            checkpointer,
+            path,
+            server_number,
+            identity,
+            lock,
+        ))
+    }
+
+    /// Opens a log that no server has open, for upkeep alone: what a server does at its start is left to it.
+    pub(crate) async fn open_for_upkeep(path: &Path) -> Result<Self, StoreError> {
+        let path = path.to_path_buf();
+        let lock = lock(&path, WRITER)?;
+        let options = options(&path).create_if_missing(false);
+        let error = |source| StoreError::from_sqlx(&path, source);
+        let identity = std::fs::metadata(&path)
+            .map(|metadata| (metadata.dev(), metadata.ino()))
+            .map_err(|_| StoreError::Missing(path.clone()))?;
+        let mut writer = options.connect().await.map_err(error)?;
+        schema::expect_current(&mut writer, &path).await?;
+        let checkpointer = Checkpointer::start(options.connect().await.map_err(error)?);
+        // No id is given out, so no number is needed.
+        Ok(Self::new(writer, checkpointer, path, 0, identity, lock))
+    }
+
+    fn new(
+        writer: SqliteConnection,
+        checkpointer: Checkpointer,
+        path: PathBuf,
+        server_number: u16,
+        identity: (u64, u64),
+        lock: File,
+    ) -> Self {
+        Self {
             writer,
             checkpointer,
             path,
@@ -85,7 +127,7 @@ impl Sqlite {
             server_number,
             identity,
             _lock: lock,
-        })
+        }
     }
 
     /// The database file.
@@ -133,6 +175,8 @@ impl Sqlite {
                 spare,
                 dry,
             } => self.close_lost(*after, *before, spare, *dry).await,
+            Upkeep::Forget { kept, before, ids } => self.forget(*kept, *before, ids).await,
+            Upkeep::Shrink => self.shrink().await,
         }
     }
 
@@ -224,7 +268,7 @@ impl Sqlite {
 
 /// Brings the schema of a file up to date that no server uses.
 pub(crate) async fn migrate(path: &Path) -> Result<schema::Migrated, StoreError> {
-    let _lock = lock(path)?;
+    let _lock = lock(path, WRITER)?;
     create(path)?;
     let error = |source| StoreError::from_sqlx(path, source);
     let mut writer = options(path).connect().await.map_err(error)?;
@@ -238,6 +282,8 @@ pub(crate) async fn migrate(path: &Path) -> Result<schema::Migrated, StoreError>
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
+        // Takes effect in a new file alone: what is dropped later gives its space back in small steps.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
@@ -248,10 +294,24 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Takes the lock that makes this process the only writer, and writes its number into it.
-pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
+/// Takes the lock of the only writer, which a program that cleans gives back every moment.
+async fn lock_patiently(path: &Path) -> Result<File, StoreError> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match lock(path, WRITER) {
+            Err(StoreError::InUse { .. }) if waited < LOCK_PATIENCE => {
+                tokio::time::sleep(LOCK_RETRY).await;
+                waited += LOCK_RETRY;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Takes a lock beside the file, [`WRITER`] for the one that makes this process the only writer, and writes its number into it.
+pub(crate) fn lock(path: &Path, suffix: &str) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(suffix);
     let name = PathBuf::from(name);
     let mut file = OpenOptions::new()
         .read(true)

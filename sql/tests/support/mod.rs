@@ -234,6 +234,34 @@ impl Server {
     }
 }
 
+impl Server {
+    /// A new account with one role of `sql/grants` in this database; where to find the database with it.
+    pub(crate) async fn account(&self, database: &str, role: &str) -> String {
+        let administrator = self.url(database);
+        execute(self.kind, &administrator, grants(self.kind))
+            .await
+            .unwrap();
+        let account = format!("{role}_of_{database}");
+        let make = match self.kind {
+            Kind::Postgres => format!("CREATE ROLE {account} LOGIN IN ROLE nufw_{role}"),
+            Kind::MariaDb => format!(
+                "CREATE USER {account}@localhost; GRANT nufw_{role} TO {account}@localhost; \
+                 SET DEFAULT ROLE nufw_{role} FOR {account}@localhost"
+            ),
+        };
+        execute(self.kind, &administrator, &make).await.unwrap();
+        self.url_through(database, &account, &self.directory)
+    }
+}
+
+/// The file of `sql/grants` for this kind.
+pub(crate) fn grants(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Postgres => include_str!("../../grants/postgres.sql"),
+        Kind::MariaDb => include_str!("../../grants/mysql.sql"),
+    }
+}
+
 /// Says so where a test cannot run; not captured by the harness, as what a passing test prints is.
 pub(crate) fn skip(test: &str, kind: Kind, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no {kind:?} here ({reason})");

@@ -2,9 +2,12 @@
 //!
 //! Reads arguments and settings and reports; what is done to the log is the library's.
 
-use serde::Deserialize;
+mod cli;
+mod config;
+mod export;
+mod report;
+mod run;
+mod writer;
 
-/// The section `[rotate]` of the settings, as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Raw {}
+pub use cli::main;
+pub use config::Raw;
