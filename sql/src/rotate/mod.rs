@@ -270,6 +270,15 @@ impl Archive {
         }
     }
 
+    /// Rows before `before` that have no partition; none where there are no partitions.
+    pub async fn homeless(&mut self, before: i64) -> Result<u64, StoreError> {
+        match &mut self.0 {
+            Inner::Sqlite(_) => Ok(0),
+            Inner::Postgres(archive) => archive.homeless(before).await,
+            Inner::MySql(archive) => archive.homeless(before).await,
+        }
+    }
+
     /// What an earlier step, maybe of another run, took out of the archive.
     pub fn detached(part: &Part) -> Option<Detached> {
         match part.kind {

@@ -300,6 +300,17 @@ impl MySql {
                 export,
             };
             let comment = detached.comment();
+            // An attempt before this one, which did not get its lock, has left an empty one.
+            if self.table(GONE).await?.is_some() {
+                let left = self.count(GONE).await?;
+                if left > 0 {
+                    return Err(StoreError::Corrupt {
+                        path: self.log.clone(),
+                        message: format!("{left} rows are in {GONE} already: run ulog-rotate again"),
+                    });
+                }
+                self.discard(GONE).await?;
+            }
             self.execute(&format!("CREATE TABLE {GONE} LIKE ulog")).await?;
             self.execute(&format!("ALTER TABLE {GONE} REMOVE PARTITIONING"))
                 .await?;
@@ -323,6 +334,12 @@ impl MySql {
         .await;
         self.execute("UNLOCK TABLES").await?;
         dropped.map(|()| Taken::Nothing)
+    }
+
+    /// Rows before `before` that have no partition.
+    pub(super) async fn homeless(&mut self, before: i64) -> Result<u64, StoreError> {
+        let rows = format!("ulog PARTITION (rest) WHERE oob_time_sec < {before}");
+        self.count(&rows).await
     }
 
     /// Rows of a detached table with larger ids, in their order.

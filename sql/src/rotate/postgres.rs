@@ -353,6 +353,12 @@ impl Postgres {
         Ok(moved.rows_affected())
     }
 
+    /// Rows before `before` that have no partition.
+    pub(super) async fn homeless(&mut self, before: i64) -> Result<u64, StoreError> {
+        self.count(&format!("ulog_rest WHERE oob_time_sec < {before}"))
+            .await
+    }
+
     /// Rows of a detached table with larger ids, in their order.
     pub(super) async fn read(
         &mut self,

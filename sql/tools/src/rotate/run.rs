@@ -123,6 +123,14 @@ impl Run<'_> {
         for part in parts.iter().filter(expired) {
             self.report.dropped(part.span, part.rows, None);
         }
+        let homeless = self.archive.homeless(before).await.map_err(Failure::from)?;
+        if homeless > 0 {
+            let span = Span {
+                from: None,
+                to: Some(before),
+            };
+            self.report.dropped(span, homeless, None);
+        }
         if self.archive.has_partitions() {
             let there = |period: &Period| {
                 parts.iter().any(|part| {

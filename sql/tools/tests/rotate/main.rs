@@ -2,7 +2,7 @@
 //!
 //! Every behaviour runs as the rotator's own account where accounts are.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod accounts;
 mod exports;
