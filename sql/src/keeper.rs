@@ -3,6 +3,7 @@
 //!
 //! One program at a time for each kind of upkeep. It writes no row that a server has not written.
 
+use crate::Work;
 use crate::location::Kind;
 use crate::postgres::LOCK_CLASS;
 use crate::remote::limited;
@@ -81,62 +82,70 @@ pub(crate) struct MySqlKeeper {
 impl Keeper {
     /// Opens the log, which must have the schema of this version, and takes the lock of the job. A file is not touched before
     /// the first step.
-    pub async fn open(location: &Location, job: Job) -> Result<Self, StoreError> {
-        let log = location.name();
-        let inner = match &location.kind {
-            Kind::Sqlite(path) => Inner::File(FileKeeper::open(path, job)?),
-            Kind::Postgres(options) => {
-                let options = (**options).clone().application_name(match job {
-                    Job::Clean => "clean-conntrack",
-                    Job::Rotate => "ulog-rotate",
-                });
-                let open = PostgresKeeper::open(&options, location, job);
-                Inner::Postgres(Box::new(limited(&log, location.connect_timeout, open).await?))
-            }
-            Kind::MySql(options) => {
-                let open = MySqlKeeper::open(options, location, job);
-                Inner::MySql(Box::new(limited(&log, location.connect_timeout, open).await?))
-            }
-        };
-        Ok(Self(inner))
+    pub fn open(location: &Location, job: Job) -> Work<'_, Result<Self, StoreError>> {
+        Box::pin(async move {
+            let log = location.name();
+            let inner = match &location.kind {
+                Kind::Sqlite(path) => Inner::File(FileKeeper::open(path, job)?),
+                Kind::Postgres(options) => {
+                    let options = (**options).clone().application_name(match job {
+                        Job::Clean => "clean-conntrack",
+                        Job::Rotate => "ulog-rotate",
+                    });
+                    let open = PostgresKeeper::open(&options, location, job);
+                    Inner::Postgres(Box::new(limited(&log, location.connect_timeout, open).await?))
+                }
+                Kind::MySql(options) => {
+                    let open = MySqlKeeper::open(options, location, job);
+                    Inner::MySql(Box::new(limited(&log, location.connect_timeout, open).await?))
+                }
+            };
+            Ok(Self(inner))
+        })
     }
 
     /// Does one step. After an error none of it is done, unless the error came from the commit itself or from a lost
     /// connection: then it may be, and doing it again is harmless.
-    pub async fn upkeep(&mut self, step: &Upkeep) -> Result<UpkeepDone, StoreError> {
-        match &mut self.0 {
-            Inner::File(keeper) => keeper.store().await?.upkeep(step).await,
-            Inner::Postgres(keeper) => {
-                let (log, limit) = (keeper.log.clone(), keeper.limit);
-                limited(&log, limit, keeper.upkeep(step)).await
+    pub fn upkeep<'a>(&'a mut self, step: &'a Upkeep) -> Work<'a, Result<UpkeepDone, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::File(keeper) => keeper.store().await?.upkeep(step).await,
+                Inner::Postgres(keeper) => {
+                    let (log, limit) = (keeper.log.clone(), keeper.limit);
+                    limited(&log, limit, keeper.upkeep(step)).await
+                }
+                Inner::MySql(keeper) => {
+                    let (log, limit) = (keeper.log.clone(), keeper.limit);
+                    limited(&log, limit, keeper.upkeep(step)).await
+                }
             }
-            Inner::MySql(keeper) => {
-                let (log, limit) = (keeper.log.clone(), keeper.limit);
-                limited(&log, limit, keeper.upkeep(step)).await
-            }
-        }
+        })
     }
 
     /// Lets a server that wants to start have the file; the next step takes it again. Nothing on a database server.
-    pub async fn give_way(&mut self) -> Result<(), StoreError> {
-        match &mut self.0 {
-            Inner::File(keeper) => match keeper.store.take() {
-                Some(store) => store.close().await,
-                None => Ok(()),
-            },
-            Inner::Postgres(_) | Inner::MySql(_) => Ok(()),
-        }
+    pub fn give_way(&mut self) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::File(keeper) => match keeper.store.take() {
+                    Some(store) => store.close().await,
+                    None => Ok(()),
+                },
+                Inner::Postgres(_) | Inner::MySql(_) => Ok(()),
+            }
+        })
     }
 
     /// Leaves the log in order.
-    pub async fn close(mut self) -> Result<(), StoreError> {
-        self.give_way().await?;
-        let (log, closed) = match self.0 {
-            Inner::File(_) => return Ok(()),
-            Inner::Postgres(keeper) => (keeper.log, keeper.connection.close().await),
-            Inner::MySql(keeper) => (keeper.log, keeper.connection.close().await),
-        };
-        closed.map_err(|source| StoreError::from_server(&log, source))
+    pub fn close(mut self) -> Work<'static, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.give_way().await?;
+            let (log, closed) = match self.0 {
+                Inner::File(_) => return Ok(()),
+                Inner::Postgres(keeper) => (keeper.log, keeper.connection.close().await),
+                Inner::MySql(keeper) => (keeper.log, keeper.connection.close().await),
+            };
+            closed.map_err(|source| StoreError::from_server(&log, source))
+        })
     }
 }
 

@@ -28,6 +28,7 @@ mod spool;
 mod sqlite;
 mod store;
 mod upkeep;
+mod work;
 
 pub use change::{
     ActiveRow, Binding, Change, Close, CloseReason, Established, GapRow, OpenRow, SessionRow, State,
@@ -44,3 +45,4 @@ pub use schema::{Migrated, migrate};
 pub use spool::{Held, Spool, SpoolName, SpoolRecord};
 pub use store::{Applied, BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};
 pub use upkeep::{Aged, Upkeep, UpkeepDone};
+pub use work::Work;

@@ -4,6 +4,7 @@
 //! reads nothing is held. On a file of `SQLite` not even a connection is, since a reader that stays keeps the write-ahead log
 //! from being emptied.
 
+use crate::Work;
 use crate::location::Kind;
 use crate::remote::limited;
 use crate::{Location, StoreError, read};
@@ -109,27 +110,29 @@ impl Live {
     }
 
     /// Reads at most `limit` connections. After an error the next read connects anew.
-    pub async fn read(&mut self, limit: u32) -> Result<Picture, StoreError> {
-        let limit = limit.clamp(1, Self::MAX_ROWS);
-        let log = self.location.name();
-        match &self.location.kind {
-            Kind::Sqlite(path) => read_file(path, limit).await,
-            Kind::Postgres(_) | Kind::MySql(_) => {
-                // Gone until it has served: an error, or a caller that gives up, leaves nothing in doubt behind.
-                let connection = match self.connection.take() {
-                    Some(connection) => connection,
-                    None => self.connect(&log).await?,
-                };
-                let (picture, connection) = limited(
-                    &log,
-                    self.location.transaction_timeout,
-                    connection.read(&log, limit),
-                )
-                .await?;
-                self.connection = Some(connection);
-                Ok(picture)
+    pub fn read(&mut self, limit: u32) -> Work<'_, Result<Picture, StoreError>> {
+        Box::pin(async move {
+            let limit = limit.clamp(1, Self::MAX_ROWS);
+            let log = self.location.name();
+            match &self.location.kind {
+                Kind::Sqlite(path) => read_file(path, limit).await,
+                Kind::Postgres(_) | Kind::MySql(_) => {
+                    // Gone until it has served: an error, or a caller that gives up, leaves nothing in doubt behind.
+                    let connection = match self.connection.take() {
+                        Some(connection) => connection,
+                        None => self.connect(&log).await?,
+                    };
+                    let (picture, connection) = limited(
+                        &log,
+                        self.location.transaction_timeout,
+                        connection.read(&log, limit),
+                    )
+                    .await?;
+                    self.connection = Some(connection);
+                    Ok(picture)
+                }
             }
-        }
+        })
     }
 
     async fn connect(&self, log: &Path) -> Result<Connection, StoreError> {

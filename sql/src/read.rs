@@ -3,6 +3,7 @@
 //! Nothing is written: a file is opened read-only, and on a server every transaction is. Transactions are single short
 //! statements.
 
+use crate::Work;
 use crate::change::State;
 use crate::location::Kind;
 use crate::remote::limited;
@@ -73,75 +74,82 @@ impl Reader {
     pub const MAX_ROWS: u32 = 100_000;
 
     /// Opens the log for reading; it must exist and have the schema of this version.
-    pub async fn open(location: &Location) -> Result<Self, StoreError> {
-        let log = location.name();
-        let connection = match &location.kind {
-            Kind::Sqlite(path) => Connection::Sqlite(Box::new(open_file(path).await?)),
-            Kind::Postgres(options) => {
-                let open = connect_postgres(options, &log);
-                Connection::Postgres(Box::new(limited(&log, location.connect_timeout, open).await?))
-            }
-            Kind::MySql(options) => {
-                let open = connect_mysql(options, &log);
-                Connection::MySql(Box::new(limited(&log, location.connect_timeout, open).await?))
-            }
-        };
-        Ok(Self { connection, log })
+    pub fn open(location: &Location) -> Work<'_, Result<Self, StoreError>> {
+        Box::pin(async move {
+            let log = location.name();
+            let connection = match &location.kind {
+                Kind::Sqlite(path) => Connection::Sqlite(Box::new(open_file(path).await?)),
+                Kind::Postgres(options) => {
+                    let open = connect_postgres(options, &log);
+                    Connection::Postgres(Box::new(limited(&log, location.connect_timeout, open).await?))
+                }
+                Kind::MySql(options) => {
+                    let open = connect_mysql(options, &log);
+                    Connection::MySql(Box::new(limited(&log, location.connect_timeout, open).await?))
+                }
+            };
+            Ok(Self { connection, log })
+        })
     }
 
     /// Rows of the view `connections`, oldest id first, one object a row: keys are the column names; ids are strings,
     /// times RFC 3339 text, and everything else as the database has it.
-    pub async fn rows_json(&mut self, filter: &RowFilter) -> Result<Vec<Map<String, Value>>, StoreError> {
-        let after = filter.after.map_or(0, ConnId::get);
-        let state = filter.state.map(|state| state as i16);
-        let user = filter.username.as_deref();
-        let source = filter.source.map(|addr| addr.to_string());
-        let limit = i64::from(filter.limit.unwrap_or(Self::MAX_ROWS).min(Self::MAX_ROWS));
-        match &mut self.connection {
-            Connection::Sqlite(connection) => {
-                let query = sqlx::query(
-                    "SELECT * FROM connections WHERE id > ?1 AND (?2 IS NULL OR state = ?2) \
+    pub fn rows_json<'a>(
+        &'a mut self,
+        filter: &'a RowFilter,
+    ) -> Work<'a, Result<Vec<Map<String, Value>>, StoreError>> {
+        Box::pin(async move {
+            let after = filter.after.map_or(0, ConnId::get);
+            let state = filter.state.map(|state| state as i16);
+            let user = filter.username.as_deref();
+            let source = filter.source.map(|addr| addr.to_string());
+            let limit = i64::from(filter.limit.unwrap_or(Self::MAX_ROWS).min(Self::MAX_ROWS));
+            match &mut self.connection {
+                Connection::Sqlite(connection) => {
+                    let query = sqlx::query(
+                        "SELECT * FROM connections WHERE id > ?1 AND (?2 IS NULL OR state = ?2) \
                      AND (?3 IS NULL OR username = ?3) AND (?4 IS NULL OR ip_saddr = ?4) ORDER BY id LIMIT ?5",
-                );
-                let query = query.bind(after).bind(state).bind(user).bind(source).bind(limit);
-                let rows = query.fetch_all(&mut **connection).await;
-                self.objects(rows, StoreError::from_sqlx, from_sqlite)
-            }
-            Connection::Postgres(connection) => {
-                let text = format!(
-                    "SELECT {} FROM connections AS c WHERE id > $1 AND ($2::int2 IS NULL OR state = $2) \
+                    );
+                    let query = query.bind(after).bind(state).bind(user).bind(source).bind(limit);
+                    let rows = query.fetch_all(&mut **connection).await;
+                    self.objects(rows, StoreError::from_sqlx, from_sqlite)
+                }
+                Connection::Postgres(connection) => {
+                    let text = format!(
+                        "SELECT {} FROM connections AS c WHERE id > $1 AND ($2::int2 IS NULL OR state = $2) \
                      AND ($3::text IS NULL OR username = $3) AND ($4::text IS NULL OR ip_saddr = $4::inet) \
                      ORDER BY id LIMIT $5",
-                    for_postgres(CONNECTIONS)
-                );
-                let query = sqlx::query(AssertSqlSafe(text));
-                let query = query.bind(after).bind(state).bind(user).bind(source).bind(limit);
-                let rows = within(&self.log, query.fetch_all(&mut **connection)).await?;
-                self.objects(rows, StoreError::from_server, from_postgres)
-            }
-            Connection::MySql(connection) => {
-                let text = format!(
-                    "SELECT {} FROM connections AS c WHERE id > ? AND (? IS NULL OR state = ?) \
+                        for_postgres(CONNECTIONS)
+                    );
+                    let query = sqlx::query(AssertSqlSafe(text));
+                    let query = query.bind(after).bind(state).bind(user).bind(source).bind(limit);
+                    let rows = within(&self.log, query.fetch_all(&mut **connection)).await?;
+                    self.objects(rows, StoreError::from_server, from_postgres)
+                }
+                Connection::MySql(connection) => {
+                    let text = format!(
+                        "SELECT {} FROM connections AS c WHERE id > ? AND (? IS NULL OR state = ?) \
                      AND (? IS NULL OR username = ?) AND (? IS NULL OR ip_saddr = ?) ORDER BY id LIMIT ?",
-                    for_mysql(CONNECTIONS)
-                );
-                let query = sqlx::query(AssertSqlSafe(text)).bind(after);
-                let query = query.bind(state).bind(state).bind(user).bind(user);
-                let query = query.bind(source.clone()).bind(source).bind(limit);
-                let rows = within(&self.log, query.fetch_all(&mut **connection)).await?;
-                self.objects(rows, StoreError::from_server, from_mysql)
+                        for_mysql(CONNECTIONS)
+                    );
+                    let query = sqlx::query(AssertSqlSafe(text)).bind(after);
+                    let query = query.bind(state).bind(state).bind(user).bind(user);
+                    let query = query.bind(source.clone()).bind(source).bind(limit);
+                    let rows = within(&self.log, query.fetch_all(&mut **connection)).await?;
+                    self.objects(rows, StoreError::from_server, from_mysql)
+                }
             }
-        }
+        })
     }
 
     /// Rows of `log_gap`, times RFC 3339.
-    pub async fn gaps_json(&mut self) -> Result<Vec<Map<String, Value>>, StoreError> {
-        self.all(GAPS, "gaps", "from_timestamp, id").await
+    pub fn gaps_json(&mut self) -> Work<'_, Result<Vec<Map<String, Value>>, StoreError>> {
+        Box::pin(async move { self.all(GAPS, "gaps", "from_timestamp, id").await })
     }
 
     /// Rows of `users`, the client sessions, times RFC 3339.
-    pub async fn sessions_json(&mut self) -> Result<Vec<Map<String, Value>>, StoreError> {
-        self.all(SESSIONS, "sessions", "id").await
+    pub fn sessions_json(&mut self) -> Work<'_, Result<Vec<Map<String, Value>>, StoreError>> {
+        Box::pin(async move { self.all(SESSIONS, "sessions", "id").await })
     }
 
     async fn all(
@@ -179,19 +187,21 @@ impl Reader {
     }
 
     /// Ends the connection; dropping it does the same without waiting.
-    pub async fn close(self) -> Result<(), StoreError> {
-        match self.connection {
-            Connection::Sqlite(connection) => connection
-                .close()
-                .await
-                .map_err(|source| StoreError::from_sqlx(&self.log, source)),
-            Connection::Postgres(connection) => within(&self.log, connection.close())
-                .await?
-                .map_err(|source| StoreError::from_server(&self.log, source)),
-            Connection::MySql(connection) => within(&self.log, connection.close())
-                .await?
-                .map_err(|source| StoreError::from_server(&self.log, source)),
-        }
+    pub fn close(self) -> Work<'static, Result<(), StoreError>> {
+        Box::pin(async move {
+            match self.connection {
+                Connection::Sqlite(connection) => connection
+                    .close()
+                    .await
+                    .map_err(|source| StoreError::from_sqlx(&self.log, source)),
+                Connection::Postgres(connection) => within(&self.log, connection.close())
+                    .await?
+                    .map_err(|source| StoreError::from_server(&self.log, source)),
+                Connection::MySql(connection) => within(&self.log, connection.close())
+                    .await?
+                    .map_err(|source| StoreError::from_server(&self.log, source)),
+            }
+        })
     }
 
     fn objects<R: sqlx::Row>(

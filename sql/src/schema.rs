@@ -4,6 +4,7 @@
 //! The migrations themselves are the files under `migrations/`, embedded here; none is ever edited. Those of MySQL can be run
 //! again after an interruption, since it cannot take back a half of one.
 
+use crate::Work;
 use crate::location::Kind;
 use crate::{Location, StoreError};
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
@@ -27,32 +28,34 @@ pub struct Migrated {
 }
 
 /// Brings the schema of the log up to date. Runs that come together wait for each other; a newer schema is refused.
-pub async fn migrate(location: &Location) -> Result<Migrated, StoreError> {
-    let log = location.name();
-    let unreachable = |source| StoreError::from_connect(&log, source);
-    let late = |_| StoreError::TimedOut {
-        log: log.clone(),
-        limit: location.connect_timeout,
-    };
-    match &location.kind {
-        Kind::Sqlite(path) => crate::sqlite::migrate(path).await,
-        Kind::Postgres(options) => {
-            let connect = tokio::time::timeout(location.connect_timeout, options.connect());
-            let mut connection = connect.await.map_err(late)?.map_err(unreachable)?;
-            lock_postgres(&mut connection, &log).await?;
-            let migrated = run(&POSTGRES, &mut connection, &log, StoreError::from_server).await;
-            let _ = connection.close().await;
-            migrated
+pub fn migrate(location: &Location) -> Work<'_, Result<Migrated, StoreError>> {
+    Box::pin(async move {
+        let log = location.name();
+        let unreachable = |source| StoreError::from_connect(&log, source);
+        let late = |_| StoreError::TimedOut {
+            log: log.clone(),
+            limit: location.connect_timeout,
+        };
+        match &location.kind {
+            Kind::Sqlite(path) => crate::sqlite::migrate(path).await,
+            Kind::Postgres(options) => {
+                let connect = tokio::time::timeout(location.connect_timeout, options.connect());
+                let mut connection = connect.await.map_err(late)?.map_err(unreachable)?;
+                lock_postgres(&mut connection, &log).await?;
+                let migrated = run(&POSTGRES, &mut connection, &log, StoreError::from_server).await;
+                let _ = connection.close().await;
+                migrated
+            }
+            Kind::MySql(options) => {
+                let connect = tokio::time::timeout(location.connect_timeout, options.connect());
+                let mut connection = connect.await.map_err(late)?.map_err(unreachable)?;
+                lock_mysql(&mut connection, &log).await?;
+                let migrated = run(&MYSQL, &mut connection, &log, StoreError::from_server).await;
+                let _ = connection.close().await;
+                migrated
+            }
         }
-        Kind::MySql(options) => {
-            let connect = tokio::time::timeout(location.connect_timeout, options.connect());
-            let mut connection = connect.await.map_err(late)?.map_err(unreachable)?;
-            lock_mysql(&mut connection, &log).await?;
-            let migrated = run(&MYSQL, &mut connection, &log, StoreError::from_server).await;
-            let _ = connection.close().await;
-            migrated
-        }
-    }
+    })
 }
 
 /// Waits for another run to end; the lock goes with the connection. The driver's own lock comes later, when it would be

@@ -2,6 +2,7 @@
 //!
 //! Chooses the back-end and says what each promises; how it is kept is theirs. When to write what is the journal's business.
 
+use crate::Work;
 use crate::change::{ActiveRow, Change};
 #[cfg(feature = "bare")]
 use crate::change::{Close, Established, OpenRow, State};
@@ -57,20 +58,22 @@ impl Store {
     ///
     /// Client sessions that a crash left open are marked as ended: `end_reason` is `server-restart`, and `end_time` stays
     /// NULL, since nobody knows it.
-    pub async fn open(location: &Location, server_number: u16) -> Result<Self, StoreError> {
-        if !(1..=MAX_SERVER_NUMBER).contains(&server_number) {
-            return Err(StoreError::ServerNumber(server_number));
-        }
-        let inner = match &location.kind {
-            Kind::Sqlite(path) => Inner::Sqlite(Box::new(Sqlite::open(path, server_number).await?)),
-            Kind::Postgres(options) => {
-                Inner::Postgres(Box::new(Postgres::open(options, location, server_number).await?))
+    pub fn open(location: &Location, server_number: u16) -> Work<'_, Result<Self, StoreError>> {
+        Box::pin(async move {
+            if !(1..=MAX_SERVER_NUMBER).contains(&server_number) {
+                return Err(StoreError::ServerNumber(server_number));
             }
-            Kind::MySql(options) => {
-                Inner::MySql(Box::new(MySql::open(options, location, server_number).await?))
-            }
-        };
-        Ok(Self(inner))
+            let inner = match &location.kind {
+                Kind::Sqlite(path) => Inner::Sqlite(Box::new(Sqlite::open(path, server_number).await?)),
+                Kind::Postgres(options) => {
+                    Inner::Postgres(Box::new(Postgres::open(options, location, server_number).await?))
+                }
+                Kind::MySql(options) => {
+                    Inner::MySql(Box::new(MySql::open(options, location, server_number).await?))
+                }
+            };
+            Ok(Self(inner))
+        })
     }
 
     /// The database file, where it is one.
@@ -82,103 +85,115 @@ impl Store {
     }
 
     /// Reserves `count` ids. They are durably taken before this returns: whatever happens, nobody gets them again.
-    pub async fn reserve_ids(&mut self, count: u32) -> Result<IdBlock, StoreError> {
-        each!(&mut self.0, store => store.reserve_ids(count).await)
+    pub fn reserve_ids(&mut self, count: u32) -> Work<'_, Result<IdBlock, StoreError>> {
+        Box::pin(async move { each!(&mut self.0, store => store.reserve_ids(count).await) })
     }
 
     /// Every row of this server in state OPEN or ESTABLISHED, of all gateways, in the order of their ids.
-    pub async fn active_rows(&mut self) -> Result<Vec<ActiveRow>, StoreError> {
-        each!(&mut self.0, store => store.active_rows().await)
+    pub fn active_rows(&mut self) -> Work<'_, Result<Vec<ActiveRow>, StoreError>> {
+        Box::pin(async move { each!(&mut self.0, store => store.active_rows().await) })
     }
 
     /// Up to where each gateway's events are in the log: its last boot, and the last event of it.
-    pub async fn acknowledged(&mut self) -> Result<Acknowledged, StoreError> {
-        each!(&mut self.0, store => store.acknowledged().await)
+    pub fn acknowledged(&mut self) -> Work<'_, Result<Acknowledged, StoreError>> {
+        Box::pin(async move { each!(&mut self.0, store => store.acknowledged().await) })
     }
 
     /// Applies `changes` in one durable transaction. After an error none of them is applied, unless the error came from
     /// the commit itself or from a lost connection: then they may be, and applying them again is harmless. A connection
     /// that was lost is made anew by the next call.
-    pub async fn apply(&mut self, changes: &[Change]) -> Result<Applied, StoreError> {
-        each!(&mut self.0, store => store.apply(changes).await)
+    pub fn apply<'a>(&'a mut self, changes: &'a [Change]) -> Work<'a, Result<Applied, StoreError>> {
+        Box::pin(async move { each!(&mut self.0, store => store.apply(changes).await) })
     }
 
     /// Applies what lay in the spool up to a position and, in the same transaction, notes that position. A new row that is
     /// in the log or in the archive already stays as it is there; from `changes` those may be taken out.
-    pub async fn replay(
-        &mut self,
+    pub fn replay<'a>(
+        &'a mut self,
         spool: SpoolName,
         through: i64,
-        changes: &mut Vec<Change>,
-    ) -> Result<Applied, StoreError> {
-        let note = replay::Note { spool, through };
-        each!(&mut self.0, store => store.replay(note, changes).await)
+        changes: &'a mut Vec<Change>,
+    ) -> Work<'a, Result<Applied, StoreError>> {
+        Box::pin(async move {
+            let note = replay::Note { spool, through };
+            each!(&mut self.0, store => store.replay(note, changes).await)
+        })
     }
 
     /// Up to where the rows of a spool are in the log.
-    pub async fn spooled(&mut self, spool: SpoolName) -> Result<i64, StoreError> {
-        let noted: Option<(i64, i64)> = each!(&mut self.0, store => store.spooled().await)?;
-        Ok(noted
-            .filter(|(name, _)| *name == spool.0)
-            .map_or(0, |(_, through)| through))
+    pub fn spooled(&mut self, spool: SpoolName) -> Work<'_, Result<i64, StoreError>> {
+        Box::pin(async move {
+            let noted: Option<(i64, i64)> = each!(&mut self.0, store => store.spooled().await)?;
+            Ok(noted
+                .filter(|(name, _)| *name == spool.0)
+                .map_or(0, |(_, through)| through))
+        })
     }
 
     /// Marks the sessions as ended that a crash left open and that came from the spool since [`Self::open`].
-    pub async fn end_open_sessions(&mut self) -> Result<(), StoreError> {
-        each!(&mut self.0, store => store.end_open_sessions().await)
+    pub fn end_open_sessions(&mut self) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move { each!(&mut self.0, store => store.end_open_sessions().await) })
     }
 
     /// Gives out no id below this one, whatever the database says: it may be an older copy of what was there.
-    pub async fn skip_ids(&mut self, end: i64) -> Result<(), StoreError> {
-        let sequence = ids::sequence(end);
-        match &mut self.0 {
-            Inner::Sqlite(store) => store.skip_ids(sequence).await,
-            Inner::Postgres(store) => {
-                store.skip_ids(sequence);
-                Ok(())
+    pub fn skip_ids(&mut self, end: i64) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let sequence = ids::sequence(end);
+            match &mut self.0 {
+                Inner::Sqlite(store) => store.skip_ids(sequence).await,
+                Inner::Postgres(store) => {
+                    store.skip_ids(sequence);
+                    Ok(())
+                }
+                Inner::MySql(store) => {
+                    store.skip_ids(sequence);
+                    Ok(())
+                }
             }
-            Inner::MySql(store) => {
-                store.skip_ids(sequence);
-                Ok(())
-            }
-        }
+        })
     }
 
     /// What measurements compare with: the three statements of a connection's life in one durable transaction, and nothing
     /// else. Nobody sorts, fences or compares; the rows must be new, and those that are changed must be there.
     #[cfg(feature = "bare")]
-    pub async fn bare(
-        &mut self,
-        opened: &[OpenRow],
-        established: &[Established],
-        closed: &[Close],
-    ) -> Result<(), StoreError> {
-        let opened: Vec<_> = opened.iter().map(|row| (row, State::Open)).collect();
-        let established: Vec<_> = established.iter().collect();
-        let closed: Vec<_> = closed.iter().collect();
-        each!(&mut self.0, store => store.bare(&opened, &established, &closed).await)
+    pub fn bare<'a>(
+        &'a mut self,
+        opened: &'a [OpenRow],
+        established: &'a [Established],
+        closed: &'a [Close],
+    ) -> Work<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let opened: Vec<_> = opened.iter().map(|row| (row, State::Open)).collect();
+            let established: Vec<_> = established.iter().collect();
+            let closed: Vec<_> = closed.iter().collect();
+            each!(&mut self.0, store => store.bare(&opened, &established, &closed).await)
+        })
     }
 
     /// Does what keeps the log healthy and may wait until nobody waits for a commit. Cheap when there is nothing to do.
-    pub async fn tend(&mut self) -> Result<(), StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(store) => store.tend().await,
-            // These servers look after themselves.
-            Inner::Postgres(_) | Inner::MySql(_) => Ok(()),
-        }
+    pub fn tend(&mut self) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(store) => store.tend().await,
+                // These servers look after themselves.
+                Inner::Postgres(_) | Inner::MySql(_) => Ok(()),
+            }
+        })
     }
 
     /// Does one step of upkeep on a file of `SQLite`, whose one writer is this. On a database server, whoever does upkeep
     /// connects by itself.
-    pub async fn upkeep(&mut self, step: &Upkeep) -> Result<UpkeepDone, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(store) => store.upkeep(step).await,
-            Inner::Postgres(_) | Inner::MySql(_) => Err(StoreError::NotAFile),
-        }
+    pub fn upkeep<'a>(&'a mut self, step: &'a Upkeep) -> Work<'a, Result<UpkeepDone, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(store) => store.upkeep(step).await,
+                Inner::Postgres(_) | Inner::MySql(_) => Err(StoreError::NotAFile),
+            }
+        })
     }
 
     /// Closes the log in order; a file of `SQLite` is complete without its write-ahead log afterwards.
-    pub async fn close(self) -> Result<(), StoreError> {
-        each!(self.0, store => store.close().await)
+    pub fn close(self) -> Work<'static, Result<(), StoreError>> {
+        Box::pin(async move { each!(self.0, store => store.close().await) })
     }
 }

@@ -262,7 +262,11 @@ fn spool(config: &ServerConfig, report: &mut Report) {
         return;
     }
     if let Some(text) = unwritable(path) {
-        report.add(Level::Error, "spool", text);
+        let log = config.log.database.file();
+        // One of two equal errors is enough.
+        if log.and_then(unwritable).as_ref() != Some(&text) {
+            report.add(Level::Error, "spool", text);
+        }
         return;
     }
     let text = format!(

@@ -178,12 +178,14 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
     let limits = check.problems.take(raw.limits.0);
 
-    let engine = match (&raw_clients, &raw_log, &limits) {
-        (Some(clients), Some(log), Some(limits)) => {
+    let engine = match (&raw_clients, &limits) {
+        (Some(clients), Some(limits)) => {
+            // Where the section cannot be read, what is wrong with the limits is still told.
+            let log = raw_log.as_ref();
             let base = engine::Limits {
                 dead_after,
                 mark_mask,
-                ..check.log_limits(log, &defaults)
+                ..log.map_or(defaults, |log| check.log_limits(log, &defaults))
             };
             Some(check.engine(clients, limits, &base))
         }

@@ -11,7 +11,7 @@ use nufw_proto::ConnId;
 use nulog::{Applied, IdBlock, Location, Store, StoreError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -19,6 +19,9 @@ use tokio::task::JoinHandle;
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// The longest wait between two attempts.
 const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// After the drainer was waited for in vain, rows go to the spool without waiting for so long.
+const BETWEEN_WAITS: Duration = Duration::from_secs(2);
 
 /// A time in which commits fail.
 struct Outage {
@@ -38,6 +41,8 @@ pub(super) struct Task {
     /// `None` while the drainer has it.
     store: Option<Store>,
     drainer: Option<JoinHandle<()>>,
+    /// Until then nobody waits for the drainer.
+    no_wait_before: Option<Instant>,
     /// Ids may have been taken out of the spool.
     ids_to_keep: bool,
     shared: Arc<Shared>,
@@ -56,6 +61,7 @@ impl Task {
         Self {
             store,
             drainer: None,
+            no_wait_before: None,
             ids_to_keep: false,
             shared,
             limits,
@@ -251,19 +257,22 @@ impl Task {
                     self.store = Some(store);
                     break;
                 }
-                if !ground.nearly_done || patience.is_zero() {
+                let waits =
+                    !patience.is_zero() && self.no_wait_before.is_none_or(|time| clock::mono() >= time);
+                if !ground.nearly_done || !waits {
                     return;
                 }
             }
             tokio::select! {
                 () = away.progress.notified() => {}
                 () = &mut late => {
-                    away.ground.lock().await.nearly_done = false;
+                    self.no_wait_before = Some(clock::mono() + BETWEEN_WAITS);
                     return;
                 }
             }
         }
         self.drainer = None;
+        self.no_wait_before = None;
         self.ids_to_keep = true;
         away.set_active(false);
         away.index().clear();

@@ -65,7 +65,7 @@ async fn feed(url: &str, spool: &Path, boot: u64, backlog: &str) {
     let settings = SpoolSettings {
         path: spool.to_path_buf(),
         limit: 1 << 30,
-        stall_after: Duration::from_millis(100),
+        stall_after: Duration::from_millis(300),
     };
     let (sender, mut reports) = mpsc::unbounded_channel();
     let limits = Limits {

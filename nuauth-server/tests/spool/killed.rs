@@ -20,7 +20,7 @@ const SEEDS: &str = "NUAUTH_SPOOL_SEEDS";
 const FIRST_SEED: &str = "NUAUTH_SPOOL_FIRST_SEED";
 const DEFAULT_SEEDS: u64 = 3;
 /// Blows that fall in one fate.
-const BLOWS: usize = 10;
+const BLOWS: usize = 8;
 
 const COLUMNS: &str = "id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, \
      ip_saddr, ip_daddr, tcp_sport, tcp_dport, udp_sport, udp_dport, sport, dport, icmp_type, icmp_code, icmp_id, user_id, \
@@ -178,7 +178,7 @@ async fn fate(seed: u64) -> bool {
     // Without having met its database once it has no ids to start with.
     fire.wait_for_ready().await;
     for _ in 0..BLOWS {
-        fire.nap(250).await;
+        fire.nap(1000).await;
         fire.blow().await;
         fire.look().await;
     }

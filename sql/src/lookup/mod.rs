@@ -6,6 +6,7 @@ mod mysql;
 mod postgres;
 mod sqlite;
 
+use crate::Work;
 use crate::columns::oob_time;
 use crate::location::Kind;
 use crate::{Location, StoreError};
@@ -104,44 +105,52 @@ macro_rules! each {
 
 impl Lookup {
     /// Opens the log read-only; it must exist and have the schema of this version.
-    pub async fn open(location: &Location, options: LookupOptions) -> Result<Self, StoreError> {
-        let backend = match &location.kind {
-            Kind::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, options).await?),
-            Kind::Postgres(connect) => {
-                Backend::Postgres(Postgres::open(connect.as_ref(), location, options).await?)
-            }
-            Kind::MySql(connect) => Backend::MySql(MySql::open(connect.as_ref(), location, options).await?),
-        };
-        Ok(Self { backend })
+    pub fn open(location: &Location, options: LookupOptions) -> Work<'_, Result<Self, StoreError>> {
+        Box::pin(async move {
+            let backend = match &location.kind {
+                Kind::Sqlite(path) => Backend::Sqlite(Sqlite::open(path, options).await?),
+                Kind::Postgres(connect) => {
+                    Backend::Postgres(Postgres::open(connect.as_ref(), location, options).await?)
+                }
+                Kind::MySql(connect) => {
+                    Backend::MySql(MySql::open(connect.as_ref(), location, options).await?)
+                }
+            };
+            Ok(Self { backend })
+        })
     }
 
     /// Looks once for the connection with this tuple, in either direction. A transport without ports finds nothing.
-    pub async fn look(&self, tuple: &Tuple, doubting: Doubting) -> Result<Look, StoreError> {
-        let Some(Ports { src, dst }) = tuple.transport().ports() else {
-            return Ok(Look {
-                row: None,
-                doubt: None,
-            });
-        };
-        let question = Question {
-            src: tuple.src(),
-            sport: src.into(),
-            dst: tuple.dst(),
-            dport: dst.into(),
-            protocol: tuple.protocol().into(),
-            newest: doubting.newest.map_or(i64::MAX, ConnId::get),
-            since: oob_time(doubting.since),
-        };
-        let (found, log) = each!(&self.backend, lookup => (lookup.look(&question).await?, lookup.log()));
-        judge(&found).map_err(|message| StoreError::Corrupt {
-            path: log.to_path_buf(),
-            message,
+    pub fn look<'a>(&'a self, tuple: &'a Tuple, doubting: Doubting) -> Work<'a, Result<Look, StoreError>> {
+        Box::pin(async move {
+            let Some(Ports { src, dst }) = tuple.transport().ports() else {
+                return Ok(Look {
+                    row: None,
+                    doubt: None,
+                });
+            };
+            let question = Question {
+                src: tuple.src(),
+                sport: src.into(),
+                dst: tuple.dst(),
+                dport: dst.into(),
+                protocol: tuple.protocol().into(),
+                newest: doubting.newest.map_or(i64::MAX, ConnId::get),
+                since: oob_time(doubting.since),
+            };
+            let (found, log) = each!(&self.backend, lookup => (lookup.look(&question).await?, lookup.log()));
+            judge(&found).map_err(|message| StoreError::Corrupt {
+                path: log.to_path_buf(),
+                message,
+            })
         })
     }
 
     /// Ends the connections, when those that are used are free.
-    pub async fn close(&self) {
-        each!(&self.backend, lookup => lookup.close().await);
+    pub fn close(&self) -> Work<'_, ()> {
+        Box::pin(async move {
+            each!(&self.backend, lookup => lookup.close().await);
+        })
     }
 }
 

@@ -15,6 +15,7 @@ pub use columns::{Kept, Record};
 pub use period::{Period, Span, Unit, cutoff};
 pub use steps::MOST_IDS;
 
+use crate::Work;
 use crate::location::Kind;
 use crate::{Location, StoreError};
 use serde::Serialize;
@@ -200,24 +201,28 @@ macro_rules! each {
 
 impl Archive {
     /// Opens the archive. A file of `SQLite` is only read; it is changed by [`crate::Upkeep`].
-    pub async fn open(location: &Location) -> Result<Self, StoreError> {
-        Ok(Self(match &location.kind {
-            Kind::Sqlite(path) => Inner::Sqlite(Box::new(sqlite::File::open(path).await?)),
-            Kind::Postgres(options) => {
-                Inner::Postgres(Box::new(postgres::Postgres::open(options, location).await?))
-            }
-            Kind::MySql(options) => Inner::MySql(Box::new(mysql::MySql::open(options, location).await?)),
-        }))
+    pub fn open(location: &Location) -> Work<'_, Result<Self, StoreError>> {
+        Box::pin(async move {
+            Ok(Self(match &location.kind {
+                Kind::Sqlite(path) => Inner::Sqlite(Box::new(sqlite::File::open(path).await?)),
+                Kind::Postgres(options) => {
+                    Inner::Postgres(Box::new(postgres::Postgres::open(options, location).await?))
+                }
+                Kind::MySql(options) => Inner::MySql(Box::new(mysql::MySql::open(options, location).await?)),
+            }))
+        })
     }
 
     /// Takes the lock of its rotation, on a database server, until it is closed: [`StoreError::AtIt`] says that another
     /// run has it. Nothing may be changed without.
-    pub async fn lock(&mut self) -> Result<(), StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(()),
-            Inner::Postgres(archive) => archive.lock().await,
-            Inner::MySql(archive) => archive.lock().await,
-        }
+    pub fn lock(&mut self) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(()),
+                Inner::Postgres(archive) => archive.lock().await,
+                Inner::MySql(archive) => archive.lock().await,
+            }
+        })
     }
 
     /// Whether it has partitions, which are dropped whole.
@@ -226,57 +231,67 @@ impl Archive {
     }
 
     /// What the archive consists of, and what is on its way out.
-    pub async fn parts(&mut self, unit: Unit) -> Result<Vec<Part>, StoreError> {
-        let mut parts = match &mut self.0 {
-            Inner::Sqlite(file) => file.parts(unit).await?,
-            Inner::Postgres(archive) => archive.parts().await?,
-            Inner::MySql(archive) => archive.parts().await?,
-        };
-        parts.sort_by_key(|part| (part.kind == PartKind::Rest, part.span.from, part.span.to));
-        Ok(parts)
+    pub fn parts(&mut self, unit: Unit) -> Work<'_, Result<Vec<Part>, StoreError>> {
+        Box::pin(async move {
+            let mut parts = match &mut self.0 {
+                Inner::Sqlite(file) => file.parts(unit).await?,
+                Inner::Postgres(archive) => archive.parts().await?,
+                Inner::MySql(archive) => archive.parts().await?,
+            };
+            parts.sort_by_key(|part| (part.kind == PartKind::Rest, part.span.from, part.span.to));
+            Ok(parts)
+        })
     }
 
     /// One step towards partitions for `wanted`, which are in order, and for the time of rows since `before` that have none.
     /// A lock that somebody else holds is [`StoreError::Busy`]: nothing was changed.
-    pub async fn prepare(
-        &mut self,
-        wanted: &[Period],
+    pub fn prepare<'a>(
+        &'a mut self,
+        wanted: &'a [Period],
         before: i64,
         now: i64,
-    ) -> Result<Prepared, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(Prepared::Done),
-            Inner::Postgres(archive) => archive.prepare(wanted, before, now).await,
-            Inner::MySql(archive) => archive.prepare(wanted, before, now).await,
-        }
+    ) -> Work<'a, Result<Prepared, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(Prepared::Done),
+                Inner::Postgres(archive) => archive.prepare(wanted, before, now).await,
+                Inner::MySql(archive) => archive.prepare(wanted, before, now).await,
+            }
+        })
     }
 
     /// Takes a partition out of the archive. A lock that somebody else holds is [`StoreError::Busy`].
-    pub async fn detach(&mut self, part: &Part, export: bool) -> Result<Taken, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(Taken::Nothing),
-            Inner::Postgres(archive) => archive.detach(part, export).await,
-            Inner::MySql(archive) => archive.detach(part, export).await,
-        }
+    pub fn detach<'a>(&'a mut self, part: &'a Part, export: bool) -> Work<'a, Result<Taken, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(Taken::Nothing),
+                Inner::Postgres(archive) => archive.detach(part, export).await,
+                Inner::MySql(archive) => archive.detach(part, export).await,
+            }
+        })
     }
 
     /// Takes up to `limit` rows that are older than `before` and have no partition out of the archive; how many it took.
     /// They are among [`Self::parts`] then.
-    pub async fn sweep(&mut self, before: i64, export: bool, limit: u32) -> Result<u64, StoreError> {
-        match &mut self.0 {
-            // The oldest partition takes whatever is old there.
-            Inner::Sqlite(_) | Inner::MySql(_) => Ok(0),
-            Inner::Postgres(archive) => archive.sweep(before, export, limit).await,
-        }
+    pub fn sweep(&mut self, before: i64, export: bool, limit: u32) -> Work<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                // The oldest partition takes whatever is old there.
+                Inner::Sqlite(_) | Inner::MySql(_) => Ok(0),
+                Inner::Postgres(archive) => archive.sweep(before, export, limit).await,
+            }
+        })
     }
 
     /// Rows before `before` that have no partition; none where there are no partitions.
-    pub async fn homeless(&mut self, before: i64) -> Result<u64, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(0),
-            Inner::Postgres(archive) => archive.homeless(before).await,
-            Inner::MySql(archive) => archive.homeless(before).await,
-        }
+    pub fn homeless(&mut self, before: i64) -> Work<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(0),
+                Inner::Postgres(archive) => archive.homeless(before).await,
+                Inner::MySql(archive) => archive.homeless(before).await,
+            }
+        })
     }
 
     /// What an earlier step, maybe of another run, took out of the archive.
@@ -292,75 +307,87 @@ impl Archive {
     }
 
     /// Rows of a detached table with larger ids than `after`, in the order of their ids.
-    pub async fn read(
-        &mut self,
-        detached: &Detached,
+    pub fn read<'a>(
+        &'a mut self,
+        detached: &'a Detached,
         after: i64,
         limit: u32,
-    ) -> Result<Vec<Record>, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(Vec::new()),
-            Inner::Postgres(archive) => archive.read(&detached.name, after, limit).await,
-            Inner::MySql(archive) => archive.read(&detached.name, after, limit).await,
-        }
+    ) -> Work<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(Vec::new()),
+                Inner::Postgres(archive) => archive.read(&detached.name, after, limit).await,
+                Inner::MySql(archive) => archive.read(&detached.name, after, limit).await,
+            }
+        })
     }
 
     /// The rows of a detached table, counted.
-    pub async fn count(&mut self, detached: &Detached) -> Result<u64, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(0),
-            Inner::Postgres(archive) => archive.count(&detached.name).await,
-            Inner::MySql(archive) => archive.count(&detached.name).await,
-        }
+    pub fn count<'a>(&'a mut self, detached: &'a Detached) -> Work<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(0),
+                Inner::Postgres(archive) => archive.count(&detached.name).await,
+                Inner::MySql(archive) => archive.count(&detached.name).await,
+            }
+        })
     }
 
     /// Drops a detached table.
-    pub async fn discard(&mut self, detached: &Detached) -> Result<(), StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(()),
-            Inner::Postgres(archive) => archive.discard(&detached.name).await,
-            Inner::MySql(archive) => archive.discard(&detached.name).await,
-        }
+    pub fn discard<'a>(&'a mut self, detached: &'a Detached) -> Work<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(()),
+                Inner::Postgres(archive) => archive.discard(&detached.name).await,
+                Inner::MySql(archive) => archive.discard(&detached.name).await,
+            }
+        })
     }
 
     /// Rows that are over and older than `before`, in the order of their ids (in the archive of their times), after the
     /// last one that was read. The archive's only where it has no partitions.
-    pub async fn expired(
-        &mut self,
+    pub fn expired<'a>(
+        &'a mut self,
         kept: Kept,
         before: i64,
-        after: Option<&Record>,
+        after: Option<&'a Record>,
         limit: u32,
-    ) -> Result<Vec<Record>, StoreError> {
-        let id = after.and_then(Record::id).unwrap_or(i64::MIN);
-        match &mut self.0 {
-            Inner::Sqlite(file) => file.expired(kept, before, after, limit).await,
-            Inner::Postgres(archive) => archive.expired(kept, before, id, limit).await,
-            Inner::MySql(archive) => archive.expired(kept, before, id, limit).await,
-        }
+    ) -> Work<'a, Result<Vec<Record>, StoreError>> {
+        Box::pin(async move {
+            let id = after.and_then(Record::id).unwrap_or(i64::MIN);
+            match &mut self.0 {
+                Inner::Sqlite(file) => file.expired(kept, before, after, limit).await,
+                Inner::Postgres(archive) => archive.expired(kept, before, id, limit).await,
+                Inner::MySql(archive) => archive.expired(kept, before, id, limit).await,
+            }
+        })
     }
 
     /// Drops these rows of a table that has no partitions; how many it dropped. On `SQLite` this is
     /// [`crate::Upkeep::Forget`].
-    pub async fn forget(&mut self, kept: Kept, ids: &[i64]) -> Result<u64, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(_) => Ok(0),
-            Inner::Postgres(archive) => archive.forget(kept, ids).await,
-            Inner::MySql(archive) => archive.forget(kept, ids).await,
-        }
+    pub fn forget<'a>(&'a mut self, kept: Kept, ids: &'a [i64]) -> Work<'a, Result<u64, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(_) => Ok(0),
+                Inner::Postgres(archive) => archive.forget(kept, ids).await,
+                Inner::MySql(archive) => archive.forget(kept, ids).await,
+            }
+        })
     }
 
     /// Whether a file gives space back to the system; `None` where that is the database's own business.
-    pub async fn shrinks(&mut self) -> Result<Option<bool>, StoreError> {
-        match &mut self.0 {
-            Inner::Sqlite(file) => file.shrinks().await.map(Some),
-            Inner::Postgres(_) | Inner::MySql(_) => Ok(None),
-        }
+    pub fn shrinks(&mut self) -> Work<'_, Result<Option<bool>, StoreError>> {
+        Box::pin(async move {
+            match &mut self.0 {
+                Inner::Sqlite(file) => file.shrinks().await.map(Some),
+                Inner::Postgres(_) | Inner::MySql(_) => Ok(None),
+            }
+        })
     }
 
     /// Ends the connection, and with it the lock.
-    pub async fn close(self) -> Result<(), StoreError> {
-        each!(self.0, archive => archive.close().await)
+    pub fn close(self) -> Work<'static, Result<(), StoreError>> {
+        Box::pin(async move { each!(self.0, archive => archive.close().await) })
     }
 }
 

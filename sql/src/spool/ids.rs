@@ -4,18 +4,21 @@
 
 use super::Spool;
 use crate::StoreError;
+use crate::Work;
 use crate::ids::IdBlock;
 
 impl Spool {
     /// How many ids are kept for a time without the database.
-    pub async fn ids_left(&mut self) -> Result<u64, StoreError> {
-        let (next, end) = self.ids().await?;
-        Ok(IdBlock::again(next, end).remaining())
+    pub fn ids_left(&mut self) -> Work<'_, Result<u64, StoreError>> {
+        Box::pin(async move {
+            let (next, end) = self.ids().await?;
+            Ok(IdBlock::again(next, end).remaining())
+        })
     }
 
     /// The id after the last that was ever kept here.
-    pub async fn ids_end(&mut self) -> Result<i64, StoreError> {
-        Ok(self.ids().await?.1)
+    pub fn ids_end(&mut self) -> Work<'_, Result<i64, StoreError>> {
+        Box::pin(async move { Ok(self.ids().await?.1) })
     }
 
     async fn ids(&mut self) -> Result<(i64, i64), StoreError> {
@@ -27,24 +30,28 @@ impl Spool {
     }
 
     /// Keeps a block that was reserved in the database; what was left of the one before is given up.
-    pub async fn keep_ids(&mut self, block: &IdBlock) -> Result<(), StoreError> {
-        let (next, end) = block.bounds();
-        self.begin().await?;
-        let kept = self.set_ids(next, end).await;
-        self.commit_after(kept).await
+    pub fn keep_ids<'a>(&'a mut self, block: &'a IdBlock) -> Work<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let (next, end) = block.bounds();
+            self.begin().await?;
+            let kept = self.set_ids(next, end).await;
+            self.commit_after(kept).await
+        })
     }
 
     /// Takes at most `count` of the ids that are kept; they are durably taken before this returns.
-    pub async fn take_ids(&mut self, count: u32) -> Result<Option<IdBlock>, StoreError> {
-        let (next, end) = self.ids().await?;
-        let middle = next.saturating_add(i64::from(count)).min(end);
-        if middle <= next {
-            return Ok(None);
-        }
-        self.begin().await?;
-        let taken = self.set_ids(middle, end).await;
-        self.commit_after(taken).await?;
-        Ok(Some(IdBlock::again(next, middle)))
+    pub fn take_ids(&mut self, count: u32) -> Work<'_, Result<Option<IdBlock>, StoreError>> {
+        Box::pin(async move {
+            let (next, end) = self.ids().await?;
+            let middle = next.saturating_add(i64::from(count)).min(end);
+            if middle <= next {
+                return Ok(None);
+            }
+            self.begin().await?;
+            let taken = self.set_ids(middle, end).await;
+            self.commit_after(taken).await?;
+            Ok(Some(IdBlock::again(next, middle)))
+        })
     }
 
     async fn set_ids(&mut self, next: i64, end: i64) -> Result<(), StoreError> {

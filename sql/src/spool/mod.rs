@@ -9,6 +9,7 @@ mod record;
 mod tests;
 
 use crate::StoreError;
+use crate::Work;
 use crate::change::{Change, GapRow};
 use crate::sqlite::{WRITER, create, lock};
 use crate::store::BUSY_TIMEOUT;
@@ -98,33 +99,34 @@ impl std::fmt::Debug for Spool {
 
 impl Spool {
     /// Opens the spool of server `number`, and makes it if there is none. `limit` is how many bytes it may hold.
-    pub async fn open(path: &Path, number: u16, limit: u64) -> Result<Self, StoreError> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        if !directory.is_dir() {
-            return Err(StoreError::NoDirectory(directory.to_path_buf()));
-        }
-        let lock = lock(path, WRITER)?;
-        let identity = create(path)?;
-        let error = |source| StoreError::from_sqlx(path, source);
-        let mut connection = SqliteConnectOptions::new()
-            .filename(path)
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .thread_name(|id| format!("nulog-spool-{id}"))
-            .disable_statement_logging()
-            .connect()
-            .await
-            .map_err(error)?;
-        sqlx::raw_sql(TABLES)
-            .execute(&mut connection)
-            .await
-            .map_err(error)?;
-        sqlx::query(
+    pub fn open(path: &Path, number: u16, limit: u64) -> Work<'_, Result<Self, StoreError>> {
+        Box::pin(async move {
+            let directory = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            if !directory.is_dir() {
+                return Err(StoreError::NoDirectory(directory.to_path_buf()));
+            }
+            let lock = lock(path, WRITER)?;
+            let identity = create(path)?;
+            let error = |source| StoreError::from_sqlx(path, source);
+            let mut connection = SqliteConnectOptions::new()
+                .filename(path)
+                .auto_vacuum(SqliteAutoVacuum::Incremental)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(BUSY_TIMEOUT)
+                .thread_name(|id| format!("nulog-spool-{id}"))
+                .disable_statement_logging()
+                .connect()
+                .await
+                .map_err(error)?;
+            sqlx::raw_sql(TABLES)
+                .execute(&mut connection)
+                .await
+                .map_err(error)?;
+            sqlx::query(
             "INSERT INTO meta (one, format, server_number, name) VALUES (1, ?1, ?2, random()) ON CONFLICT (one) DO NOTHING",
         )
         .bind(FORMAT)
@@ -132,40 +134,41 @@ impl Spool {
         .execute(&mut connection)
         .await
         .map_err(error)?;
-        let (format, found, name): (i64, i64, i64) =
-            sqlx::query_as("SELECT format, server_number, name FROM meta")
-                .fetch_one(&mut connection)
-                .await
-                .map_err(error)?;
-        if format != FORMAT {
-            return Err(StoreError::SpoolFormat {
+            let (format, found, name): (i64, i64, i64) =
+                sqlx::query_as("SELECT format, server_number, name FROM meta")
+                    .fetch_one(&mut connection)
+                    .await
+                    .map_err(error)?;
+            if format != FORMAT {
+                return Err(StoreError::SpoolFormat {
+                    path: path.to_path_buf(),
+                    found: format,
+                    known: FORMAT,
+                });
+            }
+            if found != i64::from(number) {
+                return Err(StoreError::OtherServer {
+                    path: path.to_path_buf(),
+                    found,
+                    configured: number,
+                });
+            }
+            let mut spool = Self {
+                connection,
                 path: path.to_path_buf(),
-                found: format,
-                known: FORMAT,
-            });
-        }
-        if found != i64::from(number) {
-            return Err(StoreError::OtherServer {
-                path: path.to_path_buf(),
-                found,
-                configured: number,
-            });
-        }
-        let mut spool = Self {
-            connection,
-            path: path.to_path_buf(),
-            limit,
-            name: SpoolName(name),
-            in_transaction: false,
-            held: Held::default(),
-            last: 0,
-            drained: 0,
-            begun: false,
-            identity,
-            _lock: lock,
-        };
-        spool.look().await?;
-        Ok(spool)
+                limit,
+                name: SpoolName(name),
+                in_transaction: false,
+                held: Held::default(),
+                last: 0,
+                drained: 0,
+                begun: false,
+                identity,
+                _lock: lock,
+            };
+            spool.look().await?;
+            Ok(spool)
+        })
     }
 
     /// Which spool it is.
@@ -195,12 +198,18 @@ impl Spool {
 
     /// Puts a group behind the others. When this returns it is on the disk; after an error it is not in the spool, unless
     /// the error came from the disk itself: then it may be.
-    pub async fn append(&mut self, changes: &[Change], now: Timestamp) -> Result<(), StoreError> {
-        let rows = changes
-            .iter()
-            .filter(|change| matches!(change, Change::Open(_) | Change::Drop(_)))
-            .count();
-        self.insert(changes, now, rows).await
+    pub fn append<'a>(
+        &'a mut self,
+        changes: &'a [Change],
+        now: Timestamp,
+    ) -> Work<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let rows = changes
+                .iter()
+                .filter(|change| matches!(change, Change::Open(_) | Change::Drop(_)))
+                .count();
+            self.insert(changes, now, rows).await
+        })
     }
 
     async fn insert(&mut self, changes: &[Change], now: Timestamp, counted: usize) -> Result<(), StoreError> {
@@ -250,70 +259,77 @@ impl Spool {
 
     /// Puts in, as the last group, the row of `log_gap` that says from when to when rows came here and how many. Nothing
     /// when none came since the last one.
-    pub async fn conclude(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        if !self.begun {
-            return Ok(());
-        }
-        self.clean_up().await?;
-        let (since, counted): (Option<i64>, i64) = sqlx::query_as("SELECT since, counted FROM meta")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(|source| StoreError::from_sqlx(&self.path, source))?;
-        let Some(since) = since else {
-            self.begun = false;
-            return Ok(());
-        };
-        let from = Timestamp::from_micros(since);
-        let gap = [Change::Gap(Box::new(GapRow {
-            gateway: None,
-            from,
-            to: now.max(from),
-            cause: Arc::from(SPOOLED),
-            count: u64::try_from(counted).ok(),
-        }))];
-        let bytes = record::encode(&gap).map_err(|message| self.corrupt(message))?;
-        self.begin().await?;
-        let mut inserted = self.insert_group(&bytes, 1, now, 0).await;
-        if inserted.is_ok() {
-            let ended = sqlx::query("UPDATE meta SET since = NULL, counted = 0")
-                .execute(&mut self.connection)
+    pub fn conclude(&mut self, now: Timestamp) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if !self.begun {
+                return Ok(());
+            }
+            self.clean_up().await?;
+            let (since, counted): (Option<i64>, i64) = sqlx::query_as("SELECT since, counted FROM meta")
+                .fetch_one(&mut self.connection)
                 .await
-                .map_err(|source| StoreError::from_sqlx(&self.path, source));
-            inserted = inserted.and_then(|position| ended.map(|_| position));
-        }
-        self.last = self.commit_after(inserted).await?;
-        self.begun = false;
-        self.held.rows += 1;
-        self.held.bytes += RECORD_BYTES + bytes.len() as u64;
-        self.held.oldest = self.held.oldest.or(Some(now));
-        Ok(())
+                .map_err(|source| StoreError::from_sqlx(&self.path, source))?;
+            let Some(since) = since else {
+                self.begun = false;
+                return Ok(());
+            };
+            let from = Timestamp::from_micros(since);
+            let gap = [Change::Gap(Box::new(GapRow {
+                gateway: None,
+                from,
+                to: now.max(from),
+                cause: Arc::from(SPOOLED),
+                count: u64::try_from(counted).ok(),
+            }))];
+            let bytes = record::encode(&gap).map_err(|message| self.corrupt(message))?;
+            self.begin().await?;
+            let mut inserted = self.insert_group(&bytes, 1, now, 0).await;
+            if inserted.is_ok() {
+                let ended = sqlx::query("UPDATE meta SET since = NULL, counted = 0")
+                    .execute(&mut self.connection)
+                    .await
+                    .map_err(|source| StoreError::from_sqlx(&self.path, source));
+                inserted = inserted.and_then(|position| ended.map(|_| position));
+            }
+            self.last = self.commit_after(inserted).await?;
+            self.begun = false;
+            self.held.rows += 1;
+            self.held.bytes += RECORD_BYTES + bytes.len() as u64;
+            self.held.oldest = self.held.oldest.or(Some(now));
+            Ok(())
+        })
     }
 
     /// The oldest groups that are not in the database, in their order: as many as fit in `most` changes, and at least one if
     /// there is any.
-    pub async fn read(&mut self, most: usize) -> Result<Vec<SpoolRecord>, StoreError> {
-        self.read_after(self.drained, most).await
+    pub fn read(&mut self, most: usize) -> Work<'_, Result<Vec<SpoolRecord>, StoreError>> {
+        Box::pin(async move { self.read_after(self.drained, most).await })
     }
 
     /// The same of those after a position.
-    pub async fn read_after(&mut self, position: i64, most: usize) -> Result<Vec<SpoolRecord>, StoreError> {
-        self.clean_up().await?;
-        let error = |source| StoreError::from_sqlx(&self.path, source);
-        let upto: Option<i64> = sqlx::query_scalar(
-            "SELECT max(position) FROM (SELECT position, sum(rows) OVER (ORDER BY position) AS so_far, \
+    pub fn read_after(
+        &mut self,
+        position: i64,
+        most: usize,
+    ) -> Work<'_, Result<Vec<SpoolRecord>, StoreError>> {
+        Box::pin(async move {
+            self.clean_up().await?;
+            let error = |source| StoreError::from_sqlx(&self.path, source);
+            let upto: Option<i64> = sqlx::query_scalar(
+                "SELECT max(position) FROM (SELECT position, sum(rows) OVER (ORDER BY position) AS so_far, \
              row_number() OVER (ORDER BY position) AS number \
              FROM (SELECT position, rows FROM spool WHERE position > ?1 ORDER BY position LIMIT ?2)) \
              WHERE so_far <= ?2 OR number = 1",
-        )
-        .bind(position)
-        .bind(i64::try_from(most).unwrap_or(i64::MAX))
-        .fetch_one(&mut self.connection)
-        .await
-        .map_err(error)?;
-        let Some(upto) = upto else {
-            return Ok(Vec::new());
-        };
-        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            )
+            .bind(position)
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(error)?;
+            let Some(upto) = upto else {
+                return Ok(Vec::new());
+            };
+            let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
             "SELECT position, changes FROM spool WHERE position > ?1 AND position <= ?2 ORDER BY position",
         )
         .bind(position)
@@ -321,52 +337,57 @@ impl Spool {
         .fetch_all(&mut self.connection)
         .await
         .map_err(error)?;
-        rows.into_iter()
-            .map(|(position, bytes)| {
-                let changes = record::decode(&bytes)
-                    .map_err(|message| self.corrupt(format!("group {position}: {message}")))?;
-                Ok(SpoolRecord { position, changes })
-            })
-            .collect()
+            rows.into_iter()
+                .map(|(position, bytes)| {
+                    let changes = record::decode(&bytes)
+                        .map_err(|message| self.corrupt(format!("group {position}: {message}")))?;
+                    Ok(SpoolRecord { position, changes })
+                })
+                .collect()
+        })
     }
 
     /// Everything up to this position is in the database. What that frees is used again with the next group; a crash before
     /// that forgets it, and the database tells it anew.
-    pub async fn forget(&mut self, through: i64) -> Result<(), StoreError> {
-        self.clean_up().await?;
-        if through <= self.drained {
-            return Ok(());
-        }
-        let gone = self.weigh(self.drained, through).await?;
-        let oldest: Option<i64> =
-            sqlx::query_scalar("SELECT at FROM spool WHERE position > ?1 ORDER BY position LIMIT 1")
-                .bind(through)
-                .fetch_optional(&mut self.connection)
-                .await
-                .map_err(|source| StoreError::from_sqlx(&self.path, source))?;
-        self.drained = through;
-        self.held.rows = self.held.rows.saturating_sub(gone.rows);
-        self.held.bytes = self.held.bytes.saturating_sub(gone.bytes);
-        self.held.oldest = oldest.map(Timestamp::from_micros);
-        Ok(())
+    pub fn forget(&mut self, through: i64) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.clean_up().await?;
+            if through <= self.drained {
+                return Ok(());
+            }
+            let gone = self.weigh(self.drained, through).await?;
+            let oldest: Option<i64> =
+                sqlx::query_scalar("SELECT at FROM spool WHERE position > ?1 ORDER BY position LIMIT 1")
+                    .bind(through)
+                    .fetch_optional(&mut self.connection)
+                    .await
+                    .map_err(|source| StoreError::from_sqlx(&self.path, source))?;
+            self.drained = through;
+            self.held.rows = self.held.rows.saturating_sub(gone.rows);
+            self.held.bytes = self.held.bytes.saturating_sub(gone.bytes);
+            self.held.oldest = oldest.map(Timestamp::from_micros);
+            Ok(())
+        })
     }
 
     /// Frees the file of what is in the database.
-    pub async fn sweep(&mut self) -> Result<(), StoreError> {
-        self.begin().await?;
-        let deleted = self.delete().await;
-        self.commit_after(deleted).await?;
-        if self.last > self.drained {
-            return Ok(());
-        }
-        let error = |source| StoreError::from_sqlx(&self.path, source);
-        for pragma in ["PRAGMA incremental_vacuum", "PRAGMA wal_checkpoint(TRUNCATE)"] {
-            sqlx::query(pragma)
-                .fetch_all(&mut self.connection)
-                .await
-                .map_err(error)?;
-        }
-        Ok(())
+    pub fn sweep(&mut self) -> Work<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.begin().await?;
+            let deleted = self.delete().await;
+            self.commit_after(deleted).await?;
+            if self.last > self.drained {
+                return Ok(());
+            }
+            let error = |source| StoreError::from_sqlx(&self.path, source);
+            for pragma in ["PRAGMA incremental_vacuum", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+                sqlx::query(pragma)
+                    .fetch_all(&mut self.connection)
+                    .await
+                    .map_err(error)?;
+            }
+            Ok(())
+        })
     }
 
     async fn delete(&mut self) -> Result<(), StoreError> {
@@ -414,11 +435,13 @@ impl Spool {
     }
 
     /// Closes the file in order.
-    pub async fn close(self) -> Result<(), StoreError> {
-        self.connection
-            .close()
-            .await
-            .map_err(|source| StoreError::from_sqlx(&self.path, source))
+    pub fn close(self) -> Work<'static, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.connection
+                .close()
+                .await
+                .map_err(|source| StoreError::from_sqlx(&self.path, source))
+        })
     }
 
     fn corrupt(&self, message: String) -> StoreError {
