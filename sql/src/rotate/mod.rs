@@ -21,7 +21,7 @@ use crate::{Location, StoreError};
 use serde::Serialize;
 
 /// Rows without a partition that are moved into theirs at once, under a lock; of more, a partition is made as they are.
-pub(crate) const SMALL: u32 = 2_000;
+pub(crate) const SMALL: u32 = 1_000;
 
 /// One part of the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -20,12 +20,16 @@ const GONE: &str = "ulog_gone";
 const ASIDE: &str = "ulog_aside";
 /// Rows that are put back at a time.
 const BATCH: u32 = 5_000;
+/// Seconds that anything is waited for that nobody waits behind.
+const PATIENCE: u32 = 30;
 /// How long a statement may take: reading or copying a large partition.
 const STATEMENT_TIMEOUT: Duration = Duration::from_hours(1);
 
 pub(super) struct MySql {
     connection: MySqlConnection,
     log: PathBuf,
+    /// Seconds that a lock which stops writers is waited for.
+    wait: i32,
 }
 
 impl MySql {
@@ -38,13 +42,17 @@ impl MySql {
             Ok(connection)
         };
         let connection = limited(&log, location.connect_timeout, open).await?;
-        let mut this = Self { connection, log };
+        let mut this = Self {
+            connection,
+            log,
+            wait: 0,
+        };
         let version: String = this.scalar("SELECT version()").await?;
         // Not waiting at all is MariaDB's alone.
-        let wait = i32::from(!version.contains("MariaDB"));
+        this.wait = i32::from(!version.contains("MariaDB"));
         this.execute(&format!(
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION autocommit = 1; \
-             SET SESSION lock_wait_timeout = {wait}; SET SESSION innodb_lock_wait_timeout = 1; \
+             SET SESSION lock_wait_timeout = {PATIENCE}; SET SESSION innodb_lock_wait_timeout = 1; \
              SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
         ))
         .await?;
@@ -78,6 +86,17 @@ impl MySql {
                 limit: STATEMENT_TIMEOUT,
             }),
         }
+    }
+
+    /// Runs a statement that takes a lock which writers wait behind: it is given up if the lock is not to be had at once.
+    async fn at_once(&mut self, statement: &str) -> Result<(), StoreError> {
+        let wait = self.wait;
+        self.execute(&format!("SET SESSION lock_wait_timeout = {wait}"))
+            .await?;
+        let done = self.execute(statement).await;
+        self.execute(&format!("SET SESSION lock_wait_timeout = {PATIENCE}"))
+            .await?;
+        done
     }
 
     async fn scalar<T>(&mut self, text: &str) -> Result<T, StoreError>
@@ -215,7 +234,7 @@ impl MySql {
                 format!("PARTITION {name} VALUES LESS THAN ({})", period.to)
             })
             .collect();
-        self.execute(&format!(
+        self.at_once(&format!(
             "ALTER TABLE ulog REORGANIZE PARTITION rest INTO ({}, PARTITION rest VALUES LESS THAN MAXVALUE)",
             made.join(", ")
         ))
@@ -238,14 +257,14 @@ impl MySql {
         );
         if self.scalar::<i64>(&strangers).await? > 0 {
             // They do not fit, and the exchange would refuse: the server copies, and writers wait for it.
-            self.execute(&cut).await?;
+            self.at_once(&cut).await?;
             return Ok(Prepared::Made(name));
         }
         self.execute(&format!("CREATE TABLE {ASIDE} LIKE ulog")).await?;
         self.execute(&format!("ALTER TABLE {ASIDE} REMOVE PARTITIONING"))
             .await?;
         let locked = async {
-            self.execute(&format!("LOCK TABLES ulog WRITE, {ASIDE} WRITE"))
+            self.at_once(&format!("LOCK TABLES ulog WRITE, {ASIDE} WRITE"))
                 .await?;
             self.execute(&format!(
                 "ALTER TABLE ulog EXCHANGE PARTITION rest WITH TABLE {ASIDE}"
@@ -316,13 +335,13 @@ impl MySql {
                 .await?;
             self.execute(&format!("ALTER TABLE {GONE} COMMENT = '{comment}'"))
                 .await?;
-            self.execute(&format!(
+            self.at_once(&format!(
                 "ALTER TABLE ulog EXCHANGE PARTITION {name} WITH TABLE {GONE}"
             ))
             .await?;
             return Ok(Taken::Again(detached));
         }
-        self.execute("LOCK TABLES ulog WRITE").await?;
+        self.at_once("LOCK TABLES ulog WRITE").await?;
         let dropped = async {
             // A connection that began long ago and has just ended may have come meanwhile.
             if self.scalar::<i64>(&any).await? > 0 {
@@ -411,8 +430,15 @@ impl MySql {
     }
 
     pub(super) async fn close(self) -> Result<(), StoreError> {
-        let log = self.log;
-        self.connection
+        let mut this = self;
+        // The connection may last a moment longer than this.
+        let released = format!(
+            "DO RELEASE_LOCK(concat('nulog.', left(sha1(database()), 20), '.{}'))",
+            Job::Rotate.name()
+        );
+        let _ = this.execute(&released).await;
+        let log = this.log;
+        this.connection
             .close()
             .await
             .map_err(|source| StoreError::from_server(&log, source))

@@ -217,10 +217,11 @@ impl Postgres {
 
     /// Makes a partition, with the rows of its time that had none.
     async fn create(&mut self, name: &str, from: i64, to: i64) -> Result<(), StoreError> {
-        // Archive before rest, as every writer locks them.
+        // The archive too, although attaching needs less: whoever found out already that a row has no partition, and then
+        // waited, would be refused. Archive before rest, as every writer locks them.
         self.change(&format!(
             "CREATE TABLE {name} (LIKE ulog INCLUDING ALL); \
-             LOCK TABLE ONLY ulog IN SHARE UPDATE EXCLUSIVE MODE; LOCK TABLE ONLY ulog_rest IN ACCESS EXCLUSIVE MODE; \
+             LOCK TABLE ONLY ulog, ONLY ulog_rest IN ACCESS EXCLUSIVE MODE; \
              WITH moved AS (DELETE FROM ulog_rest WHERE oob_time_sec >= {from} AND oob_time_sec < {to} RETURNING *) \
              INSERT INTO {name} SELECT * FROM moved; \
              ALTER TABLE ulog ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})"
@@ -426,8 +427,11 @@ impl Postgres {
     }
 
     pub(super) async fn close(self) -> Result<(), StoreError> {
-        let log = self.log;
-        self.connection
+        let mut this = self;
+        // The connection may last a moment longer than this.
+        let _ = this.execute("SELECT pg_advisory_unlock_all()".to_owned()).await;
+        let log = this.log;
+        this.connection
             .close()
             .await
             .map_err(|source| StoreError::from_server(&log, source))

@@ -7,14 +7,14 @@ on_every_server!(what_goes_is_in_a_file_first, nothing_goes_that_cannot_be_writt
 
 async fn what_goes_is_in_a_file_first(lab: Lab) {
     let day = Period::of(Unit::Day, now() - 50 * DAY).unwrap();
-    lab.add(1, 1_800, day.from, 40).await;
+    lab.add(1, 900, day.from, 80).await;
     lab.add(5_000, 5, now(), 1).await;
     lab.rotate(&["--keep", "90d"]).await;
     let export = lab.exports().display().to_string();
     let report = lab.rotate(&["--keep", "40d", "--export", &export]).await;
-    assert_eq!(report["rows"], 1_800, "{report}");
+    assert_eq!(report["rows"], 900, "{report}");
     let exported = lab.exported();
-    assert_eq!(exported.len(), 1_800);
+    assert_eq!(exported.len(), 900);
     assert!(exported.values().all(|times| *times == 1));
     assert_eq!(lab.rows().await, 5);
     let file = report["files"][0].as_str().unwrap();
