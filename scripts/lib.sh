@@ -2,7 +2,7 @@
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
-# One profile serves the daemons, the tests and the lab: what is tested is what was built.
+# One profile serves the daemons, the tests and the lab: what is tested is what was built. Measurements have their own.
 profile=lab
 PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
 
