@@ -1,6 +1,7 @@
 //! How fast `nu-sso serve` answers while a million connections are live.
 //!
-//! `cargo run --profile lab -p nu-sso --example lookup_rate -- /directory/on/disk [rows] [seconds] [askers]`
+//! `cargo run --profile lab -p nu-sso --example lookup_rate -- DATABASE /directory/on/disk [rows] [seconds] [askers]`,
+//! with `sqlite`, `postgres` or `mariadb` (a private server of Debian's) as the database.
 //! Writes the rows (half of them masqueraded) through the store, starts the `nu-sso` that was built beside it on a unix
 //! socket, and asks in a closed loop over kept connections, for rows at random. Then the same while a writer adds and ends
 //! connections. Prints one JSON object a case.
@@ -16,6 +17,14 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+#[path = "../../sql/tests/support/mod.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "others use the rest; it is made for tests"
+)]
+mod support;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -116,7 +125,7 @@ impl Drop for Serving {
     }
 }
 
-fn serve(dir: &Path) -> Result<Serving> {
+fn serve(dir: &Path, url: &str) -> Result<Serving> {
     let beside = std::env::current_exe()?;
     let program = beside
         .ancestors()
@@ -126,7 +135,7 @@ fn serve(dir: &Path) -> Result<Serving> {
     let socket = dir.join("sso.sock");
     let child = Command::new(program)
         .arg("--database")
-        .arg(format!("sqlite:{}/nulog.db", dir.display()))
+        .arg(url)
         .args(["serve", "--listen", &format!("unix:{}", socket.display())])
         .env("NUFW_LOG", "warn")
         .spawn()?;
@@ -171,7 +180,7 @@ fn ask(socket: &Path, rows: u64, mut seed: u64, until: Instant) -> Result<Vec<u6
     Ok(times)
 }
 
-fn measure(case: &str, dir: &Path, rows: u64, seconds: u64, askers: u64) -> Result<()> {
+fn measure(database: &str, case: &str, dir: &Path, rows: u64, seconds: u64, askers: u64) -> Result<()> {
     let until = now() + Duration::from_secs(seconds);
     let socket = dir.join("sso.sock");
     let threads: Vec<_> = (0..askers)
@@ -194,7 +203,7 @@ fn measure(case: &str, dir: &Path, rows: u64, seconds: u64, askers: u64) -> Resu
         std::io::stdout(),
         "{}",
         serde_json::json!({
-            "case": case, "rows": rows, "askers": askers, "answers_per_second": times.len() as u64 / seconds,
+            "database": database, "case": case, "rows": rows, "askers": askers, "answers_per_second": times.len() as u64 / seconds,
             "p50_us": at(500), "p99_us": at(990), "p999_us": at(999), "max_us": times.last(),
         })
     )?;
@@ -204,15 +213,28 @@ fn measure(case: &str, dir: &Path, rows: u64, seconds: u64, askers: u64) -> Resu
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |index: usize, default: u64| arguments.get(index).map_or(Ok(default), |text| text.parse());
-    let dir = Path::new(
-        arguments
-            .get(1)
-            .ok_or("usage: lookup_rate DIRECTORY [rows] [seconds] [askers]")?,
-    )
-    .to_path_buf();
-    let (rows, seconds, askers) = (number(2, 1_000_000)?, number(3, 5)?, number(4, 4)?);
+    let usage = "usage: lookup_rate sqlite|postgres|mariadb DIRECTORY [rows] [seconds] [askers]";
+    let (database, dir) = arguments.get(1).zip(arguments.get(2)).ok_or(usage)?;
+    let dir = std::path::absolute(dir)?;
+    let (rows, seconds, askers) = (number(3, 1_000_000)?, number(4, 5)?, number(5, 4)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let location = Location::parse(&format!("sqlite:{}/nulog.db", dir.display()))?;
+    let kind = match database.as_str() {
+        "sqlite" => None,
+        "postgres" => Some(support::Kind::Postgres),
+        "mariadb" => Some(support::Kind::MariaDb),
+        _ => return Err(usage.into()),
+    };
+    let server = kind
+        .map(|kind| support::Server::start(kind, support::Durability::Process))
+        .transpose()?;
+    let url = match &server {
+        None => format!("sqlite:{}/nulog.db", dir.display()),
+        Some(server) => server.url(&runtime.block_on(server.database())),
+    };
+    let location = Location::parse(&url)?;
+    if server.is_some() {
+        runtime.block_on(nulog::migrate(&location))?;
+    }
     let mut store = runtime.block_on(Store::open(&location, 1))?;
     let began = now();
     for first in (0..rows).step_by(1000) {
@@ -224,10 +246,10 @@ fn main() -> Result<()> {
         "{rows} live rows in {:.1} s",
         began.elapsed().as_secs_f64()
     )?;
-    let _serving = serve(&dir)?;
-    measure("quiet", &dir, rows, 1, 1)?;
-    measure("quiet", &dir, rows, seconds, 1)?;
-    measure("quiet", &dir, rows, seconds, askers)?;
+    let _serving = serve(&dir, &url)?;
+    measure(database, "quiet", &dir, rows, 1, 1)?;
+    measure(database, "quiet", &dir, rows, seconds, 1)?;
+    measure(database, "quiet", &dir, rows, seconds, askers)?;
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
         let stop = Arc::clone(&stop);
@@ -245,8 +267,8 @@ fn main() -> Result<()> {
             Ok(next - rows)
         })
     };
-    measure("beside a writer", &dir, rows, seconds, 1)?;
-    measure("beside a writer", &dir, rows, seconds, askers)?;
+    measure(database, "beside a writer", &dir, rows, seconds, 1)?;
+    measure(database, "beside a writer", &dir, rows, seconds, askers)?;
     stop.store(true, Ordering::Relaxed);
     let written = writer.join().map_err(|_| "the writer panicked")??;
     writeln!(std::io::stderr(), "{written} connections were written meanwhile")?;

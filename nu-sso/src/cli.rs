@@ -152,9 +152,12 @@ async fn look_up(config: &Config, asked: Option<Tuple>, json: bool) -> Result<Ex
     let failure = |error: FindError| Failure::new(once::exit_of(&error), error);
     let mut options = config.finder();
     options.connections = 1;
-    let finder = Finder::open(config.database.clone(), options)
-        .await
-        .map_err(failure)?;
+    let finder = Finder::closed(config.database.clone(), options).with_server(config.server.clone());
+    // Without the log the server may know the answer.
+    match finder.reopen().await {
+        Err(error) if config.server.is_none() => return Err(failure(error)),
+        _ => {}
+    }
     let answer = match asked {
         Some(tuple) => finder.find(&tuple).await.map_err(failure)?,
         None => None,
@@ -171,7 +174,7 @@ async fn look_up(config: &Config, asked: Option<Tuple>, json: bool) -> Result<Ex
 
 async fn squid(config: &Config) -> Result<(), Failure> {
     // Squid restarts a helper that ends at once, again and again: each question tries the log instead.
-    let finder = Finder::closed(config.database.clone(), config.finder());
+    let finder = Finder::closed(config.database.clone(), config.finder()).with_server(config.server.clone());
     if let Err(error) = finder.reopen().await {
         tracing::warn!(%error, database = %config.database, "the log cannot be read; answering BH until it can");
     }

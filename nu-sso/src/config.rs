@@ -39,6 +39,8 @@ database = "sqlite:/var/lib/nufw/nulog.db"
 connect-timeout = "5s"
 connections = 4
 
+[server]
+
 [lookup]
 retry = "250ms"
 timeout = "2s"
@@ -61,6 +63,7 @@ max-in-flight = 256
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Raw {
     log: RawLog,
+    server: RawServer,
     lookup: RawLookup,
     serve: RawServe,
     squid: RawSquid,
@@ -73,6 +76,12 @@ struct RawLog {
     password_file: Option<PathBuf>,
     connect_timeout: HumanDuration,
     connections: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RawServer {
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +117,8 @@ pub struct Config {
     pub database: Location,
     /// Connections to it.
     pub connections: u32,
+    /// Where the server is asked for what is not in the log.
+    pub server: Option<PathBuf>,
     /// How long a miss is looked for again.
     pub retry: Duration,
     /// How long an answer may take in all.
@@ -252,6 +263,29 @@ impl Checker<'_> {
         }
     }
 
+    /// How long answers may take, of the log and of the server.
+    fn times(&mut self, lookup: &RawLookup, server: &RawServer) {
+        self.duration("lookup.retry", lookup.retry, (Duration::ZERO, MAX_RETRY));
+        self.duration("lookup.timeout", lookup.timeout, TIMEOUT);
+        if lookup.timeout.0 <= lookup.retry.0 {
+            let expected = format_args!("longer than lookup.retry, {}", lookup.retry);
+            self.reject("lookup.timeout", lookup.timeout, expected);
+        } else if server.socket.is_some() && lookup.timeout.0 / 2 <= lookup.retry.0 {
+            let expected = format_args!(
+                "longer than twice lookup.retry, {}: once for the log, once for the server",
+                lookup.retry
+            );
+            self.reject("lookup.timeout", lookup.timeout, expected);
+        }
+        if let Some(socket) = server.socket.as_deref().filter(|socket| !socket.is_absolute()) {
+            self.reject(
+                "server.socket",
+                format_args!("{:?}", socket.display().to_string()),
+                "the whole path of the server's socket, such as \"/run/nufw/nuauth.sock\"",
+            );
+        }
+    }
+
     /// The log. Relative paths start from where the settings are.
     fn database(&mut self, log: &RawLog, dir: &Path) -> Option<Location> {
         let location = match Location::parse(&log.database) {
@@ -301,6 +335,7 @@ impl Checker<'_> {
 fn check(loaded: &Loaded<Raw>, dir: &Path) -> Result<Config, ConfigError> {
     let Raw {
         log,
+        server,
         lookup,
         serve,
         squid,
@@ -314,17 +349,9 @@ fn check(loaded: &Loaded<Raw>, dir: &Path) -> Result<Config, ConfigError> {
     checker.number("serve.max-connections", serve.max_connections, MAX_ASKERS);
     checker.number("squid.max-in-flight", squid.max_in_flight, MAX_IN_FLIGHT);
     checker.duration("log.connect-timeout", log.connect_timeout, CONNECT);
-    checker.duration("lookup.retry", lookup.retry, (Duration::ZERO, MAX_RETRY));
-    checker.duration("lookup.timeout", lookup.timeout, TIMEOUT);
+    checker.times(lookup, server);
     checker.duration("serve.idle-timeout", serve.idle_timeout, SERVE_TIMES);
     checker.duration("serve.drain-timeout", serve.drain_timeout, SERVE_TIMES);
-    if lookup.timeout.0 <= lookup.retry.0 {
-        checker.reject(
-            "lookup.timeout",
-            lookup.timeout,
-            format_args!("longer than lookup.retry, {}", lookup.retry),
-        );
-    }
     let listen = checker.each(
         "serve.listen",
         &serve.listen,
@@ -370,6 +397,7 @@ fn check(loaded: &Loaded<Raw>, dir: &Path) -> Result<Config, ConfigError> {
     Ok(Config {
         database,
         connections: log.connections,
+        server: server.socket.clone(),
         retry: lookup.retry.0,
         timeout: lookup.timeout.0,
         serve: Serve {

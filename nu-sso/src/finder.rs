@@ -2,10 +2,12 @@
 //!
 //! Holds the log open, and opens it again when it was replaced or on request. Knows nothing of who asks.
 
+use crate::server::Server;
 use arc_swap::ArcSwapOption;
 use nufw_common::clock;
 use nufw_proto::{Timestamp, Tuple};
 use nulog::{Doubting, LiveRow, Location, Look, Lookup, LookupOptions, StoreError};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -58,6 +60,7 @@ pub struct Finder {
     lookup: ArcSwapOption<Lookup>,
     /// Held while the log is opened, so that one opens it for all.
     opening: Mutex<()>,
+    server: Option<Server>,
 }
 
 impl Finder {
@@ -75,6 +78,7 @@ impl Finder {
             options,
             lookup: ArcSwapOption::empty(),
             opening: Mutex::new(()),
+            server: None,
         }
     }
 
@@ -84,9 +88,33 @@ impl Finder {
         self.replace().await.map(drop)
     }
 
+    /// The same, and asks the server on this socket for what is not in the log. Its answer has the second half of the time.
+    #[must_use]
+    pub fn with_server(mut self, socket: Option<PathBuf>) -> Self {
+        self.server = socket.map(Server::new);
+        self
+    }
+
     /// The user of the live connection with this tuple, as either end sees it; `None` when there is none.
     pub async fn find(&self, tuple: &Tuple) -> Result<Option<Answer>, FindError> {
-        self.in_time(self.find_in_time(tuple)).await
+        let Some(server) = &self.server else {
+            return self.in_time(self.options.timeout, self.find_in_time(tuple)).await;
+        };
+        let asked = clock::mono();
+        let half = self.options.timeout / 2;
+        let found = self.in_time(half, self.find_in_time(tuple)).await;
+        if let Ok(Some(_)) = &found {
+            return found;
+        }
+        let work = async {
+            // As long as for the log: what the server has not heard of yet may have taken the place of what it knows.
+            tokio::time::sleep(self.options.retry.saturating_sub(asked.elapsed())).await;
+            server.find(tuple).await
+        };
+        match tokio::time::timeout(half, work).await {
+            Ok(Some(answer)) => Ok(Some(answer)),
+            Ok(None) | Err(_) => found,
+        }
     }
 
     /// Whether the log can be asked.
@@ -100,12 +128,17 @@ impl Finder {
             newest: None,
             since: clock::wall(),
         };
-        self.in_time(self.look(&tuple, doubting)).await.map(drop)
+        self.in_time(self.options.timeout, self.look(&tuple, doubting))
+            .await
+            .map(drop)
     }
 
     /// Bounds an answer. Connections that gave none in time are given up: the server behind them may be gone without a word.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, FindError>>) -> Result<T, FindError> {
-        let limit = self.options.timeout;
+    async fn in_time<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, FindError>>,
+    ) -> Result<T, FindError> {
         let before = self.lookup.load_full();
         if let Ok(answer) = tokio::time::timeout(limit, work).await {
             return answer;

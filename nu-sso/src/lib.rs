@@ -13,6 +13,7 @@ mod http;
 mod listen;
 mod once;
 mod serve;
+mod server;
 mod squid;
 
 pub use ask::{AskError, parse_protocol, parse_tuple};

@@ -72,7 +72,8 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::new()
         .context("cannot take over the signals")
         .or_exit(Exit::OsErr)?;
-    let finder = Arc::new(Finder::closed(config.database.clone(), config.finder()));
+    let finder = Finder::closed(config.database.clone(), config.finder()).with_server(config.server.clone());
+    let finder = Arc::new(finder);
     // A web server must get its 503 rather than no answer, so a log that is away does not keep us from starting.
     if let Err(error) = finder.reopen().await {
         tracing::warn!(%error, database = %config.database, "the log cannot be read; answering 503 until it can");

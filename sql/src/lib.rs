@@ -16,6 +16,8 @@ mod location;
 mod lookup;
 mod mysql;
 mod plan;
+#[cfg(test)]
+mod plans;
 mod postgres;
 mod read;
 mod remote;
@@ -24,6 +26,7 @@ mod replay;
 pub mod rotate;
 mod rows;
 mod schema;
+mod search;
 mod spool;
 mod sqlite;
 mod store;
@@ -42,6 +45,9 @@ pub use location::{CONNECT_TIMEOUT, Location, TRANSACTION_TIMEOUT};
 pub use lookup::{Doubting, LiveRow, Look, Lookup, LookupOptions, Side, Unbound};
 pub use read::{Reader, RowFilter};
 pub use schema::{Migrated, migrate};
+pub use search::{
+    AddrRange, Covers, Holder, Holders, NotAKey, Order, Row, RowKey, Search, SearchFilter, WhoisQuestion,
+};
 pub use spool::{Held, Spool, SpoolName, SpoolRecord};
 pub use store::{Applied, BUSY_TIMEOUT, Store, WAL_SIZE_LIMIT};
 pub use upkeep::{Aged, Upkeep, UpkeepDone};

@@ -210,19 +210,24 @@ impl Reader {
         error: fn(&Path, sqlx::Error) -> StoreError,
         value: fn(&R, usize, &str) -> Result<Value, sqlx::Error>,
     ) -> Result<Vec<Map<String, Value>>, StoreError> {
-        let objects = |rows: Vec<R>| {
-            let object = |row: &R| {
-                let columns = row.columns().iter();
-                let values = columns.map(|column| {
-                    let value = value(row, column.ordinal(), column.name())?;
-                    Ok((column.name().to_owned(), value))
-                });
-                values.collect()
-            };
-            rows.iter().map(object).collect()
-        };
-        rows.and_then(objects).map_err(|source| error(&self.log, source))
+        objects(rows, value).map_err(|source| error(&self.log, source))
     }
+}
+
+/// One object a row, its keys the names of the columns.
+pub(crate) fn objects<R: sqlx::Row>(
+    rows: Result<Vec<R>, sqlx::Error>,
+    value: fn(&R, usize, &str) -> Result<Value, sqlx::Error>,
+) -> Result<Vec<Map<String, Value>>, sqlx::Error> {
+    let object = |row: &R| {
+        let columns = row.columns().iter();
+        let values = columns.map(|column| {
+            let value = value(row, column.ordinal(), column.name())?;
+            Ok((column.name().to_owned(), value))
+        });
+        values.collect()
+    };
+    rows?.iter().map(object).collect()
 }
 
 /// A connection on which every transaction is read-only.
@@ -324,7 +329,7 @@ fn number(value: i64, column: &str) -> Value {
     }
 }
 
-fn from_sqlite(row: &SqliteRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
+pub(crate) fn from_sqlite(row: &SqliteRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
         return Ok(Value::Null);
@@ -332,11 +337,15 @@ fn from_sqlite(row: &SqliteRow, index: usize, name: &str) -> Result<Value, sqlx:
     Ok(match raw.type_info().name() {
         "INTEGER" => number(row.try_get_unchecked(index)?, name),
         "REAL" => Value::from(row.try_get_unchecked::<f64, _>(index)?),
-        _ => Value::from(row.try_get_unchecked::<String, _>(index)?),
+        // Whatever was put into a file by hand, it can be shown.
+        _ => {
+            let text = row.try_get_unchecked::<&[u8], _>(index)?;
+            Value::from(String::from_utf8_lossy(text))
+        }
     })
 }
 
-fn from_postgres(row: &PgRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
+pub(crate) fn from_postgres(row: &PgRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
         return Ok(Value::Null);
@@ -350,7 +359,7 @@ fn from_postgres(row: &PgRow, index: usize, name: &str) -> Result<Value, sqlx::E
     })
 }
 
-fn from_mysql(row: &MySqlRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
+pub(crate) fn from_mysql(row: &MySqlRow, index: usize, name: &str) -> Result<Value, sqlx::Error> {
     let raw = row.try_get_raw(index)?;
     if raw.is_null() {
         return Ok(Value::Null);

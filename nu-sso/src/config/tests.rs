@@ -66,6 +66,22 @@ fn complaints_name_file_line_and_key() {
             "key lookup.timeout: found 2s, expected longer than lookup.retry, 3s",
         ),
         (
+            "[server]\nsocket = \"run/x\"",
+            "nu-sso.toml:2: key server.socket: found \"run/x\"",
+        ),
+        (
+            "[server]\nsocket = \"/run/x\"\n[lookup]\nretry = \"1s\"",
+            "key lookup.timeout: found 2s, expected longer than twice lookup.retry, 1s",
+        ),
+        (
+            "[log]\npassword-file = \"/nonexistent/p\"",
+            "nu-sso.toml:2: key log.password-file: found /nonexistent/p: No such file",
+        ),
+        (
+            "[log]\ndatabase = \"postgres://u:s3cret@db/n?x=1\"",
+            "nu-sso.toml:2: key log.database: found \"postgres://…@db/n?…\"",
+        ),
+        (
             "[lookup]\nretries = 3",
             "nu-sso.toml:2: unknown key lookup.retries, expected one of retry, timeout",
         ),

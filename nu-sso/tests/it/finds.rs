@@ -240,3 +240,84 @@ async fn a_log_that_was_replaced_is_opened_anew() {
     );
     finder.check().await.unwrap();
 }
+
+/// A socket that answers each question with this line, as a server does.
+fn server(directory: &std::path::Path, line: &'static str) -> std::path::PathBuf {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    let socket = directory.join("nuauth.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (from, mut to) = stream.into_split();
+            tokio::spawn(async move {
+                let mut lines = BufReader::new(from).lines();
+                while let Ok(Some(question)) = lines.next_line().await {
+                    assert!(
+                        question.contains("\"lookup\"") && question.contains("40312"),
+                        "{question}"
+                    );
+                    to.write_all(line.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    socket
+}
+
+const BOB: &str = "{\"ok\":{\"id\":\"562949953421399\",\"user_id\":\"1002\",\"username\":\"bob\",\"gateway\":\"gw1\",\
+                   \"side\":\"reply\"}}\n";
+
+#[tokio::test]
+async fn what_is_not_in_the_log_is_asked_of_the_server() {
+    let lab = Lab::sqlite();
+    let conn = Conn::plain(1, "alice", CLIENT, WEB);
+    let mut store = log(&lab, &conn.live()).await;
+    let socket = server(lab.directory(), BOB);
+    let options = patient(Duration::from_millis(20));
+    let finder = Finder::open(lab.location(), options)
+        .await
+        .unwrap()
+        .with_server(Some(socket));
+    // The log comes first.
+    assert_eq!(
+        user(&finder, conn.original).await,
+        Some(found("alice", Side::Original))
+    );
+    store.apply(&[conn.close()]).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            user(&finder, conn.original).await,
+            Some(found("bob", Side::Reply))
+        );
+    }
+    // Also while the log is away.
+    store.close().await.unwrap();
+    for name in ["nulog.db", "nulog.db-wal", "nulog.db-shm"] {
+        let _ = std::fs::remove_file(lab.directory().join(name));
+    }
+    assert_eq!(
+        user(&finder, conn.original).await,
+        Some(found("bob", Side::Reply))
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_knows_nobody_or_is_away_changes_nothing() {
+    for line in ["{\"ok\":null}\n", "{\"error\":\"no\"}\n", "nonsense\n"] {
+        let lab = Lab::sqlite();
+        let conn = Conn::plain(1, "alice", CLIENT, WEB);
+        let options = patient(Duration::from_millis(20));
+        let socket = server(lab.directory(), line);
+        let closed = Finder::closed(lab.location(), options).with_server(Some(socket.clone()));
+        assert!(closed.find(&conn.original).await.is_err(), "{line}");
+        let _store = log(&lab, &[conn.open(), conn.close()]).await;
+        assert_eq!(user(&closed, conn.original).await, None, "{line}");
+        let nowhere = lab.directory().join("nowhere.sock");
+        let finder = Finder::open(lab.location(), options)
+            .await
+            .unwrap()
+            .with_server(Some(nowhere));
+        assert_eq!(user(&finder, conn.original).await, None);
+    }
+}

@@ -10,9 +10,13 @@ use crate::Work;
 use crate::columns::oob_time;
 use crate::location::Kind;
 use crate::{Location, StoreError};
+#[cfg(test)]
+pub(crate) use mysql::LOOK as LOOK_MYSQL;
 use mysql::MySql;
 use nufw_proto::{Addr, ConnId, Ports, Timestamp, Tuple};
 use postgres::Postgres;
+#[cfg(test)]
+pub(crate) use postgres::{LOOK as LOOK_POSTGRES, SETTINGS as SETTINGS_POSTGRES};
 use sqlite::Sqlite;
 use sqlx::Row;
 use std::sync::Arc;

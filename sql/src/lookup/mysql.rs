@@ -3,53 +3,46 @@
 //! A connection that failed is not judged here: whoever asks opens the log anew.
 
 use super::{Found, LookupOptions, Question};
+use crate::mysql::bytes;
 use crate::remote::limited;
 use crate::{Location, StoreError, schema};
-use nufw_proto::Addr;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// One statement, a line of the union for each way of [`Found`]; of each the newest row. Parameters in the order of
 /// [`MySql::look`].
 ///
-/// `id + 0` keeps the planner from walking the table by its ids.
-pub(super) const LOOK: &str = "\
-    SELECT 0 AS way, q.* FROM (SELECT id, oob_time_sec, oob_time_usec, user_id, username, gateway FROM sso \
+/// `id + 0` keeps the planner from walking the table by its ids. Parts in parentheses are given as they are found, while
+/// tables derived from them would each be a table on the disk, since names are TEXT.
+pub(crate) const LOOK: &str = "\
+    (SELECT 0 AS way, id, oob_time_sec, oob_time_usec, user_id, username, gateway FROM sso \
       WHERE ip_saddr = ? AND sport = ? AND ip_daddr = ? AND dport = ? AND ip_protocol = ? \
-      ORDER BY id + 0 DESC LIMIT 1) AS q \
+      ORDER BY id + 0 DESC LIMIT 1) \
     UNION ALL \
-    SELECT 1, q.* FROM (SELECT id, oob_time_sec, oob_time_usec, user_id, username, gateway FROM sso \
+    (SELECT 1 AS way, id, oob_time_sec, oob_time_usec, user_id, username, gateway FROM sso \
       WHERE ip_saddr = ? AND sport = ? AND reply_daddr = ? AND reply_dport = ? \
       AND reply_saddr = ? AND reply_sport = ? AND ip_protocol = ? \
-      ORDER BY id + 0 DESC LIMIT 1) AS q \
+      ORDER BY id + 0 DESC LIMIT 1) \
     UNION ALL \
-    SELECT 2, q.* FROM (SELECT id, oob_time_sec, oob_time_usec, user_id, username, gateway FROM sso \
+    (SELECT 2 AS way, id, oob_time_sec, oob_time_usec, user_id, username, gateway FROM sso \
       WHERE nat_saddr = ? AND nat_sport = ? AND reply_saddr = ? AND reply_sport = ? AND ip_protocol = ? \
-      ORDER BY id + 0 DESC LIMIT 1) AS q \
+      ORDER BY id + 0 DESC LIMIT 1) \
     UNION ALL \
-    SELECT 3, q.* FROM (SELECT id, oob_time_sec, oob_time_usec, NULL AS u, NULL AS n, gateway FROM sso \
+    (SELECT 3 AS way, id, oob_time_sec, oob_time_usec, NULL, NULL, gateway FROM sso \
       WHERE ip_saddr = ? AND sport = ? AND state = 1 AND ct_id IS NULL \
       AND reply_saddr = ? AND reply_sport = ? AND ip_protocol = ? AND id + 0 <= ? \
-      ORDER BY id + 0 DESC LIMIT 1) AS q \
+      ORDER BY id + 0 DESC LIMIT 1) \
     UNION ALL \
-    SELECT 4, q.* FROM (SELECT id, oob_time_sec, oob_time_usec, NULL AS u, NULL AS n, gateway FROM sso \
+    (SELECT 4 AS way, id, oob_time_sec, oob_time_usec, NULL, NULL, gateway FROM sso \
       WHERE (oob_time_sec > ? OR oob_time_sec = ? AND oob_time_usec >= ?) AND state = 1 AND ct_id IS NULL \
       AND reply_saddr = ? AND reply_sport = ? AND ip_protocol = ? AND id + 0 <= ? \
-      ORDER BY id + 0 DESC LIMIT 1) AS q";
+      ORDER BY id + 0 DESC LIMIT 1)";
 
 #[derive(Debug, Clone)]
 pub(super) struct MySql {
     pool: MySqlPool,
     log: PathBuf,
-}
-
-fn bytes(address: Addr) -> Vec<u8> {
-    match address.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
 }
 
 impl MySql {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// of the oldest.
 ///
 /// `id + 0` keeps the planner from walking the table by its ids.
-pub(super) const LOOK: &str = "\
+pub(crate) const LOOK: &str = "\
     SELECT 0::bigint, * FROM (SELECT id, oob_time_sec, oob_time_usec::bigint, user_id, username, gateway FROM sso \
       WHERE ip_saddr = $1 AND sport = $2 AND ip_daddr = $3 AND dport = $4 AND ip_protocol = $5 \
       ORDER BY id + 0 DESC LIMIT 1) AS original \
@@ -40,6 +40,11 @@ pub(super) const LOOK: &str = "\
       AND reply_saddr = $3 AND reply_sport = $4 AND ip_protocol = $5 AND id + 0 <= $6 \
       ORDER BY id + 0 DESC LIMIT 1) AS others";
 
+/// One plan for all questions, by the indexes alone, whatever the size of the table was when it was made: a question finds a
+/// few rows, for which starting helpers and compiling takes a hundred times as long as reading them.
+pub(crate) const SETTINGS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+    SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off";
+
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
     pool: PgPool,
@@ -53,12 +58,10 @@ impl Postgres {
         options: LookupOptions,
     ) -> Result<Self, StoreError> {
         let log = location.name();
-        // One plan for all questions, by the indexes, whatever the size of the table was when it was made. What we gave up
-        // must not go on for long.
         let settings = format!(
-            "SET default_transaction_read_only = on; SET timezone = 'UTC'; SET plan_cache_mode = force_generic_plan; \
-             SET enable_seqscan = off; SET statement_timeout = {}; SET tcp_keepalives_idle = 10; \
-             SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3",
+            "{SETTINGS}; SET default_transaction_read_only = on; SET timezone = 'UTC'; SET statement_timeout = {}; \
+             SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3",
+            // What we gave up must not go on for long.
             options.patience.as_millis().max(1)
         );
         let pool = PgPoolOptions::new()

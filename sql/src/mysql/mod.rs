@@ -12,11 +12,21 @@ use crate::remote::{LOCK_PATIENCE, LOCK_RETRY, START_TIMEOUT, limited};
 use crate::rows::{self, Acknowledged};
 use crate::store::Applied;
 use crate::{ActiveRow, Change, Location, StoreError, schema};
+use nufw_proto::Addr;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// An address as the tables have it.
+pub(crate) fn bytes(address: Addr) -> Vec<u8> {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
 
 pub(crate) struct MySql {
     options: MySqlConnectOptions,

@@ -155,6 +155,6 @@ mod tests {
         let plan: Vec<(i64, i64, i64, String)> =
             sqlx::query_as(text).fetch_all(&mut connection).await.unwrap();
         assert_eq!(plan.len(), 1, "{plan:?}");
-        assert!(plan[0].3.contains("SEARCH t USING INDEX"), "{plan:?}");
+        assert!(plan[0].3.contains("INDEX ulog_time"), "{plan:?}");
     }
 }

@@ -19,6 +19,7 @@ mod model;
 mod opening;
 mod plain;
 mod replay;
+mod search;
 mod servers;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "the measurements use the rest")]
@@ -92,6 +93,9 @@ on_every_database! {
     replay::ids_that_the_spool_had_are_not_given_out_by_an_older_copy_of_the_database,
     replay::sessions_of_a_run_before_that_come_from_the_spool_are_ended,
     plain::every_table_has_its_columns_in_one_order_and_nufws_names_are_among_them,
+    search::every_filter_finds_its_rows_in_both_tables,
+    search::pages_give_each_row_once_in_order_while_rows_move,
+    search::whois_names_everybody_who_may_have_had_the_address_and_port_and_nobody_else,
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -5,7 +5,7 @@
 use crate::lab::Lab;
 use crate::make::*;
 use crate::support::{self, Durability, Kind, Server};
-use nulog::{Location, Reader, Store, StoreError};
+use nulog::{Location, Reader, Search, SearchFilter, Store, StoreError, WhoisQuestion};
 use sqlx::Connection as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -411,6 +411,47 @@ async fn a_login_that_is_refused_is_said_without_the_password(kind: Kind, test: 
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
 }
 
+const ROLES: [&str; 4] = ["server", "cleaner", "rotator", "reader"];
+
+/// What each account must not do.
+const FORBIDDEN: &[(&str, &str)] = &[
+    ("server", "DELETE FROM conntrack_ulog"),
+    ("server", "DELETE FROM ulog"),
+    ("server", "UPDATE conntrack_ulog SET id = id + 1"),
+    ("server", "DROP TABLE users"),
+    ("server", "DELETE FROM servers"),
+    ("cleaner", "DELETE FROM ulog"),
+    ("cleaner", "DELETE FROM users"),
+    ("cleaner", "UPDATE servers SET epoch = 1"),
+    ("cleaner", "UPDATE conntrack_ulog SET username = 'x'"),
+    ("rotator", "DELETE FROM conntrack_ulog"),
+    ("rotator", "UPDATE users SET username = 'x'"),
+    ("reader", "DELETE FROM ulog"),
+    ("reader", "SELECT * FROM conntrack_ulog"),
+    ("reader", "SELECT * FROM ulog"),
+    ("reader", "SELECT * FROM users"),
+    ("reader", "SELECT * FROM servers"),
+    ("reader", "UPDATE live_rows SET username = 'x'"),
+    ("reader", "DELETE FROM archived_rows"),
+    ("reader", "UPDATE gateways SET boot = '1'"),
+    ("reader", "CREATE TABLE mine (a INTEGER)"),
+];
+
+/// Searching finds both rows of the test below.
+async fn searches(reader: &Location) {
+    let mut search = Search::open(reader, PATIENCE).await.unwrap();
+    let found = search.page(&SearchFilter::default(), None, 10).await.unwrap();
+    assert_eq!(found.len(), 2);
+    let question = WhoisQuestion {
+        address: addr("203.0.113.5"),
+        port: 61000,
+        protocol: None,
+        at: at(2_000_000),
+        clock_error: Duration::ZERO,
+    };
+    assert_eq!(search.whois(&question).await.unwrap().holders.len(), 2);
+}
+
 /// The accounts of `sql/grants`.
 async fn each_account_can_do_its_work_and_no_more(kind: Kind, test: &str) {
     let Some(lab) = Lab::on(kind, test).await else {
@@ -428,7 +469,7 @@ async fn each_account_can_do_its_work_and_no_more(kind: Kind, test: &str) {
     // Twice does no harm.
     lab.execute(&grants).await;
     let mut urls = Vec::new();
-    for role in ["server", "cleaner", "rotator", "reader"] {
+    for role in ROLES {
         let account = format!("{role}_of_{database}");
         let make = match kind {
             Kind::Postgres => format!("CREATE ROLE {account} LOGIN IN ROLE nufw_{role}"),
@@ -491,25 +532,11 @@ async fn each_account_can_do_its_work_and_no_more(kind: Kind, test: &str) {
     );
     connection.sessions_json().await.unwrap();
     connection.gaps_json().await.unwrap();
+    searches(&Location::parse(reader).unwrap()).await;
 
-    let forbidden = [
-        (server, "DELETE FROM conntrack_ulog"),
-        (server, "DELETE FROM ulog"),
-        (server, "UPDATE conntrack_ulog SET id = id + 1"),
-        (server, "DROP TABLE users"),
-        (server, "DELETE FROM servers"),
-        (cleaner, "DELETE FROM ulog"),
-        (cleaner, "DELETE FROM users"),
-        (cleaner, "UPDATE servers SET epoch = 1"),
-        (cleaner, "UPDATE conntrack_ulog SET username = 'x'"),
-        (rotator, "DELETE FROM conntrack_ulog"),
-        (rotator, "UPDATE users SET username = 'x'"),
-        (reader, "DELETE FROM ulog"),
-        (reader, "SELECT * FROM conntrack_ulog"),
-        (reader, "UPDATE gateways SET boot = '1'"),
-        (reader, "CREATE TABLE mine (a INTEGER)"),
-    ];
-    for (url, statement) in forbidden {
+    for (role, statement) in FORBIDDEN {
+        let number = ROLES.iter().position(|known| known == role).unwrap();
+        let url = &urls[number];
         let error = support::execute(kind, url, statement).await;
         assert!(error.is_err(), "{url}: {statement}");
     }
