@@ -96,7 +96,12 @@ fn killed_in_any_order_they_lose_and_double_nothing() {
             "a connection has no row"
         );
         let whole = format!("select count(*) from {both} where state = 3 and username = 'alice'");
-        assert_eq!(lab.count(&whole)?, one("count(*)")?);
+        assert_eq!(
+            lab.count(&whole)?,
+            one("count(*)")?,
+            "{:?}",
+            lab.rows("state <> 3 or username is not 'alice'")?.first()
+        );
         assert_eq!(lab.count("select count(*) from conntrack_ulog")?, 0);
 
         // Without a server the same program does it itself.

@@ -52,9 +52,17 @@ impl Journal {
                 known: Some(known),
             });
         };
+        // The log first: what is wrong with it is the better message where both are on one disk, or in use.
+        let opened = match open_store(location, number).await {
+            Err(error) if !error.is_absence() => return Err(error),
+            opened => opened,
+        };
         let mut spool = Spool::open(&settings.path, number, settings.limit).await?;
         let left = spool.held().rows;
-        let begun = begin(location, number, &mut spool, limits.ids_per_block).await;
+        let begun = match opened {
+            Ok(store) => begin(store, &mut spool, limits.ids_per_block).await,
+            Err(error) => Err(error),
+        };
         let (store, known, ids) = match begun {
             Ok((store, known, ids)) => (Some(store), known, ids),
             Err(error) if error.is_absence() => (None, None, without(&error, &mut spool, limits).await?),
@@ -115,14 +123,12 @@ pub async fn empty_spool(
     ground.spool.sweep().await
 }
 
-/// Opens the database and takes from it what is needed at once. What was live is not known while rows of it are in the spool.
+/// Takes from the database what is needed at once. What was live is not known while rows of it are in the spool.
 async fn begin(
-    location: &Location,
-    number: u16,
+    mut store: Store,
     spool: &mut Spool,
     ids_per_block: u32,
 ) -> Result<(Store, Option<Known>, IdBlock), StoreError> {
-    let mut store = open_store(location, number).await?;
     store.skip_ids(spool.ids_end().await?).await?;
     let through = store.spooled(spool.name()).await?;
     spool.forget(through).await?;
