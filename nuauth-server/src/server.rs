@@ -139,7 +139,7 @@ async fn start(
         .await
         .map_err(Failure::from)?;
     let journal = opened.journal;
-    let mut engine = Engine::new(config.engine, Arc::new(files.policy));
+    let mut engine = Engine::new(config.engine, Arc::new(files.policy)).with_users(&files.users.identities());
     let start = Now {
         mono: Duration::ZERO,
         wall: clock::wall(),

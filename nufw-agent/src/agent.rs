@@ -6,6 +6,7 @@
 
 mod dumps;
 mod end;
+mod kernel_says;
 mod refusals;
 mod server;
 mod settings;
@@ -24,6 +25,7 @@ use crate::sources::Sources;
 use crate::stats::{Seldom, Stats, Watch};
 use dumps::Dumps;
 use hashbrown::HashMap;
+use kernel_says::KernelSays;
 use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
@@ -87,6 +89,8 @@ pub struct Agent {
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
     accepted: HashMap<u32, (AskId, ConnId)>,
     unused: Vec<Unused>,
+    /// The highest row id that an accept carried.
+    last_row: Option<ConnId>,
     asks: Vec<Ask>,
     packets: Vec<QueuedPacket>,
     inbox: Vec<ToAgent>,
@@ -94,6 +98,7 @@ pub struct Agent {
     /// When the stream of events was last known to be whole.
     whole_at: Timestamp,
     overrun_log: Seldom,
+    kernel_says: KernelSays,
     events_paused: bool,
 }
 
@@ -132,12 +137,14 @@ impl Agent {
             watch: Watch::new(now),
             accepted: HashMap::new(),
             unused: Vec::new(),
+            last_row: None,
             asks: Vec::new(),
             packets: Vec::new(),
             inbox: Vec::new(),
             fresh: Vec::new(),
             whole_at: clock::wall(),
             overrun_log: Seldom::default(),
+            kernel_says: KernelSays::default(),
             events_paused: false,
             settings,
         }
@@ -334,6 +341,11 @@ impl Agent {
 
     /// An answer came: the packet goes on, or not.
     fn answer(&mut self, Answer { id, verdict }: Answer) {
+        if let Verdict::Accept { row, .. } = verdict
+            && row != ConnId::UNLOGGED
+        {
+            self.last_row = self.last_row.max(Some(row));
+        }
         let Some(waiting) = self.pending.answer(id) else {
             self.stats.late_answers += 1;
             if let Verdict::Accept { row, .. } = verdict {
@@ -384,6 +396,7 @@ impl Agent {
         let mut overflow = Overflow::None;
         for event in self.fresh.drain(..) {
             self.stats.events += 1;
+            self.kernel_says.look(&event);
             self.dumps.on_event(&event);
             match self.relay.push(event) {
                 Overflow::None => {}

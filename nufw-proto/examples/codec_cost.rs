@@ -3,7 +3,8 @@
 
 use nufw_proto::{
     AskId, Batch, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus, Decoded, EventSeq,
-    MAX_BODY, Mark, Message, Ports, TcpState, Text, Timestamp, Transport, Tuple, decode, encode, gateway,
+    MAX_BODY, Mark, Message, Ports, Removal, TcpState, Text, Timestamp, Transport, Tuple, decode, encode,
+    gateway,
 };
 use std::error::Error;
 use std::hint::black_box;
@@ -122,6 +123,7 @@ fn events() -> Result<gateway::ToServer, Box<dyn Error>> {
             entry,
             at: time,
             at_kernel: true,
+            removal: Removal::Unsaid,
         });
     }
     Ok(gateway::ToServer::Events(gateway::Events {

@@ -98,6 +98,18 @@ pub enum CtEventKind {
     Destroy,
 }
 
+/// How an entry was removed, as far as the kernel says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Removal {
+    /// Its timeout had run out, or the kernel does not say; also for what is no destroy event.
+    #[default]
+    Unsaid,
+    /// By the kernel, before its timeout: the event says how much of it was left (`CTA_TIMEOUT`, Linux 5.13).
+    Early,
+    /// By a program: the event carries the netlink port of who asked for it (`nlmsg_pid`).
+    ByProgram,
+}
+
 /// One conntrack event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CtEvent {
@@ -109,4 +121,6 @@ pub struct CtEvent {
     pub at: Timestamp,
     /// Whether `at` is the kernel's time (attribute 27, `CTA_TIMESTAMP_EVENT`) rather than that of receipt.
     pub at_kernel: bool,
+    /// For a destroy: how the entry was removed.
+    pub removal: Removal,
 }

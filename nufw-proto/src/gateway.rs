@@ -167,6 +167,14 @@ pub struct DumpEnd {
     pub complete: bool,
 }
 
+/// The highest row id that an accept of this boot carried, from whichever server; sent after each [`Welcome`], if there is
+/// one. A server that has not reserved so many ids yet works on an older copy of its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRow {
+    /// The row.
+    pub row: ConnId,
+}
+
 /// Sent when nothing else was for a third of the dead-peer time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat;
@@ -246,6 +254,8 @@ messages! {
         9 => Heartbeat(Heartbeat),
         /// The agent goes.
         10 => Goodbye(Goodbye),
+        /// Which row ids are in use.
+        12 => LastRow(LastRow),
     }
 }
 

@@ -15,7 +15,7 @@ mod text;
 mod tuple;
 
 pub use address::{Addr, MappedAddress};
-pub use conntrack::{Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus, TcpState};
+pub use conntrack::{Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus, Removal, TcpState};
 pub use error::{EncodeError, WireError};
 pub use frame::{
     Decoded, FRAME_HEADER, Flags, MAX_BODY, MAX_GREETING_BODY, Message, decode, encode, encode_ignorable,

@@ -37,11 +37,13 @@ pub enum CloseReason {
     NeverForwarded,
     /// Accepted, but the kernel never confirmed the connection.
     NeverConfirmed,
-    /// The entry was missing from a dump of the table: its end was not seen.
-    Vanished,
+    /// Its end was not seen: a comparison with the kernel's table found its entry gone. The end that is logged is the time
+    /// of the comparison, by which it had ended.
+    Resync,
     /// Its verdict may never have reached the gateway, and the same packet was decided anew.
     Superseded,
-    /// The kernel made a new entry for the same tuple before the end of this one was seen.
+    /// The kernel made a new entry for the same tuple before the end of this one was seen. The end that is logged is the
+    /// birth of the other one, by which it had ended.
     Replaced,
     /// The gateway relays no events: what happened afterwards is not known.
     Untracked,
@@ -49,6 +51,12 @@ pub enum CloseReason {
     LogFailed,
     /// Its gateway was not heard of for very long, and nobody can tell what became of its connections.
     GatewayLost,
+    /// A program deleted the kernel's entry, as `conntrack -D` and `conntrack -F` do; its packets may have gone on under
+    /// another.
+    Deleted,
+    /// The kernel removed the entry before its timeout: to make room in a full table, or since an address that it was
+    /// translated to went away.
+    Evicted,
 }
 
 impl CloseReason {
@@ -62,13 +70,20 @@ impl CloseReason {
             Self::Unanswered => "unanswered",
             Self::NeverForwarded => "never-forwarded",
             Self::NeverConfirmed => "never-confirmed",
-            Self::Vanished => "vanished",
+            Self::Resync => "resync",
             Self::Superseded => "superseded",
             Self::Replaced => "replaced",
             Self::Untracked => "untracked",
             Self::LogFailed => "log-failed",
             Self::GatewayLost => "gateway-lost",
+            Self::Deleted => "deleted",
+            Self::Evicted => "evicted",
         }
+    }
+
+    /// Whether the end was only inferred: the time logged with it is a bound, and both give way to the kernel's own word.
+    pub fn is_inferred(self) -> bool {
+        matches!(self, Self::Resync | Self::Replaced)
     }
 }
 
@@ -138,7 +153,8 @@ pub struct Established {
     pub binding: Binding,
 }
 
-/// The connection is gone: any live state → CLOSE. Fills what is NULL, overwrites nothing that is set.
+/// The connection is gone: any live state → CLOSE. Fills what is NULL, and overwrites what is set by what is truer alone: an
+/// end that was [inferred](CloseReason::is_inferred) by one that was seen, counters by larger ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Close {
     /// The row.
@@ -220,6 +236,13 @@ pub enum Change {
         gateway: Arc<str>,
         /// When.
         at: Timestamp,
+    },
+    /// What a live connection has carried so far. Counters only grow: a smaller one changes nothing.
+    Counted {
+        /// The row.
+        id: ConnId,
+        /// Its counters.
+        counters: Counters,
     },
 }
 

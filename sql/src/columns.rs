@@ -36,6 +36,15 @@ pub(crate) const REPLY: [&str; 7] = [
     "reply_icmp_id",
 ];
 
+/// Columns of the counters, in the order of [`counts`].
+pub(crate) const COUNTERS: [&str; 4] = ["packets_in", "packets_out", "bytes_in", "bytes_out"];
+
+/// The reasons of ends that were not seen ([`crate::CloseReason::is_inferred`]).
+pub(crate) const INFERRED_REASONS: [&str; 2] = ["resync", "replaced"];
+
+/// The same as a list of SQL.
+pub(crate) const INFERRED: &str = "('resync', 'replaced')";
+
 /// The parameters of a statement, value by value.
 #[derive(Default)]
 pub(crate) struct Values(SqliteArguments);

@@ -4,7 +4,7 @@
 //! has a change in that group or in one that is executed later: then everything before it is executed first.
 
 use crate::change::{Change, Close, Established, GapRow, OpenRow, SessionRow, State};
-use nufw_proto::{BootId, ConnId, EventSeq, Timestamp};
+use nufw_proto::{BootId, ConnId, Counters, EventSeq, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub(crate) enum Step<'a> {
     Insert(Vec<(&'a OpenRow, State)>),
     Establish(Vec<&'a Established>),
+    Count(Vec<(ConnId, Counters)>),
     Close(Vec<&'a Close>),
     SessionStart(&'a SessionRow),
     SessionEnd(ConnId, Timestamp),
@@ -26,6 +27,7 @@ pub(crate) enum Step<'a> {
 enum Stage {
     Insert,
     Establish,
+    Count,
     Close,
 }
 
@@ -33,6 +35,7 @@ enum Stage {
 struct Round<'a> {
     inserts: Vec<(&'a OpenRow, State)>,
     established: Vec<&'a Established>,
+    counts: Vec<(ConnId, Counters)>,
     closes: Vec<&'a Close>,
     touched: HashMap<ConnId, Stage>,
 }
@@ -50,6 +53,7 @@ impl<'a> Round<'a> {
         let Self {
             inserts,
             established,
+            counts,
             closes,
             touched: _,
         } = std::mem::take(self);
@@ -58,6 +62,9 @@ impl<'a> Round<'a> {
         }
         if !established.is_empty() {
             steps.push(Step::Establish(established));
+        }
+        if !counts.is_empty() {
+            steps.push(Step::Count(counts));
         }
         if !closes.is_empty() {
             steps.push(Step::Close(closes));
@@ -87,6 +94,10 @@ pub(crate) fn steps(changes: &[Change]) -> Vec<Step<'_>> {
             Change::Close(close) => {
                 round.enter(close.id, Stage::Close, &mut steps);
                 round.closes.push(close);
+            }
+            Change::Counted { id, counters } => {
+                round.enter(*id, Stage::Count, &mut steps);
+                round.counts.push((*id, *counters));
             }
             Change::SessionStart(session) => others.push(Step::SessionStart(session)),
             Change::SessionEnd { id, at } => others.push(Step::SessionEnd(*id, *at)),

@@ -1,5 +1,5 @@
 //! While the agent is dead nothing new passes; when it is back, new connections work, the row of a connection that ended
-//! meanwhile is closed as vanished, and one that lives on is closed by its end.
+//! meanwhile is closed as found missing, and one that lives on is closed by its end.
 
 use lab::{Attempt, Options, Outcome, State, TcpService, addr, with_lab};
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn claim() {
         lab.start_agent()?;
         lab.wait_passes(80)?;
         let row = lab.wait_row(&format!("tcp_sport = {}", ends_meanwhile.port), State::Close)?;
-        assert_eq!(row.text("close_reason"), Some("vanished"));
+        assert_eq!(row.text("close_reason"), Some("resync"));
         assert!(
             row.is_null("packets_in") && row.is_null("bytes_out"),
             "counters were invented: {row:?}"

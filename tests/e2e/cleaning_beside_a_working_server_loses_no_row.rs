@@ -148,7 +148,7 @@ fn a_one_way_flow_of_days_ago_is_checked_against_the_kernel_and_stays() {
             .output()?;
         lab.start_agent()?;
         let row = lab.wait_row(&row, State::Close)?;
-        assert_eq!(row.text("close_reason"), Some("vanished"));
+        assert_eq!(row.text("close_reason"), Some("resync"));
         Ok(())
     });
 }

@@ -97,6 +97,7 @@ struct RawLog {
     levels: Option<RawLevels>,
     commit_timeout: Option<HumanDuration>,
     on_overload: Option<RawOverload>,
+    adopt: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -124,6 +125,7 @@ struct RawLimits {
     ended_unseen: Option<u32>,
     confirm_within: Option<HumanDuration>,
     dump_interval: Option<HumanDuration>,
+    counters_every: Option<HumanDuration>,
     greetings: Option<u32>,
     greeting_timeout: Option<HumanDuration>,
     password_checks: Option<u32>,
@@ -440,6 +442,7 @@ impl Check<'_> {
                 1..=60,
             ),
             on_overload: raw.on_overload.map_or(defaults.on_overload, OnOverload::from),
+            adopt: raw.adopt.unwrap_or(defaults.adopt),
             ..*defaults
         }
     }
@@ -532,6 +535,12 @@ impl Check<'_> {
                 limits.dump_interval,
                 base.dump_interval,
                 1..=86_400,
+            ),
+            counters_every: self.duration(
+                "limits.counters-every",
+                limits.counters_every,
+                base.counters_every,
+                0..=86_400,
             ),
             address_lease: self.duration(
                 "clients.address-lease",

@@ -9,7 +9,7 @@ use super::pending::{Packet, Pending};
 use super::types::{Effect, Identity, LinkId, Now, Outcome, Refused};
 use nufw_proto::client::{Claim, ClaimRequest, Finding, Mine};
 use nufw_proto::gateway::{Answer, Ask, Unused, Verdict};
-use nufw_proto::{Addr, ClaimId, SessionId};
+use nufw_proto::{Addr, ClaimId, SessionId, Timestamp};
 use nulog::{Change, CloseReason};
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ impl Engine {
         // Older than the link: its verdict may never have arrived.
         let fresh = granted >= link_since && now.mono < granted + self.limits.confirm_within;
         if unbound && !fresh {
-            self.end_unseen(slot, CloseReason::Superseded, out);
+            self.end_unseen(slot, CloseReason::Superseded, None, out);
             return None;
         }
         if !same_user {
@@ -272,12 +272,23 @@ impl Engine {
 
     /// Ends a live connection of which the kernel's end was not seen.
     pub(super) fn close(&mut self, slot: Slot, reason: CloseReason, out: &mut Vec<Effect>) {
+        self.close_at(slot, reason, None, out);
+    }
+
+    /// The same, with a time by which it had ended.
+    pub(super) fn close_at(
+        &mut self,
+        slot: Slot,
+        reason: CloseReason,
+        at: Option<Timestamp>,
+        out: &mut Vec<Effect>,
+    ) {
         let conn = self.conns.remove(slot);
         // What is known of the end of an earlier entry is not the end of a later one.
         let known = self.lingering.remove(&conn.id);
         match known.filter(|_| matches!(conn.side, Side::Unbound { .. })) {
             Some(end) => Self::log(Change::Close(Box::new(end)), out),
-            None => Self::log_close(conn.id, None, reason, None, conn.binding(), out),
+            None => Self::log_close(conn.id, at, reason, None, conn.binding(), out),
         }
     }
 }

@@ -76,6 +76,8 @@ pub(super) struct Conn {
     pub(super) grants: u8,
     /// Some of them went out later than the first.
     pub(super) granted_again: bool,
+    /// Packets of both directions that the log was last told.
+    pub(super) counted: u64,
     /// The dump in which the entry was last seen, or which was under way when it was bound.
     pub(super) seen_in: u32,
     /// When the last accepting verdict was sent; `None` while the row is not durable.

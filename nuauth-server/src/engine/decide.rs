@@ -99,6 +99,7 @@ impl Engine {
             established: false,
             grants: 0,
             granted_again: false,
+            counted: 0,
             seen_in: 0,
             granted: None,
             received: row.received,

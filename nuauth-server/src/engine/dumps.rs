@@ -4,12 +4,12 @@
 
 use super::Engine;
 use super::conns::{Side, Slot};
-use super::events::Sight;
+use super::events::{Sight, sum};
 use super::gateways::{Dump, GatewayIdx};
 use super::types::{Effect, Now};
-use nufw_proto::DumpId;
 use nufw_proto::gateway::{DumpBegin, DumpEnd, DumpPart};
-use nulog::CloseReason;
+use nufw_proto::{CtEntry, DumpId};
+use nulog::{Change, CloseReason};
 use std::time::Duration;
 
 impl Engine {
@@ -28,28 +28,41 @@ impl Engine {
         });
     }
 
-    pub(super) fn dump_part(&mut self, gateway: GatewayIdx, part: &DumpPart, out: &mut Vec<Effect>) {
+    pub(super) fn dump_part(
+        &mut self,
+        gateway: GatewayIdx,
+        part: &DumpPart,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
         let present = self.gateways.get(gateway);
         if present.dump.is_none_or(|dump| dump.id != part.dump) {
             return;
         }
-        let dump = present.dump_count;
         for entry in part.entries.iter() {
             let sight = Sight {
                 entry,
                 kind: None,
                 told: None,
             };
-            if let Some(slot) = self.conn_of(gateway, sight, out) {
-                self.conns.get_mut(slot).seen_in = dump;
-                // When the answer came is not known: only that it has.
-                self.answered(slot, entry, None, out);
+            match self.conn_of(gateway, sight, out) {
+                Some(slot) => self.seen(slot, entry, out),
+                None => self.adopt(gateway, entry, now, out),
             }
         }
     }
 
+    /// A live connection is in the table.
+    pub(super) fn seen(&mut self, slot: Slot, entry: &CtEntry, out: &mut Vec<Effect>) {
+        let gateway = self.conns.get(slot).gateway;
+        self.conns.get_mut(slot).seen_in = self.gateways.get(gateway).dump_count;
+        // When the answer came is not known: only that it has.
+        self.answered(slot, entry, None, out);
+        self.count(slot, entry, out);
+    }
+
     /// The whole table was seen: what was live and is not in it is gone.
-    pub(super) fn dump_end(&mut self, gateway: GatewayIdx, end: DumpEnd, out: &mut Vec<Effect>) {
+    pub(super) fn dump_end(&mut self, gateway: GatewayIdx, end: DumpEnd, now: Now, out: &mut Vec<Effect>) {
         let present = self.gateways.get_mut(gateway);
         let dump_count = present.dump_count;
         let Some(dump) = present.dump.take_if(|dump| dump.id == end.dump) else {
@@ -65,6 +78,7 @@ impl Engine {
             present.doubted = false;
         }
         let mut undecided = false;
+        let missed_before = present.missed_before;
         let absent: Vec<(Slot, CloseReason)> = self
             .conns
             .iter()
@@ -72,13 +86,22 @@ impl Engine {
             .filter_map(|(slot, conn)| {
                 let decided = conn.granted.is_some_and(|granted| granted < dump.judges_before);
                 match conn.side {
-                    Side::Unbound { .. } => decided.then_some((slot, CloseReason::NeverConfirmed)),
+                    Side::Unbound { .. } => {
+                        // Where events were missed, its whole life may be among them.
+                        let missed = conn.granted < missed_before;
+                        let reason = if missed {
+                            CloseReason::Resync
+                        } else {
+                            CloseReason::NeverConfirmed
+                        };
+                        decided.then_some((slot, reason))
+                    }
                     // A later packet that was granted under it may be making its next entry.
                     Side::Bound { .. } if conn.granted_again && !decided => {
                         undecided = true;
                         None
                     }
-                    Side::Bound { .. } => Some((slot, CloseReason::Vanished)),
+                    Side::Bound { .. } => Some((slot, CloseReason::Resync)),
                 }
             })
             .collect();
@@ -86,8 +109,34 @@ impl Engine {
             self.gateways.get_mut(gateway).doubted = true;
         }
         for (slot, reason) in absent {
-            self.end_unseen(slot, reason, out);
+            // Whatever the table lacks had ended by the time that it was read.
+            let at = reason.is_inferred().then_some(now.wall);
+            self.stats.resynced_rows += u64::from(reason == CloseReason::Resync);
+            self.end_unseen(slot, reason, at, out);
         }
+    }
+
+    /// What a live connection has carried, told to the log when it has carried more.
+    fn count(&mut self, slot: Slot, entry: &CtEntry, out: &mut Vec<Effect>) {
+        let id = self.conns.get(slot).id;
+        let former = self.lingering.get(&id).and_then(|end| end.counters);
+        let Some(counters) = entry.counters.and_then(|counters| sum(former, Some(counters))) else {
+            return;
+        };
+        let packets = counters.original.packets.saturating_add(counters.reply.packets);
+        let conn = self.conns.get_mut(slot);
+        if packets > conn.counted {
+            conn.counted = packets;
+            Self::log(Change::Counted { id, counters }, out);
+        }
+    }
+
+    /// Asks a gateway for its table.
+    pub(super) fn look_at_table(&mut self, gateway: GatewayIdx, now: Now, out: &mut Vec<Effect>) {
+        self.stats.dumps += 1;
+        let asked = self.gateways.get(gateway);
+        self.stats.resyncs += u64::from(asked.doubted || asked.missed_before == Some(now.mono));
+        self.gateways.request_dump(gateway, now, out);
     }
 
     /// A gateway that relays no events tells nothing of its connections: their rows end with what is known.
@@ -119,7 +168,8 @@ impl Engine {
         }
     }
 
-    /// Asks for a dump where a granted connection has not been confirmed for long.
+    /// Asks for a dump where a granted connection has not been confirmed for long, something may have been missed, or it is
+    /// time to count.
     pub(super) fn doubt_unconfirmed(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some(&(granted, id)) = self.gateways.grants.front() {
             if granted + self.limits.confirm_within > now.mono {
@@ -131,8 +181,12 @@ impl Engine {
                 self.gateways.get_mut(gateway).doubted = true;
             }
         }
-        for gateway in self.gateways.doubted_and_quiet(now, self.limits.dump_interval) {
-            self.gateways.request_dump(gateway, now, out);
+        if self.held.is_some() {
+            // Before the rows are known a dump proves nothing.
+            return;
+        }
+        for gateway in self.gateways.to_look_at(now, &self.limits) {
+            self.look_at_table(gateway, now, out);
         }
     }
 }

@@ -12,6 +12,8 @@ use std::collections::{HashMap, VecDeque};
 pub(super) struct Ended {
     pub(super) row: ConnId,
     pub(super) reason: CloseReason,
+    /// Whether an answer was seen.
+    pub(super) established: bool,
     /// The entry that it was bound to.
     pub(super) ct_id: Option<u32>,
     /// When the gateway received the connection's first packet.

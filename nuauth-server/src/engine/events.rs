@@ -7,13 +7,13 @@ use super::Engine;
 use super::conns::{Conn, Flow, Side, Slot, shown_by, too_old};
 use super::ended::Ended;
 use super::gateways::GatewayIdx;
-use super::types::Effect;
-use nufw_proto::gateway::{Events, Gap, GapCause};
+use super::types::{Effect, Now};
+use nufw_proto::gateway::Events;
 use nufw_proto::{
-    BootId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, EventSeq, Mark, TcpState, Timestamp,
-    Transport,
+    BootId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, EventSeq, Mark, Removal, TcpState,
+    Timestamp, Transport,
 };
-use nulog::{ActiveRow, Binding, Change, Close, CloseReason, Established, GapRow, State, Translated};
+use nulog::{ActiveRow, Binding, Change, Close, CloseReason, Established, State, Translated};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ impl Engine {
         rows.sort_by_key(|row| (row.received, row.id));
         for row in rows {
             let gateway = self.gateways.intern(&row.gateway);
+            let heard = &mut self.gateways.get_mut(gateway).heard;
+            *heard = (*heard).max(Some(row.received));
             let side = match row.translated {
                 Translated::Shown(shown) => Side::Unbound { shown },
                 Translated::Bound(Binding { ct_id, reply, .. }) => {
@@ -63,7 +65,7 @@ impl Engine {
                         tuple: row.original,
                     };
                     if let Some(older) = self.conns.bound(&flow) {
-                        self.end_unseen(older, CloseReason::Replaced, out);
+                        self.end_unseen(older, CloseReason::Replaced, None, out);
                     }
                     Side::Bound { ct_id, reply }
                 }
@@ -84,6 +86,7 @@ impl Engine {
                 // How many packets went on is not known: no report of an unused verdict may end it.
                 grants: u8::MAX,
                 granted_again: false,
+                counted: 0,
                 seen_in: 0,
                 granted: Some(Duration::ZERO),
                 received: row.received,
@@ -94,14 +97,14 @@ impl Engine {
     }
 
     /// A run of events. What is received again is passed over; the rest is acknowledged once it is durable.
-    pub(super) fn events(&mut self, gateway: GatewayIdx, run: &Events, out: &mut Vec<Effect>) {
+    pub(super) fn events(&mut self, gateway: GatewayIdx, run: &Events, now: Now, out: &mut Vec<Effect>) {
         let effects_before = out.len();
         for (offset, event) in (0..).zip(run.events.iter()) {
             let Some(seq) = run.first.0.checked_add(offset) else {
                 break;
             };
             if self.gateways.take_event(gateway, EventSeq(seq)) {
-                self.event(gateway, event, out);
+                self.event(gateway, event, now, out);
             } else {
                 self.stats.repeated_events += 1;
             }
@@ -112,7 +115,7 @@ impl Engine {
         self.acknowledge(gateway, changed, out);
     }
 
-    fn event(&mut self, gateway: GatewayIdx, event: &CtEvent, out: &mut Vec<Effect>) {
+    fn event(&mut self, gateway: GatewayIdx, event: &CtEvent, now: Now, out: &mut Vec<Effect>) {
         let entry = &event.entry;
         let sight = Sight {
             entry,
@@ -124,7 +127,14 @@ impl Engine {
             // A first event that already shows the answer was merged with a later one: when the answer came is not known.
             (CtEventKind::New, Some(slot)) => self.answered(slot, entry, None, out),
             (CtEventKind::Update, Some(slot)) => self.answered(slot, entry, Some(event.at), out),
-            (CtEventKind::Destroy, Some(slot)) => self.destroyed(gateway, slot, event, out),
+            (CtEventKind::Destroy, Some(slot)) => {
+                match event.removal {
+                    Removal::ByProgram => self.note_deleted(gateway, event.at, now),
+                    Removal::Early => self.stats.evicted_entries += 1,
+                    Removal::Unsaid => {}
+                }
+                self.destroyed(gateway, slot, event, out);
+            }
             (CtEventKind::New, None) => {
                 self.stats.unrelated_events += 1;
                 self.replaced_by_stranger(gateway, sight, out);
@@ -217,11 +227,16 @@ impl Engine {
             })
     }
 
-    fn bind(&mut self, slot: Slot, gateway: GatewayIdx, sight: Sight<'_>, out: &mut Vec<Effect>) {
+    pub(super) fn bind(&mut self, slot: Slot, gateway: GatewayIdx, sight: Sight<'_>, out: &mut Vec<Effect>) {
         let entry = sight.entry;
         // The kernel has one entry a tuple and zone: whatever was bound to it before is gone.
         while let Some(older) = self.conns.bound(&original_flow(gateway, entry)) {
-            self.end_unseen(older, CloseReason::Replaced, out);
+            // Learnt from a dump, or from the other's own event: each says how.
+            let reason = match sight.kind {
+                None => CloseReason::Resync,
+                Some(_) => CloseReason::Replaced,
+            };
+            self.end_unseen(older, reason, sight.born(), out);
         }
         let dump = self.gateways.get(gateway).dump_count;
         self.conns.bind(slot, entry, sight.born(), dump);
@@ -235,7 +250,7 @@ impl Engine {
             && self.conns.bound_to(&original_flow(gateway, entry), entry.id) != Some(older)
             && told > self.conns.get(older).last_asked
         {
-            self.end_unseen(older, CloseReason::Replaced, out);
+            self.end_unseen(older, CloseReason::Replaced, Some(told), out);
         }
     }
 
@@ -269,7 +284,7 @@ impl Engine {
         let mut end = Close {
             id: conn.id,
             at: Some(entry.stop.unwrap_or(event.at)),
-            reason: close_reason(entry, conn.established),
+            reason: close_reason(event, conn.established),
             counters: entry.counters,
             binding: conn.binding(),
         };
@@ -347,18 +362,23 @@ impl Engine {
             reply: entry.reply,
         };
         let end = entry.stop.unwrap_or(event.at);
-        Self::log_close(
-            ended.row,
-            Some(end),
-            ended.reason,
-            entry.counters,
-            Some(binding),
-            out,
-        );
+        let reason = if ended.reason.is_inferred() {
+            close_reason(event, ended.established)
+        } else {
+            ended.reason
+        };
+        Self::log_close(ended.row, Some(end), reason, entry.counters, Some(binding), out);
     }
 
-    /// Closes a connection whose end was not seen, and remembers it in case the end comes late.
-    pub(super) fn end_unseen(&mut self, slot: Slot, reason: CloseReason, out: &mut Vec<Effect>) {
+    /// Closes a connection whose end was not seen, and remembers it in case the end comes late. It had ended by `bound`, if
+    /// that much is known.
+    pub(super) fn end_unseen(
+        &mut self,
+        slot: Slot,
+        reason: CloseReason,
+        bound: Option<Timestamp>,
+        out: &mut Vec<Effect>,
+    ) {
         let conn = *self.conns.get(slot);
         let (tuple, ct_id) = match conn.side {
             Side::Bound { ct_id, .. } => (conn.original, Some(ct_id)),
@@ -372,6 +392,7 @@ impl Engine {
         let ended = Ended {
             row: conn.id,
             reason,
+            established: conn.established,
             ct_id,
             received: conn.received,
             decided_by: self.decided_by(&conn).unwrap_or(Timestamp::from_micros(i64::MAX)),
@@ -380,28 +401,7 @@ impl Engine {
         if ct_id.is_some() || !self.lingering.contains_key(&conn.id) {
             self.ended.keep(flow, ended);
         }
-        self.close(slot, reason, out);
-    }
-
-    pub(super) fn gap(&mut self, gateway: GatewayIdx, gap: Gap, out: &mut Vec<Effect>) {
-        let cause = match gap.cause {
-            GapCause::NetlinkOverrun => "netlink-overrun",
-            GapCause::StoreFull => "store-full",
-        };
-        let gateway = self.gateways.get_mut(gateway);
-        gateway.doubted = true;
-        let name = Arc::clone(&gateway.name);
-        let (from, to, cause) = (gap.from, gap.to, Arc::from(cause));
-        Self::log(
-            Change::Gap(Box::new(GapRow {
-                gateway: Some(name),
-                from,
-                to,
-                cause,
-                count: None,
-            })),
-            out,
-        );
+        self.close_at(slot, reason, bound, out);
     }
 
     pub(super) fn log_close(
@@ -433,7 +433,7 @@ fn original_flow(gateway: GatewayIdx, entry: &CtEntry) -> Flow {
     }
 }
 
-fn sum(former: Option<Counters>, latter: Option<Counters>) -> Option<Counters> {
+pub(super) fn sum(former: Option<Counters>, latter: Option<Counters>) -> Option<Counters> {
     let add = |a: Count, b: Count| Count {
         packets: a.packets.saturating_add(b.packets),
         bytes: a.bytes.saturating_add(b.bytes),
@@ -448,12 +448,17 @@ fn sum(former: Option<Counters>, latter: Option<Counters>) -> Option<Counters> {
 }
 
 /// What the last state of an entry says of the connection's end.
-fn close_reason(entry: &CtEntry, established: bool) -> CloseReason {
+fn close_reason(event: &CtEvent, established: bool) -> CloseReason {
+    let entry = &event.entry;
     let answered = established || entry.status.seen_reply();
+    if event.removal == Removal::ByProgram {
+        return CloseReason::Deleted;
+    }
     match (entry.original.transport(), entry.tcp_state) {
         (Transport::Tcp(_), Some(TcpState::CLOSE)) if answered => CloseReason::Reset,
         (Transport::Tcp(_), Some(TcpState::CLOSE)) => CloseReason::Refused,
         (Transport::Tcp(_), Some(TcpState::TIME_WAIT | TcpState::LAST_ACK)) => CloseReason::Finished,
+        _ if event.removal == Removal::Early => CloseReason::Evicted,
         _ if answered => CloseReason::IdleTimeout,
         _ => CloseReason::Unanswered,
     }

@@ -3,10 +3,11 @@
 //! A gateway is known by its name for ever; its link comes and goes. Connections are not kept here.
 
 use super::conns::ConnTable;
-use super::types::{Effect, LinkId, Now};
+use super::gaps::Deleted;
+use super::types::{Effect, Limits, LinkId, Now};
 use super::{Engine, Identity};
 use nufw_proto::gateway::{Capabilities, DumpRequest, EventAck, Hello, KnownAddresses, ToAgent, Welcome};
-use nufw_proto::{Addr, Batch, BootId, ConnId, DumpId, EventSeq, MAX_BATCH, Mark, Text};
+use nufw_proto::{Addr, Batch, BootId, ConnId, DumpId, EventSeq, MAX_BATCH, Mark, Text, Timestamp};
 use nulog::Change;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -76,6 +77,14 @@ pub(super) struct Gateway {
     pub(super) last_request: Option<Duration>,
     /// Something may have been missed, or was not confirmed for long: a whole dump would tell.
     pub(super) doubted: bool,
+    /// When it was last heard of, by the server's clock.
+    pub(super) heard: Option<Timestamp>,
+    /// The same before its present link.
+    pub(super) heard_before: Option<Timestamp>,
+    /// When it was last learnt that events were missed: of rows granted before, their own may be among them.
+    pub(super) missed_before: Option<Duration>,
+    /// Entries that programs deleted, and which the log has not been told of.
+    pub(super) deleted: Option<Deleted>,
 }
 
 /// All gateways of this run.
@@ -106,6 +115,10 @@ impl Gateways {
                 requested: None,
                 last_request: None,
                 doubted: false,
+                heard: None,
+                heard_before: None,
+                missed_before: None,
+                deleted: None,
             });
             self.all.len() - 1
         });
@@ -158,17 +171,29 @@ impl Gateways {
         Engine::log(change, out);
     }
 
-    /// Linked gateways in doubt that have not been asked for a dump lately.
-    pub(super) fn doubted_and_quiet(&self, now: Now, interval: Duration) -> Vec<GatewayIdx> {
+    /// Linked gateways whose tables must be looked at: those in doubt that have not been asked for a dump lately, and those
+    /// whose connections were not counted for long.
+    pub(super) fn to_look_at(&self, now: Now, limits: &Limits) -> Vec<GatewayIdx> {
+        let Limits {
+            dump_interval,
+            counters_every,
+            ..
+        } = *limits;
         self.linked()
-            .map(|(index, _)| index)
-            .filter(|&index| {
+            .filter(|&(index, link)| {
                 let gateway = self.get(index);
-                let quiet = gateway
-                    .last_request
-                    .is_none_or(|last| now.mono >= last + interval);
-                gateway.doubted && gateway.dump.is_none() && quiet
+                let since = |interval| {
+                    gateway
+                        .last_request
+                        .is_none_or(|last| now.mono >= last + interval)
+                };
+                // One that does not come to an end, at an agent with much to do, is not asked for twice.
+                let idle = gateway.dump.is_none() && gateway.requested.is_none();
+                let to_doubt = gateway.doubted && gateway.dump.is_none() && since(dump_interval);
+                let to_count = !counters_every.is_zero() && idle && since(counters_every);
+                link.relays_events && (to_doubt || to_count)
             })
+            .map(|(index, _)| index)
             .collect()
     }
 
@@ -259,7 +284,9 @@ impl Engine {
                 reason: "the gateway has connected anew",
             });
         }
+        self.note_restart(index, hello, now, out);
         let gateway = self.gateways.get_mut(index);
+        gateway.heard_before = gateway.heard.replace(now.wall);
         // Nothing is known of a boot that the log has not heard of: its events are taken from the first it still has.
         let stream = gateway
             .stream
@@ -293,7 +320,7 @@ impl Engine {
         if hello.relays_events {
             // Before the rows are known a dump proves nothing.
             if self.held.is_none() {
-                self.gateways.request_dump(index, now, out);
+                self.look_at_table(index, now, out);
             }
         } else {
             self.untrack(index, out);

@@ -95,7 +95,7 @@ impl Engine {
             .filter_map(|(gateway, link)| link.relays_events.then_some(gateway))
             .collect();
         for gateway in tracking {
-            self.gateways.request_dump(gateway, now, out);
+            self.look_at_table(gateway, now, out);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: inputs and the time come in, effects go out. No socket, clock, thread or SQL may appear below this module; what
 //! it keeps is bounded by [`Limits`], and every bound says what happens when it is met.
 
+mod adopt;
 mod asks;
 mod conns;
 mod decide;
@@ -12,6 +13,7 @@ mod early;
 mod ended;
 mod events;
 mod flood;
+mod gaps;
 mod gateways;
 mod held;
 mod modes;
@@ -39,13 +41,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, Tuple, client};
+use nufw_proto::{ClaimId, ConnId, Mark, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
 pub struct Engine {
     limits: Limits,
     judge: Arc<dyn Judge>,
+    /// Whose mark is whose.
+    marks: HashMap<Mark, Arc<Identity>>,
     gateways: Gateways,
     sessions: Sessions,
     pending: PendingTable,
@@ -61,6 +65,8 @@ pub struct Engine {
     early: EarlyClaims,
     ended: EndedUnseen,
     ids: VecDeque<Range<u64>>,
+    /// Ids up to this one were given by a run of which the log knows nothing.
+    ids_used: u64,
     /// What waits until it is known which rows were live at the start.
     held: Option<Held>,
     stats: Stats,
@@ -71,6 +77,7 @@ impl Engine {
     pub fn new(limits: Limits, judge: Arc<dyn Judge>) -> Self {
         Self {
             judge,
+            marks: HashMap::new(),
             gateways: Gateways::default(),
             sessions: Sessions::new(&limits),
             pending: PendingTable::default(),
@@ -83,6 +90,7 @@ impl Engine {
             early: EarlyClaims::new(limits.early_claims, limits.early_claim_age),
             ended: EndedUnseen::new(limits.ended_unseen),
             ids: VecDeque::new(),
+            ids_used: 0,
             held: None,
             stats: Stats::default(),
             limits,
@@ -120,10 +128,16 @@ impl Engine {
                 self.judge = judge;
                 self.drops.forget_all();
             }
-            Input::Users(users) => self.users_changed(&users, now, out),
+            Input::Users(users) => {
+                self.know_marks(&users);
+                self.users_changed(&users, now, out);
+            }
             Input::Verify { gateways } => self.verify(&gateways),
             Input::Tick => self.tick(now, out),
-            Input::Stopping => self.log_aggregated(now, true, out),
+            Input::Stopping => {
+                self.log_aggregated(now, true, out);
+                self.log_deleted(now, true, out);
+            }
         }
     }
 
@@ -168,8 +182,12 @@ impl Engine {
             self.stats.stale_messages += 1;
             return;
         };
+        self.gateways.get_mut(gateway).heard = Some(now.wall);
         if let Some(held) = &mut self.held
-            && !matches!(message, ToServer::Asks(_) | ToServer::Unused(_))
+            && !matches!(
+                message,
+                ToServer::Asks(_) | ToServer::Unused(_) | ToServer::LastRow(_)
+            )
         {
             return held.hold(link, message);
         }
@@ -178,11 +196,12 @@ impl Engine {
                 .into_iter()
                 .for_each(|ask| self.packet(gateway, link, ask, now, out)),
             ToServer::Unused(unused) => unused.iter().for_each(|&u| self.unused(gateway, u, out)),
-            ToServer::Events(events) => self.events(gateway, &events, out),
-            ToServer::Gap(gap) => self.gap(gateway, gap, out),
+            ToServer::Events(events) => self.events(gateway, &events, now, out),
+            ToServer::Gap(gap) => self.gap(gateway, gap, now, out),
             ToServer::DumpBegin(begin) => self.dump_begin(gateway, begin),
-            ToServer::DumpPart(part) => self.dump_part(gateway, &part, out),
-            ToServer::DumpEnd(end) => self.dump_end(gateway, end, out),
+            ToServer::DumpPart(part) => self.dump_part(gateway, &part, now, out),
+            ToServer::DumpEnd(end) => self.dump_end(gateway, end, now, out),
+            ToServer::LastRow(last) => self.skip_used_ids(gateway, last.row, now, out),
             ToServer::Hello(_) | ToServer::Heartbeat(_) | ToServer::Goodbye(_) => {}
         }
     }
@@ -220,6 +239,7 @@ impl Engine {
         self.drops.expire(now);
         self.early.expire(now);
         self.log_aggregated(now, false, out);
+        self.log_deleted(now, false, out);
         self.doubt_unconfirmed(now, out);
         self.gateways
             .tell_heartbeats(now, self.limits.heartbeat_interval, out);
@@ -228,7 +248,10 @@ impl Engine {
     /// The next row id; `None` when the log has not reserved any more.
     fn next_id(&mut self) -> Option<ConnId> {
         loop {
-            match self.ids.front_mut()?.next() {
+            let used = self.ids_used;
+            let block = self.ids.front_mut()?;
+            block.start = block.start.max((used + 1).min(block.end));
+            match block.next() {
                 Some(raw) => return ConnId::try_from(raw).ok(),
                 None => {
                     self.ids.pop_front();

@@ -360,6 +360,8 @@ pub struct Limits {
     pub confirm_within: Duration,
     /// Shortest time between two dumps that the server asks of one gateway.
     pub dump_interval: Duration,
+    /// How often each gateway's table is looked at for what its connections have carried; zero for never.
+    pub counters_every: Duration,
     /// How often the log is told which gateways are linked.
     pub heartbeat_interval: Duration,
     /// A proven address is forgotten when it was not proven again for so long.
@@ -372,6 +374,8 @@ pub struct Limits {
     pub log_sync: bool,
     /// Which rows are written.
     pub levels: Levels,
+    /// Whether a live connection with a user's mark that the log does not know gets a row.
+    pub adopt: bool,
 }
 
 impl Default for Limits {
@@ -399,12 +403,14 @@ impl Default for Limits {
             ask_margin: Duration::from_secs(2),
             confirm_within: Duration::from_secs(30),
             dump_interval: Duration::from_secs(30),
+            counters_every: Duration::from_mins(1),
             heartbeat_interval: Duration::from_secs(30),
             address_lease: Duration::from_mins(5),
             dead_after: Duration::from_secs(10),
             mark_mask: Mark(0x00ff_ffff),
             log_sync: true,
             levels: Levels::ALL,
+            adopt: true,
         }
     }
 }
@@ -448,6 +454,18 @@ pub struct Stats {
     pub unrelated_events: u64,
     /// Events received again.
     pub repeated_events: u64,
+    /// Looks at a gateway's whole table that were asked for.
+    pub dumps: u64,
+    /// Those among them that were asked for since something may have been missed.
+    pub resyncs: u64,
+    /// Rows that were closed since a look at the table did not find them.
+    pub resynced_rows: u64,
+    /// Live connections that the log did not know and that got a row.
+    pub adopted: u64,
+    /// Entries of rows that programs deleted.
+    pub deleted_entries: u64,
+    /// Entries of rows that the kernel removed before their time.
+    pub evicted_entries: u64,
     /// Messages of links that were over.
     pub stale_messages: u64,
     /// Verdicts that came when the packet was gone.

@@ -1,11 +1,12 @@
 //! What waits to be committed, and in which order it goes. Pure.
 //!
 //! OPENs first, since somebody waits for each; then updates in the order they came; DROP rows when there is room. An update is
-//! never taken while an OPEN that was submitted before it is left waiting.
+//! never taken while an OPEN that was submitted before it is left waiting. Counters of live rows go last and only when no OPEN
+//! waits; of each row only the last ones are kept.
 
 use super::{Entry, Limits, Waiting};
 use nufw_common::clock;
-use nufw_proto::{BootId, ConnId, EventSeq};
+use nufw_proto::{BootId, ConnId, Counters, EventSeq};
 use nulog::{Change, Close, CloseReason, GapRow};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::Instant;
 
 /// The word in `log_gap` for DROP rows that found no room.
 const DROPS_LEFT_OUT: &str = "drop-rows-left-out";
+/// Counters take one in so many places of a transaction.
+const COUNTS_SHARE: usize = 4;
 /// A gap row is written at the latest when it spans this many microseconds, even if the flood goes on.
 const LONGEST_GAP: i64 = 10_000_000;
 
@@ -32,6 +35,8 @@ pub(super) struct Lanes {
     opens: VecDeque<Queued>,
     updates: VecDeque<Queued>,
     drops: VecDeque<Queued>,
+    /// What live rows have carried: one for each at most, so that the engine's limit of connections bounds it.
+    counts: BTreeMap<ConnId, Counters>,
     /// DROP rows that were left out since the last gap row, by gateway.
     left_out: BTreeMap<Arc<str>, GapRow>,
     /// How many there were since the start.
@@ -125,6 +130,7 @@ pub(super) fn row_of(change: &Change) -> Option<ConnId> {
         Change::Open(row) | Change::Drop(row) => Some(row.id),
         Change::Established(established) => Some(established.id),
         Change::Close(close) => Some(close.id),
+        Change::Counted { id, .. } => Some(*id),
         Change::SessionStart(session) => Some(session.id),
         Change::SessionEnd { id, .. } => Some(*id),
         Change::Acknowledge { .. } | Change::Gap(_) | Change::Heartbeat { .. } => None,
@@ -140,6 +146,7 @@ impl Lanes {
             opens: VecDeque::new(),
             updates: VecDeque::new(),
             drops: VecDeque::new(),
+            counts: BTreeMap::new(),
             left_out: BTreeMap::new(),
             left_out_ever: 0,
             updates_in_flight: 0,
@@ -157,6 +164,7 @@ impl Lanes {
             opens: self.opens.len(),
             updates: self.updates.len() + self.updates_in_flight,
             drops: self.drops.len(),
+            counts: self.counts.len(),
         }
     }
 
@@ -179,6 +187,15 @@ impl Lanes {
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
+        match &entry.change {
+            Change::Counted { id, counters } => {
+                self.counts.insert(*id, *counters);
+                return;
+            }
+            // Whatever waits of a row that ends is less true than its end, or was never written.
+            Change::Close(close) if close.counters.is_some() => drop(self.counts.remove(&close.id)),
+            _ => {}
+        }
         if let Change::Open(_) | Change::Drop(_) | Change::SessionStart(_) = &entry.change
             && row_of(&entry.change).is_some_and(|id| id.get() >= self.refill_at)
         {
@@ -228,8 +245,8 @@ impl Lanes {
         gap.count = gap.count.map(|count| count + 1);
     }
 
-    /// Takes the next transaction out of the lanes.
-    pub(super) fn take(&mut self) -> Batch {
+    /// Takes the next transaction out of the lanes, counters of live rows among it if they are wanted.
+    pub(super) fn take(&mut self, with_counts: bool) -> Batch {
         let room = self.limits.rows_per_commit;
         let mut batch = Batch::default();
         // Updates keep a quarter of each transaction, so that a storm of OPENs cannot hold them back for ever. Above their limit
@@ -261,6 +278,9 @@ impl Lanes {
         {
             batch.push(row);
         }
+        if with_counts && self.opens.is_empty() {
+            self.take_counts(room, &mut batch);
+        }
         let caught_up = self.drops.is_empty();
         let due = |gap: &GapRow| caught_up || gap.to.micros() - gap.from.micros() >= LONGEST_GAP;
         if self.left_out.values().any(due) {
@@ -280,6 +300,41 @@ impl Lanes {
             }
         }
         batch
+    }
+
+    /// Adds counters where there is room: a share of the transaction, so that an OPEN that comes meanwhile waits for no more.
+    fn take_counts(&mut self, room: usize, batch: &mut Batch) {
+        let share = (room / COUNTS_SHARE).min(room.saturating_sub(batch.changes.len()));
+        for _ in 0..share {
+            let Some((id, counters)) = self.counts.pop_first() else {
+                return;
+            };
+            batch.push(Queued {
+                position: u64::MAX,
+                since: self.now,
+                entry: Entry {
+                    change: Change::Counted { id, counters },
+                    urgent: false,
+                },
+            });
+        }
+    }
+
+    /// Takes the counters out of a batch: while the database is away they would fill the spool, and the last ones are
+    /// enough when it is back.
+    pub(super) fn leave_counts(&mut self, batch: Batch) -> Batch {
+        let mut rest = Batch::default();
+        for queued in batch.into_queued() {
+            match queued.entry.change {
+                Change::Counted { id, counters } => self.keep_counters(id, counters),
+                _ => rest.push(queued),
+            }
+        }
+        rest
+    }
+
+    fn keep_counters(&mut self, id: ConnId, counters: Counters) {
+        self.counts.entry(id).or_insert(counters);
     }
 
     /// Takes the DROP rows out of a batch and counts them as left out.
@@ -309,6 +364,7 @@ impl Lanes {
                 Change::Open(row) if queued.entry.urgent => given_up.push(row.id),
                 Change::Open(_) => self.opens.push_front(queued),
                 Change::Drop(_) => self.drops.push_front(queued),
+                Change::Counted { id, counters } => self.keep_counters(*id, *counters),
                 _ => self.updates.push_front(queued),
             }
         }
@@ -360,9 +416,11 @@ impl Lanes {
             match &queued.entry.change {
                 Change::Open(_) => self.opens.push_front(queued),
                 Change::Drop(_) => self.drops.push_front(queued),
+                Change::Counted { id, counters } => self.keep_counters(*id, *counters),
                 _ => self.updates.push_front(queued),
             }
         }
+        self.counts.remove(&id);
         let before = self.updates.len();
         self.updates
             .retain(|queued| row_of(&queued.entry.change) != Some(id));

@@ -108,6 +108,8 @@ pub struct Waiting {
     pub updates: usize,
     /// DROP rows.
     pub drops: usize,
+    /// Counters of live rows.
+    pub counts: usize,
 }
 
 impl Waiting {

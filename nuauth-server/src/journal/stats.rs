@@ -45,6 +45,8 @@ pub struct Durable {
     pub sessions: u64,
     /// Rows of `log_gap`.
     pub gaps: u64,
+    /// Interim counters of live rows.
+    pub counts: u64,
 }
 
 /// How many waits were of which length.
@@ -88,6 +90,7 @@ impl LogStats {
                 Change::Close(_) => &mut self.durable.close,
                 Change::SessionStart(_) | Change::SessionEnd { .. } => &mut self.durable.sessions,
                 Change::Gap(_) => &mut self.durable.gaps,
+                Change::Counted { .. } => &mut self.durable.counts,
                 Change::Acknowledge { .. } | Change::Heartbeat { .. } => continue,
             } += 1;
         }

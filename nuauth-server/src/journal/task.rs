@@ -79,7 +79,7 @@ impl Task {
         loop {
             // Read before the lanes: what was submitted before the end was asked for is then seen below.
             let closing = self.shared.closing.load(Ordering::Acquire);
-            let batch = self.shared.lanes().take();
+            let batch = self.shared.lanes().take(self.store.is_some());
             let nothing_waits = batch.is_empty();
             if !nothing_waits {
                 self.commit(batch).await;
@@ -189,6 +189,7 @@ impl Task {
                 self.take_back(Duration::ZERO).await;
                 return Some(batch);
             }
+            let batch = self.shared.lanes().leave_counts(batch);
             let batch = if ground.spool.is_fuller_than(3, 4) {
                 self.shared.lanes().leave_out_drops(batch)
             } else {

@@ -2,6 +2,7 @@
 //!
 //! "Away" is made by moving the file aside, which the store refuses to write to; a full disk is real, in a mount namespace.
 
+mod counts;
 mod upkeep;
 
 use super::lanes::Lanes;
@@ -259,10 +260,10 @@ async fn a_row_that_was_committed_although_it_was_reported_as_failed_is_closed()
     let lab = Lab::new(Limits::default()).await;
     let mut lanes = Lanes::new(Limits::default(), i64::MAX);
     lanes.push(urgent(1));
-    let batch = lanes.take();
+    let batch = lanes.take(true);
     lab.submit([open(1)]);
     assert_eq!(lanes.failed(batch), [id(1)]);
-    let compensation = lanes.take();
+    let compensation = lanes.take(true);
     lab.journal
         .submit(compensation.changes.iter().cloned().map(later).collect());
     lab.journal.drain(PATIENCE).await.unwrap();
@@ -361,7 +362,7 @@ fn updates_above_their_limit_go_before_new_rows() {
     };
     let mut lanes = Lanes::new(limits, i64::MAX);
     let updates_of_next = |lanes: &mut Lanes| {
-        let batch = lanes.take();
+        let batch = lanes.take(true);
         let opens = batch.opened().len();
         let updates = batch.changes.len() - opens;
         lanes.committed();
@@ -371,7 +372,7 @@ fn updates_above_their_limit_go_before_new_rows() {
     (0..22).for_each(|_| lanes.push(close(0)));
     // An update never overtakes the OPENs before it, so these have to be gone first.
     while lanes.waiting().opens > 6 {
-        lanes.take();
+        lanes.take(true);
         lanes.committed();
     }
     (100..200).for_each(|sequence| lanes.push(open(sequence)));
@@ -569,7 +570,7 @@ proptest! {
                     lanes.push(dropped(sequence));
                 }
                 Step::Take { succeeds } => {
-                    let batch = lanes.take();
+                    let batch = lanes.take(true);
                     prop_assert!(batch.changes.len() <= limits.rows_per_commit + 1, "one gap row may be added");
                     if succeeds {
                         log.extend(batch.changes.iter().cloned());

@@ -24,7 +24,7 @@ fn a_dump_is_asked_of_every_gateway_that_relays_events() {
 }
 
 #[test]
-fn what_was_bound_and_is_missing_has_vanished() {
+fn what_was_bound_and_is_missing_is_closed_as_resync() {
     let (mut w, gw, alice) = start();
     let gone = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.event(gw, CtEventKind::New, entry(1, tcp(WEB.0, WEB.1)));
@@ -33,12 +33,12 @@ fn what_was_bound_and_is_missing_has_vanished() {
     w.event(gw, CtEventKind::New, there);
     let dump = w.requested().unwrap();
     w.dump(gw, dump, &[there], true);
-    assert_eq!(w.ends(), [(gone, CloseReason::Vanished)]);
-    assert_eq!((w.closed()[0].at, w.closed()[0].counters), (None, None));
+    assert_eq!(w.ends(), [(gone, CloseReason::Resync)]);
+    assert_eq!((w.closed()[0].at, w.closed()[0].counters), (Some(w.wall()), None));
 }
 
 #[test]
-fn a_late_end_fills_what_vanished() {
+fn a_late_end_fills_what_was_missing() {
     let (mut w, gw, alice) = start();
     let row = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     let ct = entry(1, tcp(WEB.0, WEB.1));
@@ -48,7 +48,7 @@ fn a_late_end_fills_what_vanished() {
     w.event(gw, CtEventKind::Destroy, ended(ct, TcpState::CLOSE));
     assert_eq!(
         w.ends(),
-        [(row, CloseReason::Vanished), (row, CloseReason::Vanished)]
+        [(row, CloseReason::Resync), (row, CloseReason::Refused)]
     );
     assert_eq!(w.closed()[1].counters, Some(counters()));
     assert!(w.closed()[1].at.is_some());
@@ -98,7 +98,9 @@ fn what_was_granted_after_the_request_is_not_judged() {
 
 #[test]
 fn what_is_never_confirmed_is_looked_for_and_closed() {
-    let (mut w, gw, alice) = start();
+    let mut w = World::with(|limits| limits.counters_every = Duration::ZERO);
+    let gw = w.gateway();
+    let alice = w.login("alice", "10.0.0.7");
     let first = w.requested().unwrap();
     w.dump(gw, first, &[], true);
     w.pass(Duration::from_secs(1));
@@ -126,7 +128,7 @@ fn an_incomplete_dump_concludes_nothing_and_is_asked_for_again() {
     let second = w.requested().unwrap();
     assert_ne!(first, second);
     w.dump(gw, second, &[], true);
-    assert_eq!(w.ends(), [(row, CloseReason::Vanished)]);
+    assert_eq!(w.ends(), [(row, CloseReason::Resync)]);
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn an_unasked_dump_judges_bound_rows_only() {
     w.dump(gw, DumpId(0), &[], true);
     assert_eq!(
         w.ends(),
-        [(bound, CloseReason::Vanished)],
+        [(bound, CloseReason::Resync)],
         "a verdict may be on its way"
     );
     let dump = w.requested().unwrap();

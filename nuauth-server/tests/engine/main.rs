@@ -7,6 +7,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod adopt;
 mod claims;
 mod control;
 mod dumps;
@@ -23,4 +24,5 @@ mod packets;
 mod restart;
 mod reuse;
 mod sessions;
+mod truth;
 mod world;

@@ -91,10 +91,7 @@ fn the_first_dump_settles_what_happened_meanwhile() {
     ends.sort_by_key(|(row, _)| *row);
     assert_eq!(
         ends,
-        [
-            (id(1), CloseReason::NeverConfirmed),
-            (id(2), CloseReason::Vanished)
-        ]
+        [(id(1), CloseReason::NeverConfirmed), (id(2), CloseReason::Resync)]
     );
 }
 

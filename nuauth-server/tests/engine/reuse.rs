@@ -64,11 +64,7 @@ fn the_late_end_of_a_replaced_entry_fills_its_own_row() {
         w.events(gw, 3, &[late]);
         let close = w.closed()[1];
         assert_eq!((close.id, close.counters), (first, Some(counters())));
-        assert_eq!(
-            close.reason,
-            CloseReason::Replaced,
-            "the reason is not made up later"
-        );
+        assert_eq!(close.reason, CloseReason::Refused, "the kernel's word counts");
         assert_eq!(w.stats().live_connections, 1);
         let end = ended(entry(ids[1], tcp(WEB.0, WEB.1)), TcpState::CLOSE);
         w.event(gw, CtEventKind::Destroy, end);

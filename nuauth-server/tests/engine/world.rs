@@ -10,8 +10,8 @@ use nufw_proto::gateway::{
     Ask, Capabilities, DumpBegin, DumpEnd, DumpPart, Events, Hello, Hook, ToAgent, ToServer, Unused, Verdict,
 };
 use nufw_proto::{
-    Addr, AskId, Batch, BootId, ConnId, CtEntry, CtEvent, CtEventKind, DumpId, EventSeq, Mark, SessionId,
-    Text, Timestamp, Tuple,
+    Addr, AskId, Batch, BootId, ConnId, CtEntry, CtEvent, CtEventKind, DumpId, EventSeq, Mark, Removal,
+    SessionId, Text, Timestamp, Tuple,
 };
 use nulog::{Change, Close, CloseReason, Established, GapRow, OpenRow, User};
 use std::collections::HashMap;
@@ -81,6 +81,8 @@ pub(crate) fn user(name: &str) -> Arc<Identity> {
 pub(crate) struct World {
     pub(crate) engine: Engine,
     now: Duration,
+    /// How far the calendar was stepped, microseconds.
+    stepped: i64,
     out: Vec<Effect>,
     /// Every verdict, by packet; none may get two.
     verdicts: HashMap<AskId, Verdict>,
@@ -112,6 +114,7 @@ impl World {
         Self {
             engine: Engine::new(limits, rules()),
             now: Duration::from_secs(100),
+            stepped: 0,
             out: Vec::new(),
             verdicts: HashMap::new(),
             questions: Vec::new(),
@@ -153,7 +156,13 @@ impl World {
 
     /// The gateways' clock, which is also the server's here.
     pub(crate) fn wall(&self) -> Timestamp {
-        Timestamp::from_micros(1_800_000_000_000_000 + i64::try_from(self.now.as_micros()).unwrap())
+        let passed = i64::try_from(self.now.as_micros()).unwrap();
+        Timestamp::from_micros(1_800_000_000_000_000 + self.stepped + passed)
+    }
+
+    /// Somebody sets the calendar, of gateways and server alike.
+    pub(crate) fn step_wall(&mut self, seconds: i64) {
+        self.stepped += seconds * 1_000_000;
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
@@ -252,6 +261,7 @@ impl World {
             entry,
             at: self.wall(),
             at_kernel: true,
+            removal: Removal::Unsaid,
         }
     }
 

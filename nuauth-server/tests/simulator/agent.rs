@@ -93,6 +93,8 @@ pub(crate) struct Agent {
     first: u64,
     unsent: u64,
     gap: Option<Gap>,
+    /// The last one that a link carried: whether it arrived is not known.
+    gap_sent: Option<Gap>,
     dumps: VecDeque<DumpId>,
     dump: Option<Dump>,
 }
@@ -110,6 +112,7 @@ impl Agent {
             first: 1,
             unsent: 1,
             gap: None,
+            gap_sent: None,
             dumps: VecDeque::new(),
             dump: None,
         }
@@ -135,6 +138,7 @@ impl Agent {
         self.pending.clear();
         self.dumps.clear();
         self.dump = None;
+        self.gap = self.gap.or(self.gap_sent);
     }
 
     /// The agent's process dies.
@@ -289,6 +293,7 @@ impl Agent {
             return;
         }
         if let Some(gap) = self.gap.take() {
+            self.gap_sent = Some(gap);
             link.up.push_back(Up::Say(ToServer::Gap(gap)));
         }
         let begin = usize::try_from(self.unsent - self.first).expect("small");

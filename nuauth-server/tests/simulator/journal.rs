@@ -17,6 +17,8 @@ pub(crate) struct Row {
     pub(crate) end: Option<Timestamp>,
     pub(crate) reason: Option<CloseReason>,
     pub(crate) counters: Option<Counters>,
+    /// Packets that it was said to have carried while it was live.
+    pub(crate) interim: u64,
     pub(crate) binding: Option<Binding>,
 }
 
@@ -191,6 +193,7 @@ impl Journal {
             end: None,
             reason: None,
             counters: None,
+            interim: 0,
             binding: None,
         };
         let existing = self.rows.entry(open.id).or_insert_with(|| row.clone());
@@ -213,6 +216,10 @@ impl Journal {
             Change::Close(close) => {
                 if let Some(row) = self.live(close.id) {
                     row.state = State::Close;
+                    let inferred = row.reason.is_some_and(CloseReason::is_inferred);
+                    if inferred && !close.reason.is_inferred() && close.at.is_some() {
+                        (row.end, row.reason) = (close.at, Some(close.reason));
+                    }
                     row.end = row.end.or(close.at);
                     row.reason = row.reason.or(Some(close.reason));
                     if let (Some(set), Some(said)) = (row.counters, close.counters) {
@@ -220,6 +227,12 @@ impl Journal {
                     }
                     row.counters = row.counters.or(close.counters);
                     row.binding = row.binding.or(close.binding);
+                }
+            }
+            Change::Counted { id, counters } => {
+                if let Some(row) = self.live(*id) {
+                    let packets = counters.original.packets + counters.reply.packets;
+                    row.interim = row.interim.max(packets);
                 }
             }
             Change::Acknowledge {

@@ -5,8 +5,8 @@
 
 use crate::reference::Records;
 use nufw_proto::{
-    ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus, Mark, Ports, TcpState, Timestamp,
-    Transport, Tuple,
+    ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus, Mark, Ports, Removal, TcpState,
+    Timestamp, Transport, Tuple,
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -97,7 +97,7 @@ impl Kernel {
         };
         count(&mut ct, true);
         let record = records.confirmed(gateway, row, packet.shown, mark, stamp(now));
-        self.tell(CtEventKind::New, &ct, record, now);
+        self.tell((CtEventKind::New, Removal::Unsaid), &ct, record, now);
         self.table.insert(packet.key, Entry { ct, record });
     }
 
@@ -111,22 +111,34 @@ impl Kernel {
             entry.ct.status.0 |= 1 << 1;
             entry.ct.tcp_state = entry.ct.tcp_state.map(|_| TcpState::SYN_RECV);
             let (ct, record) = (entry.ct, entry.record);
-            self.tell(CtEventKind::Update, &ct, record, now);
+            self.tell((CtEventKind::Update, Removal::Unsaid), &ct, record, now);
         }
     }
 
     /// The entry is gone.
     pub(crate) fn destroy(&mut self, key: &Key, state: TcpState, now: u64, records: &mut Records) {
+        self.remove(key, (state, Removal::Unsaid), now, records);
+    }
+
+    /// Another program empties the table.
+    pub(crate) fn flush(&mut self, now: u64, records: &mut Records) {
+        let keys: Vec<Key> = self.table.keys().copied().collect();
+        for key in keys {
+            self.remove(&key, (TcpState::ESTABLISHED, Removal::ByProgram), now, records);
+        }
+    }
+
+    fn remove(&mut self, key: &Key, (state, removal): (TcpState, Removal), now: u64, records: &mut Records) {
         let Some(mut entry) = self.table.remove(key) else {
             return;
         };
         entry.ct.tcp_state = entry.ct.tcp_state.map(|_| state);
         entry.ct.stop = Some(stamp(now));
-        records.destroyed(entry.record, entry.ct.counters);
-        self.tell(CtEventKind::Destroy, &entry.ct, entry.record, now);
+        records.destroyed(entry.record, entry.ct.counters, removal, stamp(now));
+        self.tell((CtEventKind::Destroy, removal), &entry.ct, entry.record, now);
     }
 
-    fn tell(&mut self, kind: CtEventKind, ct: &CtEntry, record: usize, now: u64) {
+    fn tell(&mut self, (kind, removal): (CtEventKind, Removal), ct: &CtEntry, record: usize, now: u64) {
         let mut entry = *ct;
         if kind != CtEventKind::Destroy {
             // Only dumps and the last event carry these.
@@ -137,6 +149,7 @@ impl Kernel {
             entry,
             at: stamp(now),
             at_kernel: true,
+            removal,
         };
         self.events.push_back(Told { event, record });
     }

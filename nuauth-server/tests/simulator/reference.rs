@@ -5,7 +5,7 @@ use crate::flood::Flood;
 use crate::journal::{Journal, Row};
 use crate::kernel::{Kernel, Told, stamp};
 use nuauth_server::engine::{Decision, Identity, Judge, Levels, Limits, LogMode, Ruling};
-use nufw_proto::{ConnId, Counters, CtEventKind, Mark, SessionId, Timestamp, Tuple};
+use nufw_proto::{ConnId, Counters, CtEventKind, Mark, Removal, SessionId, Timestamp, Tuple};
 use nulog::{CloseReason, OpenRow, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,8 +25,9 @@ struct Record {
     shown: Tuple,
     mark: Mark,
     at: Timestamp,
-    /// Its counters at its end.
+    /// Its counters at its end, when that was, and whether a program brought it about.
     end: Option<Counters>,
+    ended: Option<(Timestamp, Removal)>,
     /// The event of its end will never reach the server.
     end_lost: bool,
 }
@@ -51,13 +52,21 @@ impl Records {
             mark,
             at,
             end: None,
+            ended: None,
             end_lost: false,
         });
         self.0.len() - 1
     }
 
-    pub(crate) fn destroyed(&mut self, record: usize, counters: Option<Counters>) {
+    pub(crate) fn destroyed(
+        &mut self,
+        record: usize,
+        counters: Option<Counters>,
+        removal: Removal,
+        at: Timestamp,
+    ) {
         self.0[record].end = counters;
+        self.0[record].ended = Some((at, removal));
     }
 
     pub(crate) fn lost(&mut self, told: &Told) {
@@ -113,6 +122,16 @@ impl Judge for Policy {
             log: self.log_of(tuple),
         }
     }
+}
+
+fn is_adopted(open: &OpenRow) -> bool {
+    &*open.acl == "(adopted)"
+}
+
+/// Whether a row that was made of a table's entry is of this one.
+fn adopted_from(open: &OpenRow, record: &Record) -> bool {
+    *open.gateway == format!("gw{}", record.gateway)
+        && (open.shown, open.mark, open.received) == (record.shown, record.mark, record.at)
 }
 
 /// The user whose number a mark is.
@@ -189,6 +208,17 @@ impl Reference {
     /// The engine opens a row: somebody has just claimed it, or announced it a moment ago.
     pub(crate) fn opens(&mut self, open: &OpenRow, (urgent, async_full): (bool, bool), now: u64) {
         assert!(self.used.insert(open.id), "id {} was used twice", open.id);
+        if is_adopted(open) {
+            assert!(!urgent, "nobody waits for the adopted row {}", open.id);
+            let known = self.records.0.iter().any(|record| adopted_from(open, record));
+            assert!(
+                known,
+                "row {} is of a connection that never was: {open:?}",
+                open.id
+            );
+            self.seen.insert("adopted");
+            return;
+        }
         self.assert_claimed(open, now);
         match self.mode(&open.shown) {
             LogMode::Sync => assert!(urgent, "the packet of row {} does not wait for it", open.id),
@@ -321,9 +351,13 @@ impl Reference {
     /// the log knows of a row that waits only when its packet came.
     fn rows_of<'a>(&'a self, record: &Record, journal: &'a Journal) -> impl Iterator<Item = &'a Row> {
         let own = journal.rows.get(&record.row).map(|own| &own.open);
+        let adopted = |row: &Row| is_adopted(&row.open) && adopted_from(&row.open, record);
         let unlogged = record.row == ConnId::UNLOGGED;
         let crossed = |id| self.regranted.contains(&id) || !self.server_crashes.is_empty();
         journal.rows.values().filter(move |row| {
+            if is_adopted(&row.open) {
+                return adopted(row);
+            }
             if unlogged {
                 return self.crossed_unlogged(record, row);
             }
@@ -427,9 +461,43 @@ impl Reference {
         }
     }
 
+    /// The reason of a closed row is true, and so is the bound of an end that was not seen.
+    fn assert_reason(&self, journal: &Journal, row: &Row, entries: &[&Record]) {
+        let id = row.open.id;
+        let packets = |counters: Counters| counters.original.packets + counters.reply.packets;
+        let carried: u64 = entries.iter().filter_map(|record| record.end).map(packets).sum();
+        assert!(
+            row.interim <= carried,
+            "row {id} was said to carry more than it did: {row:?}, {entries:?}"
+        );
+        // One that was granted again, or whose packet crossed another's, may stand for several entries.
+        let [record] = entries else { return };
+        let kin = |other: &Row| other.open.id != id;
+        if record.row != id || self.regranted.contains(&id) || self.rows_of(record, journal).any(kin) {
+            return;
+        }
+        let reason = row.reason.expect("a closed row has a reason");
+        assert!(
+            reason != CloseReason::NeverConfirmed,
+            "row {id} is said never to have been confirmed: {row:?}, {record:?}"
+        );
+        let Some((at, removal)) = record.ended else { return };
+        if reason.is_inferred() {
+            assert!(
+                row.end.is_none_or(|end| end >= at),
+                "row {id} ended after the bound of its end: {row:?}, {record:?}"
+            );
+        }
+        assert!(
+            reason != CloseReason::Deleted || removal == Removal::ByProgram,
+            "row {id} was not deleted: {row:?}, {record:?}"
+        );
+    }
+
     /// A closed row says what the kernel said of its own connection, or nothing.
     fn assert_told_truly(&self, journal: &Journal, row: &Row, entries: &[&Record], names: &[Arc<str>]) {
         let id = row.open.id;
+        self.assert_reason(journal, row, entries);
         if let Some(counters) = row.counters {
             let ends: Vec<Counters> = entries.iter().filter_map(|record| record.end).collect();
             // A row that was granted again can have seen several entries of its tuple, and has the sum of them.
@@ -469,7 +537,7 @@ impl Reference {
                 Some(
                     CloseReason::Superseded
                         | CloseReason::Replaced
-                        | CloseReason::Vanished
+                        | CloseReason::Resync
                         | CloseReason::NeverConfirmed
                         | CloseReason::Untracked
                 )

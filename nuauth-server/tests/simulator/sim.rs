@@ -57,6 +57,7 @@ impl Sim {
         let mut rng = StdRng::seed_from_u64(seed);
         let small = rng.random_ratio(1, 4);
         let liars = rng.random_ratio(1, 3);
+        let counts_often = seed % 2 == 0;
         let limits = Limits {
             log_sync: !rng.random_ratio(1, 5),
             levels: Levels {
@@ -79,6 +80,8 @@ impl Sim {
             connections: if small { 5 } else { 1000 },
             waiting_commits: if small { 2 } else { 1000 },
             address_lease: Duration::from_secs(40),
+            adopt: seed % 4 < 2,
+            counters_every: Duration::from_secs(if counts_often { 3 } else { 60 }),
             ..Limits::default()
         };
         // Half of the worlds leave everything to the defaults, until the policy changes.
@@ -147,7 +150,10 @@ impl Sim {
         }
         self.note(|| "the server starts".into());
         let policy = self.reference.policy;
-        let engine = Engine::new(self.limits, Arc::new(policy));
+        let users = (0..4)
+            .map(identity)
+            .map(|user| (Arc::clone(&user.user.name), user));
+        let engine = Engine::new(self.limits, Arc::new(policy)).with_users(&users.collect());
         self.server = Some(Server {
             engine,
             started: self.now.saturating_sub(1),
@@ -274,6 +280,7 @@ impl Sim {
                     Change::SessionStart(_) => assert!(self.limits.levels.sessions),
                     Change::Gap(gap) => self.reference.flood.gap(gap),
                     Change::Close(close) => self.reference.closes(close.id, self.now),
+                    Change::Counted { .. } => drop(self.reference.seen.insert("counted")),
                     _ => {}
                 }
                 self.journal.submit(entry);

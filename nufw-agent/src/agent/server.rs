@@ -7,7 +7,7 @@ use crate::link::{Happened, LinkLoss};
 use crate::queue::Disposition;
 use crate::sources::Sources;
 use nufw_common::clock;
-use nufw_proto::gateway::{ToAgent, Welcome};
+use nufw_proto::gateway::{LastRow, ToAgent, ToServer, Welcome};
 
 impl Agent {
     pub(super) fn hear_link(&mut self, happened: Happened) {
@@ -67,6 +67,11 @@ impl Agent {
         }
         if let Err(error) = self.relay.resume(welcome.acknowledged) {
             self.link.cut(LinkLoss::Protocol(error.to_string()));
+        }
+        if let Some(row) = self.last_row
+            && self.link.is_up()
+        {
+            self.link.queue(&ToServer::LastRow(LastRow { row }));
         }
     }
 

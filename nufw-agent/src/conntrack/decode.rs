@@ -43,6 +43,8 @@ pub struct Decoded {
     pub entry: CtEntry,
     /// When the event happened (`CTA_TIMESTAMP_EVENT`).
     pub event_time: Option<Timestamp>,
+    /// What is left of its timeout, seconds (`CTA_TIMEOUT`).
+    pub timeout: Option<u32>,
 }
 
 /// The wire has no form for this entry.
@@ -68,6 +70,7 @@ pub fn decode(attributes: &[ConntrackAttribute]) -> Result<Decoded, Unrepresenta
     let mut counted = (None, None);
     let mut times = (None, None);
     let mut event_time = None;
+    let mut timeout = None;
     for attribute in attributes {
         match attribute {
             ConntrackAttribute::CtaTupleOrig(parts) => {
@@ -82,6 +85,7 @@ pub fn decode(attributes: &[ConntrackAttribute]) -> Result<Decoded, Unrepresenta
             ConntrackAttribute::CtaProtoInfo(infos) => tcp_state = find_tcp_state(infos),
             ConntrackAttribute::CtaStatus(bits) => status = CtStatus(bits.bits()),
             ConntrackAttribute::CtaMark(value) => mark = Mark(*value),
+            ConntrackAttribute::CtaTimeout(seconds) => timeout = Some(*seconds),
             ConntrackAttribute::Other(nla) => {
                 let value = Value::of(nla);
                 match nla.kind() & NLA_TYPE_MASK {
@@ -121,6 +125,7 @@ pub fn decode(attributes: &[ConntrackAttribute]) -> Result<Decoded, Unrepresenta
             stop,
         },
         event_time,
+        timeout,
     })
 }
 

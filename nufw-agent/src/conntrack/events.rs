@@ -3,12 +3,15 @@
 //! Losing events is a value here, not an error: when the receive buffer overflows the kernel says so once
 //! ([`Received::Overrun`]) and the caller reconciles by a dump. `NETLINK_NO_ENOBUFS` would hide exactly that.
 
-use super::{ConntrackError, Interest, READ_BUFFER, Unrepresentable, decode, filter, open, watch};
+use super::{
+    ConntrackError, Interest, READ_BUFFER, SocketCounters, Unrepresentable, decode, filter, open,
+    socket_counters, watch,
+};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::Socket;
-use nufw_proto::{CtEvent, CtEventKind, Timestamp};
+use nufw_proto::{CtEvent, CtEventKind, Removal, Timestamp};
 use std::io;
 use tokio::io::unix::AsyncFd;
 
@@ -77,6 +80,13 @@ impl Events {
     /// Bytes of the receive buffer as the kernel granted it, and whether it was forced beyond `rmem_max`.
     pub fn receive_buffer(&self) -> (usize, bool) {
         (self.granted, self.forced)
+    }
+
+    /// What the kernel holds for this socket, and what it could not put there.
+    pub fn kernel_counters(&self) -> Option<SocketCounters> {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        self.socket.get_ref().get_address(&mut address).ok()?;
+        socket_counters(address.port_number())
     }
 
     /// Entries that the wire has no form for, since the start.
@@ -150,11 +160,17 @@ fn event(
         ConntrackMessage::Delete(attributes) => (CtEventKind::Destroy, attributes),
         _ => return None,
     };
+    let by = message.header.port_number;
     Some(decode(attributes).map(|decoded| CtEvent {
         kind,
         entry: decoded.entry,
         at: decoded.event_time.unwrap_or(received),
         at_kernel: decoded.event_time.is_some(),
+        removal: match kind {
+            CtEventKind::Destroy if by != 0 => Removal::ByProgram,
+            CtEventKind::Destroy if decoded.timeout.is_some_and(|left| left > 0) => Removal::Early,
+            _ => Removal::Unsaid,
+        },
     }))
 }
 

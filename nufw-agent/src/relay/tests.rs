@@ -1,5 +1,5 @@
 use super::*;
-use nufw_proto::{Addr, CtEntry, CtEventKind, CtStatus, Mark, Ports, Transport, Tuple};
+use nufw_proto::{Addr, CtEntry, CtEventKind, CtStatus, Mark, Ports, Removal, Transport, Tuple};
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
@@ -26,6 +26,7 @@ fn event(n: i64) -> CtEvent {
         },
         at: Timestamp::from_micros(n),
         at_kernel: true,
+        removal: Removal::Unsaid,
     }
 }
 

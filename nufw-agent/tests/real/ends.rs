@@ -5,7 +5,7 @@
 use crate::support::netns::Lab;
 use nufw_agent::conntrack::{EventOptions, Events, Interest};
 use nufw_common::clock;
-use nufw_proto::{CtEvent, CtEventKind};
+use nufw_proto::{CtEvent, CtEventKind, Removal};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
@@ -14,23 +14,23 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// What each kind of connection is known by: its server port, how far it was answered, its state in DESTROY, and whether
-/// it ends in the moment that something happens or by a timeout.
+/// What each kind of connection is known by: its server port, how far it was answered, its state in DESTROY, whether it
+/// ends in the moment that something happens or by a timeout, and how the kernel says that it was removed.
 const TABLE: &str = "
-    8001 none     CLOSE       moment   TCP, refused by RST
-    8002 assured  TIME_WAIT   timeout  TCP, FIN from both
-    8003 assured  CLOSE       timeout  TCP, RST by the client
-    8004 assured  CLOSE       timeout  TCP, RST by the server
-    8005 assured  CLOSE_WAIT  timeout  TCP, FIN from one side only
-    8006 assured  ESTABLISHED timeout  TCP, idle
-    8007 assured  ESTABLISHED moment   TCP, deleted by conntrack -D
-    8008 none     SYN_SENT    timeout  TCP, never answered
-    8009 none     SYN_SENT    timeout  TCP, rejected by ICMP
-    8010 answered SYN_RECV    timeout  TCP, handshake never completed
-    8011 answered -           timeout  UDP, one answer
-    8012 assured  -           timeout  UDP, answers for more than two seconds
-    8013 none     -           timeout  UDP, never answered
-    8014 none     -           timeout  UDP, port unreachable
+    8001 none     CLOSE       moment   early   TCP, refused by RST
+    8002 assured  TIME_WAIT   timeout  unsaid  TCP, FIN from both
+    8003 assured  CLOSE       timeout  unsaid  TCP, RST by the client
+    8004 assured  CLOSE       timeout  unsaid  TCP, RST by the server
+    8005 assured  CLOSE_WAIT  timeout  unsaid  TCP, FIN from one side only
+    8006 assured  ESTABLISHED timeout  unsaid  TCP, idle
+    8007 assured  ESTABLISHED moment   program TCP, deleted by conntrack -D
+    8008 none     SYN_SENT    timeout  unsaid  TCP, never answered
+    8009 none     SYN_SENT    timeout  unsaid  TCP, rejected by ICMP
+    8010 answered SYN_RECV    timeout  unsaid  TCP, handshake never completed
+    8011 answered -           timeout  unsaid  UDP, one answer
+    8012 assured  -           timeout  unsaid  UDP, answers for more than two seconds
+    8013 none     -           timeout  unsaid  UDP, never answered
+    8014 none     -           timeout  unsaid  UDP, port unreachable
 ";
 
 /// Timeouts of conntrack that are made short.
@@ -210,6 +210,11 @@ fn the_ends_of_connections_are_told_apart() {
         };
         let state = column();
         let in_a_moment = column() == "moment";
+        let removal = match column() {
+            "early" => Removal::Early,
+            "program" => Removal::ByProgram,
+            _ => Removal::Unsaid,
+        };
         let (new, update, destroy) = (CtEventKind::New, CtEventKind::Update, CtEventKind::Destroy);
         let expected = if answered {
             vec![new, update, destroy]
@@ -222,6 +227,9 @@ fn the_ends_of_connections_are_told_apart() {
             "{case}"
         );
         let end = life.last().unwrap();
+        assert_eq!(end.removal, removal, "{case}");
+        let before = &life[..life.len() - 1];
+        assert!(before.iter().all(|e| e.removal == Removal::Unsaid), "{case}");
         assert_eq!(
             end.entry.tcp_state.map_or("-", |s| STATES[usize::from(s.0)]),
             state,

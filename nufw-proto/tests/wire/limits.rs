@@ -6,7 +6,7 @@ use nufw_proto::gateway;
 use nufw_proto::{
     AskId, BadText, Batch, BatchTooLarge, ClaimId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus,
     Decoded, DumpId, EventSeq, FRAME_HEADER, MAX_BATCH, MAX_BODY, MAX_GREETING_BODY, Mark, Message, Ports,
-    SecretBytes, TcpState, Text, Timestamp, Transport, Tuple, WireError, decode, encode,
+    Removal, SecretBytes, TcpState, Text, Timestamp, Transport, Tuple, WireError, decode, encode,
 };
 use serde::Deserialize;
 use std::cell::Cell;
@@ -85,6 +85,7 @@ fn a_full_batch_of_the_widest_items_fits_a_frame() {
         entry: widest_entry(),
         at,
         at_kernel: true,
+        removal: Removal::ByProgram,
     };
     let events = gateway::Events {
         first: EventSeq(u64::MAX),

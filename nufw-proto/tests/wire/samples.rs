@@ -6,8 +6,8 @@ use nufw_proto::client::{self, OsInfo};
 use nufw_proto::gateway;
 use nufw_proto::{
     Addr, AskId, Batch, BootId, ClaimId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus,
-    Decoded, DumpId, EventSeq, IcmpKey, MAX_BODY, Mark, Message, Ports, SecretBytes, SessionId, TcpState,
-    Text, Timestamp, Transport, Tuple, decode, encode,
+    Decoded, DumpId, EventSeq, IcmpKey, MAX_BODY, Mark, Message, Ports, Removal, SecretBytes, SessionId,
+    TcpState, Text, Timestamp, Transport, Tuple, decode, encode,
 };
 
 /// One value of a message: the name of the message, which of its values, and the value.
@@ -215,6 +215,14 @@ fn hooks() -> Vec<gateway::Hook> {
     all
 }
 
+fn removal(kind: CtEventKind) -> Removal {
+    match kind {
+        CtEventKind::New => Removal::Unsaid,
+        CtEventKind::Update => Removal::Early,
+        CtEventKind::Destroy => Removal::ByProgram,
+    }
+}
+
 fn goodbye() -> gateway::Goodbye {
     gateway::Goodbye {
         reason: text("the server is being restarted"),
@@ -275,7 +283,7 @@ every! { agent_to_server: gateway::ToServer {
             first: EventSeq(41),
             events: batch(
                 [CtEventKind::New, CtEventKind::Update, CtEventKind::Destroy]
-                    .map(|kind| CtEvent { kind, entry: entry(), at: moment(), at_kernel: true })
+                    .map(|kind| CtEvent { kind, entry: entry(), at: moment(), at_kernel: true, removal: removal(kind) })
                     .to_vec(),
             ),
         },
@@ -286,6 +294,7 @@ every! { agent_to_server: gateway::ToServer {
                 entry: bare_entry(),
                 at: Timestamp::from_micros(-1),
                 at_kernel: false,
+                removal: Removal::Unsaid,
             }]),
         },
     }
@@ -307,6 +316,7 @@ every! { agent_to_server: gateway::ToServer {
     }
     Heartbeat { "only" => gateway::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    LastRow { "usual" => gateway::LastRow { row: row(77) }, }
 }}
 
 every! { server_to_agent: gateway::ToAgent {

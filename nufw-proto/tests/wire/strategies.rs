@@ -6,8 +6,8 @@ use nufw_proto::client::{self, OsInfo};
 use nufw_proto::gateway;
 use nufw_proto::{
     Addr, AskId, Batch, BootId, ClaimId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus,
-    DumpId, EventSeq, IcmpKey, Mark, Ports, SecretBytes, SessionId, TcpState, Text, Timestamp, Transport,
-    Tuple,
+    DumpId, EventSeq, IcmpKey, Mark, Ports, Removal, SecretBytes, SessionId, TcpState, Text, Timestamp,
+    Transport, Tuple,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -131,11 +131,19 @@ fn event() -> impl Strategy<Value = CtEvent> {
         Just(CtEventKind::Update),
         Just(CtEventKind::Destroy)
     ];
-    (kind, entry(), time(), any::<bool>()).prop_map(|(kind, entry, at, at_kernel)| CtEvent {
-        kind,
-        entry,
-        at,
-        at_kernel,
+    let removal = prop_oneof![
+        Just(Removal::Unsaid),
+        Just(Removal::Early),
+        Just(Removal::ByProgram)
+    ];
+    (kind, entry(), time(), any::<bool>(), removal).prop_map(|(kind, entry, at, at_kernel, removal)| {
+        CtEvent {
+            kind,
+            entry,
+            at,
+            at_kernel,
+            removal,
+        }
     })
 }
 
@@ -230,6 +238,7 @@ pub(crate) fn agent_to_server() -> impl Strategy<Value = gateway::ToServer> {
         (dump(), any::<bool>()).prop_map(|(dump, complete)| ToServer::DumpEnd(DumpEnd { dump, complete })),
         Just(ToServer::Heartbeat(gateway::Heartbeat)),
         goodbye().prop_map(ToServer::Goodbye),
+        row().prop_map(|row| ToServer::LastRow(gateway::LastRow { row })),
     ]
 }
 

@@ -3,7 +3,7 @@
 //! New rows go by multi-row `VALUES` of a few fixed lengths, so that every text is prepared once; updates by one JSON text,
 //! since these systems take a joined table of parameters in no other way that has one text for any number of rows.
 
-use crate::columns::ORIGINAL;
+use crate::columns::{COUNTERS, INFERRED, ORIGINAL};
 use std::fmt::Write as _;
 
 /// Rows that one INSERT takes, in its variants; the largest times a row's width stays below 65,535 parameters.
@@ -89,8 +89,8 @@ pub(super) fn insert(rows: usize) -> String {
     )
 }
 
-/// Rows of `table` that are not DROP: their state moves only forward, what is set stays, what is NULL is filled. The order of
-/// the tables is fixed, so that ids are looked up one by one.
+/// Rows of `table` that are not DROP: their state moves only forward, what is NULL is filled, and what is set gives way to
+/// what is truer alone. The order of the tables is fixed, so that ids are looked up one by one.
 fn update(table: &str, set: &str, values: &[(&str, &str)]) -> String {
     let mut set = set.to_owned();
     for (column, value) in BOUND {
@@ -115,22 +115,44 @@ pub(super) fn establish(table: &str) -> String {
 }
 
 pub(super) fn close(table: &str) -> String {
-    let mut set = format!(
-        "c.state = 3, c.end_timestamp = coalesce(c.end_timestamp, {})",
-        time("u.at")
-    );
-    let mut values = vec![("id", "BIGINT"), ("at", "BIGINT")];
-    for (column, kind) in [
-        ("close_reason", "VARCHAR(32)"),
-        ("packets_in", "BIGINT"),
-        ("packets_out", "BIGINT"),
-        ("bytes_in", "BIGINT"),
-        ("bytes_out", "BIGINT"),
+    let truer =
+        format!("c.close_reason IN {INFERRED} AND u.close_reason NOT IN {INFERRED} AND u.at IS NOT NULL");
+    let mut set = String::from("c.state = 3");
+    // The reason comes last: it decides of both.
+    for (column, value) in [
+        ("end_timestamp", time("u.at").as_str()),
+        ("close_reason", "u.close_reason"),
     ] {
-        let _ = write!(set, ", c.{column} = coalesce(c.{column}, u.{column})");
-        values.push((column, kind));
+        let _ = write!(
+            set,
+            ", c.{column} = CASE WHEN {truer} THEN {value} ELSE coalesce(c.{column}, {value}) END"
+        );
+    }
+    let mut values = vec![
+        ("id", "BIGINT"),
+        ("at", "BIGINT"),
+        ("close_reason", "VARCHAR(32)"),
+    ];
+    for column in COUNTERS {
+        let _ = write!(set, ", {}", larger(column));
+        values.push((column, "BIGINT"));
     }
     update(table, &set, &values)
+}
+
+fn larger(column: &str) -> String {
+    format!("c.{column} = coalesce(greatest(c.{column}, u.{column}), c.{column}, u.{column})")
+}
+
+/// The counters of live rows: the larger one of each. A row that was closed and archived meanwhile has its last ones.
+pub(super) fn count() -> String {
+    let mut values = vec![("id", "BIGINT")];
+    values.extend(COUNTERS.map(|column| (column, "BIGINT")));
+    format!(
+        "UPDATE {} STRAIGHT_JOIN conntrack_ulog AS c ON c.id = u.id SET {} WHERE c.state <> 0",
+        json_table(&values),
+        COUNTERS.map(larger).join(", ")
+    )
 }
 
 /// The rows of these ids, for [`crate::rows::ExistingColumns`].

@@ -10,7 +10,7 @@ use crate::plan::Step;
 use crate::remote::Work;
 use crate::rows::ExistingColumns;
 use crate::store::Applied;
-use nufw_proto::{Addr, Timestamp, Transport, Tuple};
+use nufw_proto::{Addr, ConnId, Counters, Timestamp, Transport, Tuple};
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlDatabaseError};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Type};
 use std::collections::HashSet;
@@ -30,6 +30,7 @@ pub(super) struct Texts {
     /// Of the log, and of the archive.
     establish: [Arc<str>; 2],
     close: [Arc<str>; 2],
+    count: Arc<str>,
     existing: Arc<str>,
     sessions_start: Arc<str>,
     existing_session: Arc<str>,
@@ -46,6 +47,7 @@ impl Default for Texts {
             insert: LENGTHS.map(|length| statements::insert(length).into()),
             establish: both(statements::establish),
             close: both(statements::close),
+            count: statements::count().into(),
             existing: statements::existing().into(),
             sessions_start: statements::sessions_start().into(),
             existing_session: statements::existing_session().into(),
@@ -182,6 +184,7 @@ impl MySql {
             match step {
                 Step::Insert(rows) => self.insert(connection, rows).await?,
                 Step::Establish(rows) => applied.missing += self.establish(connection, rows).await?,
+                Step::Count(rows) => self.count(connection, rows).await?,
                 Step::Close(rows) => applied.missing += self.close_rows(connection, rows).await?,
                 // `Work` has taken the others out.
                 _ => {}
@@ -355,6 +358,22 @@ impl MySql {
         };
         self.update(connection, &self.texts.establish, rows.len(), json)
             .await
+    }
+
+    async fn count(
+        &self,
+        connection: &mut MySqlConnection,
+        rows: &[(ConnId, Counters)],
+    ) -> Result<(), StoreError> {
+        let mut json = Json::default();
+        for (id, counters) in rows {
+            json.row();
+            json.int(id.get());
+            for count in counts(Some(*counters)) {
+                json.maybe_int(count);
+            }
+        }
+        self.execute(connection, &self.texts.count, json).await.map(drop)
     }
 
     async fn close_rows(&self, connection: &mut MySqlConnection, rows: &[&Close]) -> Result<u64, StoreError> {

@@ -2,6 +2,7 @@
 //!
 //! Each takes any number of rows, a parameter for a column: arrays of one length, which `unnest` puts side by side.
 
+use crate::columns::{COUNTERS, INFERRED};
 use std::fmt::Write as _;
 
 /// What the kernel's entry gives: the column, and its value from the parameters.
@@ -118,7 +119,8 @@ pub(super) fn insert() -> String {
     )
 }
 
-/// Rows of `table` that are not DROP: their state moves only forward, what is set stays, what is NULL is filled.
+/// Rows of `table` that are not DROP: their state moves only forward, what is NULL is filled, and what is set gives way to
+/// what is truer alone.
 fn update(table: &str, set: &str, parameters: &[(&str, &str)]) -> String {
     let mut set = set.to_owned();
     for (column, value) in BOUND {
@@ -143,21 +145,34 @@ pub(super) fn establish(table: &str) -> String {
 }
 
 pub(super) fn close(table: &str) -> String {
-    let filled = [
-        ("end_timestamp", "timestamptz"),
-        ("close_reason", "text"),
-        ("packets_in", "int8"),
-        ("packets_out", "int8"),
-        ("bytes_in", "int8"),
-        ("bytes_out", "int8"),
-    ];
+    let filled = [("end_timestamp", "timestamptz"), ("close_reason", "text")];
     let mut set = String::from("state = 3");
     let mut parameters = vec![("id", "int8")];
     for (column, kind) in filled {
-        let _ = write!(set, ", {column} = coalesce(c.{column}, u.{column})");
+        let _ = write!(
+            set,
+            ", {column} = CASE WHEN c.close_reason IN {INFERRED} AND u.close_reason NOT IN {INFERRED} \
+             AND u.end_timestamp IS NOT NULL THEN u.{column} ELSE coalesce(c.{column}, u.{column}) END"
+        );
         parameters.push((column, kind));
     }
+    for column in COUNTERS {
+        let _ = write!(set, ", {column} = greatest(c.{column}, u.{column})");
+        parameters.push((column, "int8"));
+    }
     update(table, &set, &parameters)
+}
+
+/// The counters of live rows: the larger one of each. A row that was closed and archived meanwhile has its last ones.
+pub(super) fn count() -> String {
+    let set = COUNTERS.map(|column| format!("{column} = greatest(c.{column}, u.{column})"));
+    let mut parameters = vec![("id", "int8")];
+    parameters.extend(COUNTERS.map(|column| (column, "int8")));
+    format!(
+        "UPDATE conntrack_ulog AS c SET {} FROM {} WHERE c.id = u.id AND c.state <> 0",
+        set.join(", "),
+        unnest(&parameters)
+    )
 }
 
 /// The rows of these ids, for [`crate::rows::ExistingColumns`].

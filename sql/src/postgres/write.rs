@@ -9,7 +9,7 @@ use crate::plan::Step;
 use crate::remote::Work;
 use crate::rows::ExistingColumns;
 use crate::store::Applied;
-use nufw_proto::{ConnId, Tuple};
+use nufw_proto::{ConnId, Counters, Tuple};
 use sqlx::postgres::{PgArguments, PgConnection, PgHasArrayType};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Type};
 use std::collections::HashMap;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 /// The statements that are put together, once.
 pub(super) struct Texts {
     insert: Arc<str>,
+    count: Arc<str>,
     /// Of the log, and of the archive.
     establish: [Arc<str>; 2],
     close: [Arc<str>; 2],
@@ -28,6 +29,7 @@ impl Default for Texts {
         let both = |text: fn(&str) -> String| ["conntrack_ulog", "ulog"].map(|table| Arc::from(text(table)));
         Self {
             insert: statements::insert().into(),
+            count: statements::count().into(),
             establish: both(statements::establish),
             close: both(statements::close),
         }
@@ -101,6 +103,7 @@ impl Postgres {
             match step {
                 Step::Insert(rows) => self.insert(connection, rows).await?,
                 Step::Establish(rows) => applied.missing += self.establish(connection, rows).await?,
+                Step::Count(rows) => self.count(connection, rows).await?,
                 Step::Close(rows) => applied.missing += self.close_rows(connection, rows).await?,
                 // `Work` has taken the others out.
                 _ => {}
@@ -239,6 +242,21 @@ impl Postgres {
         };
         self.update(connection, &self.texts.establish, rows.len(), columns)
             .await
+    }
+
+    async fn count(
+        &self,
+        connection: &mut PgConnection,
+        rows: &[(ConnId, Counters)],
+    ) -> Result<(), StoreError> {
+        let mut columns = Columns::default();
+        columns.add(rows, |(id, _)| id.get());
+        for index in 0..4 {
+            columns.add(rows, |(_, counters)| counts(Some(*counters))[index]);
+        }
+        self.execute_text(connection, &self.texts.count, columns)
+            .await
+            .map(drop)
     }
 
     async fn close_rows(&self, connection: &mut PgConnection, rows: &[&Close]) -> Result<u64, StoreError> {

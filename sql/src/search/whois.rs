@@ -6,6 +6,7 @@
 use super::clause::{Clause, Dialect};
 use super::{Row, Search, columns};
 use crate::StoreError;
+use crate::columns::INFERRED_REASONS;
 use nufw_proto::{Addr, Timestamp};
 use serde_json::Value;
 use std::cmp::Reverse;
@@ -148,6 +149,8 @@ pub(super) fn holders(view: &str, clause: &Clause) -> String {
 fn judge(row: &Row, start: i64, end: Option<i64>, window: Window) -> (Covers, &'static str) {
     let live = matches!(row.values.get("state").and_then(Value::as_i64), Some(1 | 2));
     let confirmed = row.values.get("reply_daddr").is_some_and(|side| !side.is_null());
+    let reason = row.values.get("close_reason").and_then(Value::as_str);
+    let inferred = reason.is_some_and(|reason| INFERRED_REASONS.contains(&reason));
     let possibly = |doubt| (Covers::Possibly, doubt);
     match end {
         _ if !confirmed => possibly("the kernel has not confirmed it, so its translation is not known"),
@@ -155,6 +158,7 @@ fn judge(row: &Row, start: i64, end: Option<i64>, window: Window) -> (Covers, &'
         _ if start > window.from => possibly("it began within the clocks' error of the time"),
         Some(end) if end < window.at => possibly("it ended before the time, within the clocks' error"),
         Some(end) if end < window.to => possibly("it ended within the clocks' error of the time"),
+        Some(_) if inferred => possibly("its end was not seen: it may have ended earlier"),
         Some(_) => (Covers::Surely, ""),
         None if live => (Covers::Surely, ""),
         None => possibly("when it ended is not known"),

@@ -3,7 +3,7 @@
 //! A multi-row `VALUES` of a few fixed lengths, so that every text is prepared once; a few rows that are not needed may stay
 //! NULL and are skipped by their missing id. Measured on this schema against `json_each`: inserts are four times as fast.
 
-use crate::columns::{ORIGINAL, REPLY};
+use crate::columns::{COUNTERS, INFERRED, ORIGINAL, REPLY};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ const PADDING: usize = 8;
 pub(crate) const INSERT_WIDTH: usize = 29;
 /// Parameters of one ESTABLISHED.
 pub(crate) const ESTABLISH_WIDTH: usize = 23;
+/// Parameters of the counters of one row.
+pub(crate) const COUNT_WIDTH: usize = 5;
 /// Parameters of one CLOSE.
 pub(crate) const CLOSE_WIDTH: usize = 28;
 
@@ -48,29 +50,29 @@ impl Statement {
 /// The statements of one table of connections.
 pub(crate) struct Updates {
     pub(crate) establish: Statement,
+    pub(crate) count: Statement,
     pub(crate) close: Statement,
 }
 
 impl Updates {
-    /// Rows of `table` that are not DROP: their state moves only forward, what is set stays, what is NULL is filled.
+    /// Rows of `table` that are not DROP: their state moves only forward, what is NULL is filled, and what is set gives way
+    /// to what is truer alone.
     pub(crate) fn new(table: &str) -> Self {
         let establish = format!(
             "state = max(c.state, 2), start_timestamp = coalesce(c.start_timestamp, u.column2){}",
             bind_from(3)
         );
         let mut close = String::from("state = 3");
-        let filled = [
-            "end_timestamp",
-            "close_reason",
-            "packets_in",
-            "packets_out",
-            "bytes_in",
-            "bytes_out",
-        ];
-        for (column, from) in filled.iter().zip(2..) {
-            let _ = write!(close, ", {column} = coalesce(c.{column}, u.column{from})");
+        for (column, from) in ["end_timestamp", "close_reason"].iter().zip(2..) {
+            let _ = write!(
+                close,
+                ", {column} = CASE WHEN c.close_reason IN {INFERRED} AND u.column3 NOT IN {INFERRED} \
+                 AND u.column2 IS NOT NULL THEN u.column{from} ELSE coalesce(c.{column}, u.column{from}) END"
+            );
         }
-        close.push_str(&bind_from(2 + filled.len()));
+        close.push_str(", ");
+        close.push_str(&count_from(4));
+        close.push_str(&bind_from(4 + COUNTERS.len()));
         let update = |set: &str, rows: &str| {
             format!(
                 "UPDATE {table} AS c SET {set} FROM (VALUES {rows}) AS u WHERE c.id = u.column1 AND c.state <> 0"
@@ -78,9 +80,18 @@ impl Updates {
         };
         Self {
             establish: Statement::new(|rows| update(&establish, rows), ESTABLISH_WIDTH),
+            count: Statement::new(|rows| update(&count_from(2), rows), COUNT_WIDTH),
             close: Statement::new(|rows| update(&close, rows), CLOSE_WIDTH),
         }
     }
+}
+
+/// The counters: the larger one of each.
+fn count_from(first: usize) -> String {
+    let set = COUNTERS.iter().zip(first..).map(|(column, from)| {
+        format!("{column} = coalesce(max(c.{column}, u.column{from}), c.{column}, u.column{from})")
+    });
+    set.collect::<Vec<_>>().join(", ")
 }
 
 /// Columns that the kernel's entry gives: all of them at once, from the first entry that is seen.
@@ -190,7 +201,7 @@ mod tests {
             ("ulog", Updates::new("ulog")),
         ] {
             for waiting in LENGTHS {
-                for statement in [&updates.establish, &updates.close] {
+                for statement in [&updates.establish, &updates.count, &updates.close] {
                     let (taken, text) = statement.next(waiting);
                     assert_eq!(taken, waiting);
                     let plan = plan(&mut connection, text).await;
@@ -219,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_longest_statements_stay_below_the_limit_of_parameters() {
-        for width in [INSERT_WIDTH, ESTABLISH_WIDTH, CLOSE_WIDTH] {
+        for width in [INSERT_WIDTH, ESTABLISH_WIDTH, COUNT_WIDTH, CLOSE_WIDTH] {
             assert!(LENGTHS[LENGTHS.len() - 1] * width <= 32_766);
         }
     }

@@ -3,14 +3,14 @@
 //! Idempotent: applying what is in the log already changes nothing. The order of effect is the order of the slice.
 
 use super::Sqlite;
-use super::statements::{self, CLOSE_WIDTH, ESTABLISH_WIDTH, INSERT_WIDTH};
+use super::statements::{self, CLOSE_WIDTH, COUNT_WIDTH, ESTABLISH_WIDTH, INSERT_WIDTH};
 use crate::StoreError;
 use crate::change::{Binding, Change, Close, Established, OpenRow, SessionRow, State};
 use crate::columns::{ORIGINAL, REPLY, Values, counts, expect_text, oob_time, storable};
 use crate::plan::{self, Step};
 use crate::rows::ExistingColumns;
 use crate::store::Applied;
-use nufw_proto::Timestamp;
+use nufw_proto::{ConnId, Counters, Timestamp};
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteArguments;
 use std::sync::Arc;
@@ -68,6 +68,7 @@ impl Sqlite {
         match step {
             Step::Insert(rows) => self.insert(rows).await?,
             Step::Establish(rows) => applied.missing += self.establish(rows).await?,
+            Step::Count(rows) => self.count(rows).await?,
             Step::Close(rows) => applied.missing += self.close_rows(rows).await?,
             Step::SessionStart(session) => self.start_session(session).await?,
             Step::SessionEnd(id, at) => {
@@ -155,6 +156,25 @@ impl Sqlite {
             rows = rest;
         }
         Ok(missing)
+    }
+
+    /// Counts what live rows have carried. One that has been closed and archived meanwhile has its last counters.
+    async fn count(&mut self, mut rows: &[(ConnId, Counters)]) -> Result<(), StoreError> {
+        while !rows.is_empty() {
+            let (take, text) = self.live.count.next(rows.len());
+            let text = Arc::clone(text);
+            let (group, rest) = rows.split_at(take);
+            let mut values = Values::with_capacity(take * COUNT_WIDTH);
+            for (id, counters) in group {
+                values.int(id.get());
+                for value in counts(Some(*counters)) {
+                    values.maybe_int(value);
+                }
+            }
+            self.execute_text(text, values).await?;
+            rows = rest;
+        }
+        Ok(())
     }
 
     async fn close_rows(&mut self, mut rows: &[&Close]) -> Result<u64, StoreError> {

@@ -2,11 +2,11 @@
 
 use crate::lab::{Lab, after, from};
 use crate::make::*;
-use nufw_proto::{Mark, Ports, Transport};
+use nufw_proto::{Count, Counters, Mark, Ports, Transport};
 use nulog::{
     ActiveRow, Binding, Change, CloseReason, Established, OpenRow, RowFilter, State, StoreError, Translated,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 pub(crate) async fn a_whole_life_fills_every_column_as_numbers_texts_and_times(lab: Lab) {
@@ -174,30 +174,154 @@ pub(crate) async fn only_tcp_and_udp_use_their_columns_and_the_view_has_ports_fo
 
 pub(crate) async fn a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown(lab: Lab) {
     let mut store = lab.store().await;
-    let vanished = close_with(1, |close| {
+    let inferred = close_with(1, |close| {
         close.at = None;
         close.counters = None;
         close.binding = None;
-        close.reason = CloseReason::Vanished;
+        close.reason = CloseReason::Resync;
     });
-    store.apply(&[open(1), vanished]).await.unwrap();
+    store.apply(&[open(1), inferred]).await.unwrap();
     store.apply(&[established(1)]).await.unwrap();
     let row = &lab.rows().await[0];
     assert_eq!(
         (&row["state"], &row["close_reason"], &row["ct_id"]),
-        (&json!(3), &json!("vanished"), &json!("77"))
+        (&json!(3), &json!("resync"), &json!("77"))
     );
     assert_eq!(row["end_timestamp"], json!(null));
 
-    // A late DESTROY fills end and counters; the reason stays.
+    // A late DESTROY fills end and counters, and says how it ended.
     store.apply(&[close(1)]).await.unwrap();
     let row = &lab.rows().await[0];
     assert_eq!(
         (&row["close_reason"], &row["bytes_out"]),
-        (&json!("vanished"), &json!(400))
+        (&json!("finished"), &json!(400))
     );
     assert_eq!(row["end_timestamp"], "2027-01-15T08:00:03.500000Z");
     assert!(store.active_rows().await.unwrap().is_empty());
+}
+
+pub(crate) async fn an_inferred_end_gives_way_to_the_kernels_word_and_never_the_reverse(lab: Lab) {
+    let mut store = lab.store().await;
+    let inferred = |row, reason| {
+        close_with(row, |close| {
+            close.at = Some(at(9_000_000));
+            close.counters = None;
+            close.reason = reason;
+        })
+    };
+    let changes = [
+        open(1),
+        open(2),
+        open(3),
+        inferred(1, CloseReason::Resync),
+        inferred(2, CloseReason::Replaced),
+        close(3),
+    ];
+    store.apply(&changes).await.unwrap();
+    let ends = || async {
+        let rows = lab.rows().await;
+        let end = |row: &Map<String, Value>| (row["close_reason"].clone(), row["end_timestamp"].clone());
+        rows.iter().map(end).collect::<Vec<_>>()
+    };
+    let bound = "2027-01-15T08:00:09.000000Z";
+    let seen = (json!("finished"), json!("2027-01-15T08:00:03.500000Z"));
+    assert_eq!(
+        ends().await,
+        [
+            (json!("resync"), json!(bound)),
+            (json!("replaced"), json!(bound)),
+            seen.clone()
+        ]
+    );
+    // Twice, and then the bounds once more, as a replay would.
+    for _ in 0..2 {
+        store.apply(&[close(1), close(2)]).await.unwrap();
+        let again = [
+            inferred(1, CloseReason::Resync),
+            inferred(2, CloseReason::Resync),
+            inferred(3, CloseReason::Resync),
+        ];
+        store.apply(&again).await.unwrap();
+        assert_eq!(ends().await, [seen.clone(), seen.clone(), seen.clone()]);
+    }
+}
+
+pub(crate) async fn interim_counters_fill_live_rows_and_never_go_back(lab: Lab) {
+    let mut store = lab.store().await;
+    let counted = |row, packets: u64| Change::Counted {
+        id: id(row),
+        counters: Counters {
+            original: Count {
+                packets,
+                bytes: packets * 100,
+            },
+            reply: Count {
+                packets: 2 * packets,
+                bytes: packets * 1000,
+            },
+        },
+    };
+    let found = |row: usize| {
+        let lab = &lab;
+        async move {
+            let rows = lab.rows().await;
+            let row = &rows[row];
+            ["state", "packets_in", "packets_out", "bytes_in", "bytes_out"].map(|column| row[column].as_u64())
+        }
+    };
+    // In the transaction of the OPEN, before and after ESTABLISHED, and of a row that is not there.
+    store
+        .apply(&[
+            open(1),
+            counted(1, 1),
+            open(2),
+            established(2),
+            counted(2, 5),
+            counted(9, 1),
+        ])
+        .await
+        .unwrap();
+    assert_eq!(found(0).await, [1, 1, 2, 100, 1000].map(Some));
+    assert_eq!(found(1).await, [2, 5, 10, 500, 5000].map(Some));
+    store
+        .apply(&[counted(1, 3), counted(2, 4), counted(1, 2)])
+        .await
+        .unwrap();
+    assert_eq!(found(0).await, [1, 3, 6, 300, 3000].map(Some));
+    assert_eq!(found(1).await, [2, 5, 10, 500, 5000].map(Some));
+    // An end that was not seen leaves what was last counted; one that was seen counts itself.
+    let unseen = close_with(1, |close| {
+        close.counters = None;
+        close.reason = CloseReason::Resync;
+    });
+    let seen = close_with(2, |close| {
+        close.counters = Some(Counters {
+            original: Count {
+                packets: 6,
+                bytes: 600,
+            },
+            reply: Count {
+                packets: 12,
+                bytes: 6000,
+            },
+        });
+    });
+    store.apply(&[unseen, seen]).await.unwrap();
+    store.apply(&[counted(1, 1), counted(2, 1)]).await.unwrap();
+    assert_eq!(found(0).await, [3, 3, 6, 300, 3000].map(Some));
+    assert_eq!(found(1).await, [3, 6, 12, 600, 6000].map(Some));
+    // Many at once, of rows that are and rows that are not.
+    let opens: Vec<_> = (10..400).map(open).collect();
+    store.apply(&opens).await.unwrap();
+    let many: Vec<_> = (10..500).map(|row| counted(row, row)).collect();
+    store.apply(&many).await.unwrap();
+    let rows = lab.rows().await;
+    let wrong = rows
+        .iter()
+        .skip(2)
+        .zip(10_u64..)
+        .find(|(row, packets)| row["packets_in"].as_u64() != Some(*packets));
+    assert!(wrong.is_none(), "{wrong:?}");
 }
 
 pub(crate) async fn what_is_set_is_not_overwritten(lab: Lab) {

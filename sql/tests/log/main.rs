@@ -71,6 +71,8 @@ on_every_database! {
     life::live_rows_of_every_protocol_come_back_as_they_were,
     life::only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all,
     life::a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown,
+    life::an_inferred_end_gives_way_to_the_kernels_word_and_never_the_reverse,
+    life::interim_counters_fill_live_rows_and_never_go_back,
     life::what_is_set_is_not_overwritten,
     life::a_drop_row_is_never_touched,
     life::the_same_row_twice_is_one_row_even_when_it_has_moved_on,

@@ -29,12 +29,17 @@ enum Step {
         counters: bool,
         ct_id: Option<u32>,
     },
+    Counted {
+        row: u64,
+        bytes: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let reason = prop_oneof![
         Just(CloseReason::Finished),
-        Just(CloseReason::Vanished),
+        Just(CloseReason::Resync),
+        Just(CloseReason::Replaced),
         Just(CloseReason::Reset)
     ];
     // Row 0 is always a DROP row, the others never.
@@ -45,6 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(row, at, ct_id)| Step::Established { row, at, ct_id }),
         3 => (0..ROWS, proptest::option::of(1..9_i64), reason, any::<bool>(), proptest::option::of(1..3_u32))
             .prop_map(|(row, at, reason, counters, ct_id)| Step::Close { row, at, reason, counters, ct_id }),
+        // Less than, as much as, and more than the end has.
+        2 => (0..ROWS, 399..402_u64).prop_map(|(row, bytes)| Step::Counted { row, bytes }),
     ]
 }
 
@@ -93,6 +100,14 @@ fn change(step: &Step, base: u64) -> Change {
             counters: counted.then(counters),
             binding: ct_id.map(bound),
         })),
+        Step::Counted { row, bytes } => {
+            let mut counted = counters();
+            counted.reply.bytes = *bytes;
+            Change::Counted {
+                id: id(base + row),
+                counters: counted,
+            }
+        }
     }
 }
 
@@ -102,8 +117,8 @@ struct Row {
     state: u8,
     start: Option<i64>,
     end: Option<i64>,
-    reason: Option<&'static str>,
-    counted: bool,
+    reason: Option<CloseReason>,
+    bytes: Option<u64>,
     ct_id: Option<u32>,
 }
 
@@ -138,10 +153,19 @@ impl Model {
             } => {
                 if let Some(row) = self.0.get_mut(row).filter(|row| row.state != 0) {
                     row.state = 3;
+                    let truer = at.is_some() && !reason.is_inferred();
+                    if truer && row.reason.is_some_and(CloseReason::is_inferred) {
+                        (row.end, row.reason) = (*at, Some(*reason));
+                    }
                     row.end = row.end.or(*at);
-                    row.reason = row.reason.or(Some(reason.as_str()));
-                    row.counted |= counters;
+                    row.reason = row.reason.or(Some(*reason));
+                    row.bytes = row.bytes.max(counters.then_some(400));
                     row.ct_id = row.ct_id.or(*ct_id);
+                }
+            }
+            Step::Counted { row, bytes } => {
+                if let Some(row) = self.0.get_mut(row).filter(|row| row.state != 0) {
+                    row.bytes = row.bytes.max(Some(*bytes));
                 }
             }
         }
@@ -156,8 +180,8 @@ impl Model {
                 row.state,
                 time(row.start),
                 time(row.end),
-                row.reason,
-                row.counted.then_some(400),
+                row.reason.map(CloseReason::as_str),
+                row.bytes,
                 row.ct_id.map(|ct_id| ct_id.to_string()),
                 dport,
                 row.ct_id.map(|ct_id| 2000 + ct_id),

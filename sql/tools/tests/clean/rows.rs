@@ -82,7 +82,7 @@ pub(crate) fn close(sequence: u64, at: Option<Timestamp>) -> Change {
         at,
         reason: match at {
             Some(_) => CloseReason::Finished,
-            None => CloseReason::Vanished,
+            None => CloseReason::Resync,
         },
         counters: at.map(|_| Counters {
             original: Count {

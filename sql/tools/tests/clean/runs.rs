@@ -227,7 +227,7 @@ pub(crate) async fn what_comes_late_fills_the_archive(lab: Lab) {
     let row = lab.rows().await.remove(0);
     assert_eq!(
         (&row["state"], &row["close_reason"]),
-        (&json!(3), &json!("vanished"))
+        (&json!(3), &json!("finished"))
     );
     assert_eq!((&row["packets_in"], &row["ct_id"]), (&json!(2), &json!("77")));
 }

@@ -1,0 +1,120 @@
+//! Live connections that the log does not know, although their mark is a user's: their rows were lost with a crash, or with
+//! the restoration of an older copy of the log, or another server granted them.
+//!
+//! Found in a dump and adopted: a row like any other, which says so. What the mark does not say is not known and stays
+//! NULL. Nothing is decided here; the connection passes already.
+
+use super::Engine;
+use super::conns::{Conn, Flow, Side, shown_by};
+use super::events::Sight;
+use super::gateways::GatewayIdx;
+use super::modes::LogMode;
+use super::types::{Effect, Identity, Now};
+use nufw_proto::{CtEntry, Mark};
+use nulog::{Change, OpenRow};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What stands in such a row in the place of the rule.
+const ADOPTED: &str = "(adopted)";
+
+impl Engine {
+    /// The same engine, which knows whose mark is whose.
+    #[must_use]
+    pub fn with_users(mut self, users: &HashMap<Arc<str>, Arc<Identity>>) -> Self {
+        self.know_marks(users);
+        self
+    }
+
+    pub(super) fn know_marks(&mut self, users: &HashMap<Arc<str>, Arc<Identity>>) {
+        self.marks = users.values().map(|user| (user.mark, Arc::clone(user))).collect();
+    }
+
+    /// Gives an entry a row that has none, if it is a user's and would have one. One that finds no room waits for a later
+    /// look.
+    pub(super) fn adopt(&mut self, gateway: GatewayIdx, entry: &CtEntry, now: Now, out: &mut Vec<Effect>) {
+        let Some((user, shown)) = self.unknown(gateway, entry) else {
+            return;
+        };
+        let full =
+            self.conns.len() >= self.limits.connections || self.unwritten.len() >= self.limits.waiting_async;
+        let Some(id) = (!full).then(|| self.next_id()).flatten() else {
+            self.gateways.get_mut(gateway).doubted = true;
+            return;
+        };
+        let received = entry.start.unwrap_or(now.wall);
+        let mark = user.mark;
+        let empty = || Arc::from("");
+        let row = OpenRow {
+            id,
+            gateway: Arc::clone(&self.gateways.get(gateway).name),
+            received,
+            prefix: empty(),
+            mark,
+            in_dev: empty(),
+            out_dev: empty(),
+            zone: entry.zone,
+            original: entry.original,
+            shown,
+            user: Some(user.user.clone()),
+            client_os: None,
+            client_app: None,
+            acl: Arc::from(ADOPTED),
+        };
+        self.stats.adopted += 1;
+        Self::log(Change::Open(Box::new(row)), out);
+        self.unwritten.insert(id);
+        let slot = self.conns.insert(Conn {
+            id,
+            gateway,
+            zone: entry.zone,
+            original: entry.original,
+            side: Side::Unbound { shown },
+            user: Some(user.user.id),
+            user_mark: mark,
+            mark: entry.mark,
+            established: false,
+            // Its packets were granted by somebody else: no report of an unused verdict is about it.
+            grants: u8::MAX,
+            granted_again: false,
+            counted: 0,
+            seen_in: 0,
+            granted: Some(now.mono),
+            received,
+            last_asked: received,
+            born: entry.start,
+        });
+        let sight = Sight {
+            entry,
+            kind: None,
+            told: None,
+        };
+        self.bind(slot, gateway, sight, out);
+        self.seen(slot, entry, out);
+    }
+
+    /// Whose entry it is and what its packets show, if it should have a row and has none.
+    fn unknown(&self, gateway: GatewayIdx, entry: &CtEntry) -> Option<(Arc<Identity>, nufw_proto::Tuple)> {
+        let user = self.marks.get(&Mark(entry.mark.0 & self.limits.mark_mask.0))?;
+        let link = self.gateways.get(gateway).link.as_ref()?;
+        let wanted = self.limits.adopt && self.limits.levels.connections;
+        // Without events nobody would tell how it ends.
+        if !wanted || !link.sets_marks || !link.relays_events || user.mark == Mark(0) {
+            return None;
+        }
+        let shown = shown_by(entry)?;
+        let flow = |tuple| Flow {
+            gateway,
+            zone: entry.zone,
+            tuple,
+        };
+        // Its row was closed without having seen its end, which may still come.
+        let closed = [entry.original, shown]
+            .into_iter()
+            .any(|tuple| self.ended.youngest(&flow(tuple), |_| true).is_some());
+        // Where a rule wants no row it has none for that reason.
+        let unlogged = self.judge.judge(user, &shown).log == LogMode::None;
+        let known = self.conns.bound_to(&flow(entry.original), entry.id).is_some();
+        (!closed && !unlogged && !known).then(|| (Arc::clone(user), shown))
+    }
+}
