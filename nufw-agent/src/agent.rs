@@ -6,6 +6,7 @@
 
 mod dumps;
 mod end;
+mod kills;
 mod refusals;
 mod server;
 mod settings;
@@ -14,7 +15,7 @@ mod wakers;
 pub use refusals::Refusals;
 pub use settings::Settings;
 
-use crate::conntrack::{ConntrackError, Events, Received};
+use crate::conntrack::{ConntrackError, Control, Events, Received};
 use crate::link::{Happened, Link, LinkLoss};
 use crate::packet;
 use crate::pending::Pending;
@@ -24,6 +25,7 @@ use crate::sources::Sources;
 use crate::stats::{Seldom, Stats, Watch};
 use dumps::Dumps;
 use hashbrown::HashMap;
+use kills::Kills;
 use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
@@ -82,6 +84,7 @@ pub struct Agent {
     sources: Sources,
     relay: Relay,
     dumps: Dumps,
+    kills: Kills,
     stats: Stats,
     watch: Watch,
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
@@ -112,6 +115,7 @@ impl Agent {
         queue: Queue,
         names: InterfaceNames,
         events: Option<Events>,
+        control: Option<Control>,
         link: Link,
         load_tls: LoadTls,
         refusals: Refusals,
@@ -128,6 +132,7 @@ impl Agent {
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
             dumps: Dumps::new(settings.interest),
+            kills: Kills::new(control, settings.kill_bit),
             stats: Stats::default(),
             watch: Watch::new(now),
             accepted: HashMap::new(),
@@ -178,7 +183,7 @@ impl Agent {
     }
 
     async fn wait(&mut self, wakers: &mut Wakers) -> Result<Woken, AgentError> {
-        if self.link.is_broken() || self.dumps.has_work(&self.link, clock::mono()) {
+        if self.link.is_broken() || self.kills.has_work() || self.dumps.has_work(&self.link, clock::mono()) {
             // Whoever else is ready comes first; the runtime must look.
             tokio::task::yield_now().await;
             return Ok(Woken::Work);
@@ -224,6 +229,9 @@ impl Agent {
         if drained && (!self.events_paused || self.dumps.is_running()) {
             self.read_events()?;
         }
+        let refusals = &mut self.refusals;
+        self.kills
+            .step(|is_ipv4| refusals.ends(is_ipv4), &mut self.stats, now);
         self.link.tick(now);
         self.send(now);
         self.link.flush(now).await;
@@ -435,6 +443,9 @@ impl Agent {
         send_batches(&mut self.asks, &mut self.link, ToServer::Asks);
         if self.link.is_up() {
             send_batches(&mut self.unused, &mut self.link, ToServer::Unused);
+            send_batches(self.kills.told(), &mut self.link, ToServer::Killed);
+        } else {
+            self.kills.told().clear();
         }
         self.send_events();
         self.dumps

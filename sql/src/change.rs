@@ -49,6 +49,14 @@ pub enum CloseReason {
     LogFailed,
     /// Its gateway was not heard of for very long, and nobody can tell what became of its connections.
     GatewayLost,
+    /// The server ended it when the user's session was over.
+    KilledSession,
+    /// The server ended it when the user was thrown out: removed from the users, or a certificate revoked.
+    KilledRemoved,
+    /// The server ended it when the access lists were read again and did not allow it any more.
+    KilledPolicy,
+    /// The server ended it when the time was over that its rule allows.
+    KilledExpired,
 }
 
 impl CloseReason {
@@ -68,6 +76,10 @@ impl CloseReason {
             Self::Untracked => "untracked",
             Self::LogFailed => "log-failed",
             Self::GatewayLost => "gateway-lost",
+            Self::KilledSession => "killed-session",
+            Self::KilledRemoved => "killed-removed",
+            Self::KilledPolicy => "killed-policy",
+            Self::KilledExpired => "killed-expired",
         }
     }
 }

@@ -101,7 +101,15 @@ fn the_promises_hold_whatever_happens() {
         lives == 1 || connections as u64 >= lives * steps / 200,
         "only {connections} connections in {lives} lives: the world does too little to prove anything"
     );
-    let wanted = ["sync", "async", "none", "late", "drop without row", "aggregated"];
+    let wanted = [
+        "sync",
+        "async",
+        "none",
+        "late",
+        "drop without row",
+        "aggregated",
+        "killed",
+    ];
     let missing: Vec<_> = wanted.iter().filter(|what| !seen.contains(*what)).collect();
     assert!(lives < 100 || missing.is_empty(), "no life had {missing:?}");
 }

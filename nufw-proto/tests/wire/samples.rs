@@ -215,6 +215,15 @@ fn hooks() -> Vec<gateway::Hook> {
     all
 }
 
+fn live(original: Tuple) -> gateway::Live {
+    gateway::Live {
+        row: row(1 << 50),
+        id: 0xdead_beef,
+        zone: 7,
+        original,
+    }
+}
+
 fn goodbye() -> gateway::Goodbye {
     gateway::Goodbye {
         reason: text("the server is being restarted"),
@@ -307,6 +316,13 @@ every! { agent_to_server: gateway::ToServer {
     }
     Heartbeat { "only" => gateway::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Killed {
+        "every-step" => batch(vec![
+            gateway::Killed { row: row(1), step: gateway::KillStep::Refused },
+            gateway::Killed { row: row(2), step: gateway::KillStep::Gone },
+            gateway::Killed { row: row(u64::MAX >> 1), step: gateway::KillStep::Failed },
+        ]),
+    }
 }}
 
 every! { server_to_agent: gateway::ToAgent {
@@ -345,6 +361,7 @@ every! { server_to_agent: gateway::ToAgent {
     }
     Heartbeat { "only" => gateway::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Kill { "every-transport" => batch(every_transport().into_iter().map(live).collect()), }
 }}
 
 every! { client_to_server: client::ToServer {

@@ -230,7 +230,27 @@ pub(crate) fn agent_to_server() -> impl Strategy<Value = gateway::ToServer> {
         (dump(), any::<bool>()).prop_map(|(dump, complete)| ToServer::DumpEnd(DumpEnd { dump, complete })),
         Just(ToServer::Heartbeat(gateway::Heartbeat)),
         goodbye().prop_map(ToServer::Goodbye),
+        batch(killed()).prop_map(ToServer::Killed),
     ]
+}
+
+fn killed() -> impl Strategy<Value = gateway::Killed> {
+    use gateway::KillStep;
+    let step = prop_oneof![
+        Just(KillStep::Refused),
+        Just(KillStep::Gone),
+        Just(KillStep::Failed)
+    ];
+    (row(), step).prop_map(|(row, step)| gateway::Killed { row, step })
+}
+
+fn live() -> impl Strategy<Value = gateway::Live> {
+    (row(), any::<u32>(), any::<u16>(), tuple()).prop_map(|(row, id, zone, original)| gateway::Live {
+        row,
+        id,
+        zone,
+        original,
+    })
 }
 
 fn verdict() -> impl Strategy<Value = gateway::Verdict> {
@@ -293,6 +313,7 @@ pub(crate) fn server_to_agent() -> impl Strategy<Value = gateway::ToAgent> {
         known_addresses().prop_map(ToAgent::KnownAddresses),
         Just(ToAgent::Heartbeat(gateway::Heartbeat)),
         goodbye().prop_map(ToAgent::Goodbye),
+        batch(live()).prop_map(ToAgent::Kill),
     ]
 }
 
