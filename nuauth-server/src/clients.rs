@@ -5,7 +5,7 @@
 
 use crate::auth::{self, FailureLimiter};
 use crate::config::Mechanism;
-use crate::engine::{Identity, SessionFacts};
+use crate::engine::{Identity, Leaving, SessionFacts};
 use crate::hub::{Event, ToSession, WAITING_FOR_PEER, goodbye};
 use crate::port::Complaints;
 use crate::revocation::{self, Revoked, Serial};
@@ -266,13 +266,13 @@ impl ClientPort {
             .insert(token, session);
         tracing::info!(peer = %peer.address, session = session.0, "client logged in");
         tracing::debug!(user = &*user, session = session.0, "session begins");
-        let ended = self.converse(peer, session, &user, token, instructions).await;
+        let Left { why, leaving } = self.converse(peer, session, &user, token, instructions).await;
         self.tokens
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&token);
-        let _ = self.hub.send(Event::SessionDown { session }).await;
-        tracing::info!(session = session.0, "client gone: {ended}");
+        let _ = self.hub.send(Event::SessionDown { session, leaving }).await;
+        tracing::info!(session = session.0, "client gone: {why}");
     }
 
     async fn converse(
@@ -282,9 +282,9 @@ impl ClientPort {
         user: &str,
         token: Token,
         instructions: mpsc::Receiver<ToSession>,
-    ) -> String {
+    ) -> Left {
         let Ok(token) = SecretBytes::new(token.to_vec()) else {
-            return "no token".to_owned();
+            return Left::lost("no token".to_owned());
         };
         let logged_in = ToClient::LoggedIn(LoggedIn {
             session,
@@ -295,7 +295,7 @@ impl ClientPort {
             dead_after_ms: millis(self.dead_after),
         });
         if let Err(why) = peer.say(&logged_in).await {
-            return why;
+            return Left::lost(why);
         }
         let Peer {
             address,
@@ -306,22 +306,25 @@ impl ClientPort {
         } = peer;
         tokio::select! {
             ended = self.listen(session, address, reader) => ended,
-            ended = speak(writer, instructions, self.dead_after) => ended,
-            () = revocation::revoked(self.revoked.clone(), serial) => "its certificate was revoked".to_owned(),
+            ended = speak(writer, instructions, self.dead_after) => Left::lost(ended),
+            () = revocation::revoked(self.revoked.clone(), serial) => Left {
+                why: "its certificate was revoked".to_owned(),
+                leaving: Leaving::Removed,
+            },
         }
     }
 
-    async fn listen(&self, session: SessionId, peer: SocketAddr, mut reader: Reader) -> String {
+    async fn listen(&self, session: SessionId, peer: SocketAddr, mut reader: Reader) -> Left {
         loop {
             let mut messages = Vec::new();
             match tokio::time::timeout(self.dead_after, reader.read_batch(&mut messages)).await {
-                Err(_) => return "nothing came from it for too long".to_owned(),
-                Ok(Err(error @ (LinkError::Cut | LinkError::Io(_)))) => return error.to_string(),
+                Err(_) => return Left::lost("nothing came from it for too long".to_owned()),
+                Ok(Err(error @ (LinkError::Cut | LinkError::Io(_)))) => return Left::lost(error.to_string()),
                 Ok(Err(error)) => {
                     self.complaints.tell("clients", peer, &error.to_string());
-                    return error.to_string();
+                    return Left::lost(error.to_string());
                 }
-                Ok(Ok(Read::Closed)) => return "it ended the connection".to_owned(),
+                Ok(Ok(Read::Closed)) => return Left::logged_out("it ended the connection".to_owned()),
                 Ok(Ok(Read::Messages)) => {}
             }
             let leaving = messages.iter().find_map(|message| match message {
@@ -338,12 +341,31 @@ impl ClientPort {
                     .await
                     .is_err()
             {
-                return "the server ends".to_owned();
+                return Left::lost("the server ends".to_owned());
             }
             if let Some(reason) = leaving {
-                return reason;
+                return Left::logged_out(reason);
             }
         }
+    }
+}
+
+/// How a session ended.
+struct Left {
+    /// A sentence for the log.
+    why: String,
+    leaving: Leaving,
+}
+
+impl Left {
+    fn lost(why: String) -> Self {
+        let leaving = Leaving::Lost;
+        Self { why, leaving }
+    }
+
+    fn logged_out(why: String) -> Self {
+        let leaving = Leaving::LoggedOut;
+        Self { why, leaving }
     }
 }
 

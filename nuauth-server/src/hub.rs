@@ -5,7 +5,7 @@
 
 use crate::control::Moment;
 use crate::engine::{
-    Effect, Engine, Identity, Input, Judge, LinkId, LiveConn, Now, ProofId, SessionFacts, Stats,
+    Effect, Engine, Identity, Input, Judge, Leaving, LinkId, LiveConn, Now, ProofId, SessionFacts, Stats,
 };
 use crate::journal::{Entry, Journal, Report};
 use nufw_common::clock;
@@ -58,7 +58,7 @@ pub(crate) enum Event {
         messages: Vec<client::ToServer>,
     },
     /// Its session is over.
-    SessionDown { session: SessionId },
+    SessionDown { session: SessionId, leaving: Leaving },
     /// Somebody shows a session's token.
     Prove {
         session: SessionId,
@@ -248,9 +248,9 @@ impl Hub {
                     self.input(Input::Client { session, message });
                 }
             }
-            Event::SessionDown { session } => {
+            Event::SessionDown { session, leaving } => {
                 self.sessions.remove(&session);
-                self.input(Input::SessionDown { session });
+                self.input(Input::SessionDown { session, leaving });
             }
             Event::Prove {
                 session,

@@ -56,7 +56,7 @@ impl Files {
             for_gateways: tls::server_config(&config.tls.for_gateways())?,
             for_clients: tls::server_config(&config.tls.for_clients())?,
             revoked: Revoked::load(config.tls.crl.as_deref())?,
-            policy: read.policy,
+            policy: read.policy.rejecting(config.rejects_by_default),
             users,
         })
     }
@@ -152,6 +152,8 @@ async fn start(
         None => Input::LoadedLater,
     };
     engine.handle(known, start, &mut Vec::new());
+    let identities = files.users.identities();
+    engine.handle(Input::Users(identities), start, &mut Vec::new());
 
     let (hub, events) = mpsc::channel(WAITING_EVENTS);
     let (revoked, revocations) = watch::channel(Arc::new(files.revoked));

@@ -7,6 +7,7 @@
 mod dumps;
 mod end;
 mod kernel_says;
+mod kills;
 mod refusals;
 mod server;
 mod settings;
@@ -15,7 +16,7 @@ mod wakers;
 pub use refusals::Refusals;
 pub use settings::Settings;
 
-use crate::conntrack::{ConntrackError, Events, Received};
+use crate::conntrack::{ConntrackError, Control, Events, Received};
 use crate::link::{Happened, Link, LinkLoss};
 use crate::packet;
 use crate::pending::Pending;
@@ -26,6 +27,7 @@ use crate::stats::{Seldom, Stats, Watch};
 use dumps::Dumps;
 use hashbrown::HashMap;
 use kernel_says::KernelSays;
+use kills::Kills;
 use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
@@ -71,6 +73,18 @@ struct Waiting {
 /// Makes the TLS configuration from its files, at each SIGHUP again.
 pub type LoadTls = Box<dyn Fn() -> Result<std::sync::Arc<rustls::ClientConfig>, String> + Send>;
 
+/// What the agent has of the kernel.
+pub struct Kernel {
+    /// Waiting packets.
+    pub queue: Queue,
+    /// Names of interfaces.
+    pub names: InterfaceNames,
+    /// Events of the connection table, if they are relayed.
+    pub events: Option<Events>,
+    /// Changes of the connection table, if connections may be ended.
+    pub control: Option<Control>,
+}
+
 /// The agent.
 pub struct Agent {
     settings: Settings,
@@ -84,6 +98,7 @@ pub struct Agent {
     sources: Sources,
     relay: Relay,
     dumps: Dumps,
+    kills: Kills,
     stats: Stats,
     watch: Watch,
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
@@ -114,14 +129,18 @@ impl Agent {
     /// Puts the parts together.
     pub fn new(
         settings: Settings,
-        queue: Queue,
-        names: InterfaceNames,
-        events: Option<Events>,
+        kernel: Kernel,
         link: Link,
         load_tls: LoadTls,
         refusals: Refusals,
     ) -> Self {
         let now = clock::mono();
+        let Kernel {
+            queue,
+            names,
+            events,
+            control,
+        } = kernel;
         Self {
             queue,
             names,
@@ -133,6 +152,7 @@ impl Agent {
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
             dumps: Dumps::new(settings.interest),
+            kills: Kills::new(control, settings.kill_bit),
             stats: Stats::default(),
             watch: Watch::new(now),
             accepted: HashMap::new(),
@@ -185,7 +205,7 @@ impl Agent {
     }
 
     async fn wait(&mut self, wakers: &mut Wakers) -> Result<Woken, AgentError> {
-        if self.link.is_broken() || self.dumps.has_work(&self.link, clock::mono()) {
+        if self.link.is_broken() || self.kills.has_work() || self.dumps.has_work(&self.link, clock::mono()) {
             // Whoever else is ready comes first; the runtime must look.
             tokio::task::yield_now().await;
             return Ok(Woken::Work);
@@ -231,6 +251,9 @@ impl Agent {
         if drained && (!self.events_paused || self.dumps.is_running()) {
             self.read_events()?;
         }
+        let refusals = &mut self.refusals;
+        self.kills
+            .step(|is_ipv4| refusals.ends(is_ipv4), &mut self.stats, now);
         self.link.tick(now);
         self.send(now);
         self.link.flush(now).await;
@@ -448,6 +471,9 @@ impl Agent {
         send_batches(&mut self.asks, &mut self.link, ToServer::Asks);
         if self.link.is_up() {
             send_batches(&mut self.unused, &mut self.link, ToServer::Unused);
+            send_batches(self.kills.told(), &mut self.link, ToServer::Killed);
+        } else {
+            self.kills.told().clear();
         }
         self.send_events();
         self.dumps

@@ -2,10 +2,10 @@
 //!
 //! Puts the parts together and says how the program ends; what the parts do is theirs.
 
-use crate::agent::{Agent, AgentError, LoadTls, Refusals};
+use crate::agent::{Agent, AgentError, Kernel, LoadTls, Refusals};
 use crate::check;
 use crate::config::{self, Config, Overrides};
-use crate::conntrack::Events;
+use crate::conntrack::{Control, Events};
 use crate::link::Link;
 use crate::queue::{InterfaceNames, Queue, QueueError};
 use crate::rules::{self, RulesOptions};
@@ -204,6 +204,7 @@ fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
         set_marks: config.marks.set,
         mask: config.marks.mask.0,
         reject_bit: config.marks.reject_bit.0,
+        kill_bit: config.marks.kill_bit.0,
         event_mask: config.conntrack.relay && !args.all_events,
     });
     std::io::stdout()
@@ -250,7 +251,13 @@ fn open(
         .transpose()
         .map_err(|error| failure(error.into()))?;
     let queue = Queue::open(&config.queue_options()).map_err(|error| failure(error.into()))?;
-    let refusals = Refusals::look(config.queue.number, settings.reject_bit);
+    // Without events no row outlives its verdict, and there is nothing to end.
+    let control = events
+        .is_some()
+        .then(Control::open)
+        .transpose()
+        .map_err(|error| failure(error.into()))?;
+    let refusals = Refusals::look(config.queue.number, settings.reject_bit, settings.kill_bit);
     let names = InterfaceNames::new()
         .context("cannot ask for the names of interfaces")
         .or_exit(Exit::OsErr)?;
@@ -281,7 +288,11 @@ fn open(
     let hello = Hello {
         software: Text::lossy(SOFTWARE),
         boot: BootId(rand::rng().random()),
-        capabilities: Capabilities::default(),
+        capabilities: if control.is_some() {
+            Capabilities::KILL
+        } else {
+            Capabilities::default()
+        },
         packet_timeout_ms: u32::try_from(settings.packet_timeout.as_millis()).unwrap_or(u32::MAX),
         relays_events: relay.relay,
         marked_only: relay.marked_only,
@@ -289,9 +300,13 @@ fn open(
         first_held: nufw_proto::EventSeq(1),
     };
     let link = Link::new(target, tls, hello, clock::mono());
-    Ok(Agent::new(
-        settings, queue, names, events, link, load_tls, refusals,
-    ))
+    let kernel = Kernel {
+        queue,
+        names,
+        events,
+        control,
+    };
+    Ok(Agent::new(settings, kernel, link, load_tls, refusals))
 }
 
 fn failure(error: AgentError) -> Failure {

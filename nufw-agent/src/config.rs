@@ -43,6 +43,7 @@ max-unacknowledged = 262144
 set = true
 mask = "0x00ffffff"
 reject-bit = "0x01000000"
+kill-bit = "0x02000000"
 "#;
 
 /// Least and most time that a packet may wait. The server gives up two seconds earlier.
@@ -135,6 +136,8 @@ pub struct Marks {
     pub mask: HexOrInt,
     /// The bit that a later rule rejects by, or 0.
     pub reject_bit: HexOrInt,
+    /// The bit of a connection's mark that later rules refuse by, or 0.
+    pub kill_bit: HexOrInt,
 }
 
 /// What the command line says about keys of the file: key, value, option.
@@ -257,6 +260,17 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
             ),
         ));
     }
+    let kill = marks.kill_bit.0;
+    if kill.count_ones() > 1 || kill & (marks.mask.0 | bit) != 0 {
+        problems.push(loaded.reject(
+            "marks.kill-bit",
+            format_args!("{kill:#010x}"),
+            format_args!(
+                "one bit outside of marks.mask ({:#010x}) and other than marks.reject-bit, or 0 to delete instead",
+                marks.mask.0
+            ),
+        ));
+    }
     problems.finish(())
 }
 
@@ -343,6 +357,7 @@ impl Config {
             relays_events: self.conntrack.relay,
             sets_marks: self.marks.set,
             reject_bit: self.marks.reject_bit.0,
+            kill_bit: self.marks.kill_bit.0,
             files,
         }
     }
@@ -391,6 +406,7 @@ impl Config {
             sets_marks: self.marks.set,
             mark_mask: Mark(self.marks.mask.0),
             reject_bit: Mark(self.marks.reject_bit.0),
+            kill_bit: Mark(self.marks.kill_bit.0),
             queue_length: self.queue.length,
             packet_timeout: self.queue.packet_timeout.0,
             max_pending: self.queue.max_pending,

@@ -52,6 +52,12 @@ pub struct Stats {
     pub unrepresentable: u64,
     /// Dumps of the connection table, broken ones included.
     pub dumps: u64,
+    /// Orders of the server to end a connection, repeated ones included.
+    pub kills_ordered: u64,
+    /// Connections that are gone after such an order.
+    pub killed: u64,
+    /// Orders that could not be carried out.
+    pub kills_failed: u64,
 }
 
 impl Stats {
@@ -76,6 +82,9 @@ impl Stats {
             forgotten_events,
             unrepresentable,
             dumps,
+            kills_ordered,
+            killed,
+            kills_failed,
         } = *self;
         tracing::info!(
             packets,
@@ -96,6 +105,9 @@ impl Stats {
             forgotten_events,
             unrepresentable,
             dumps,
+            kills_ordered,
+            killed,
+            kills_failed,
             "{why}"
         );
     }

@@ -14,6 +14,14 @@ use serde::{Deserialize, Serialize};
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
+    /// Live connections can be ended: [`ToAgent::Kill`] and [`ToServer::Killed`].
+    pub const KILL: Self = Self(1);
+
+    /// Whether everything that `other` offers is offered here.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// What both sides offer.
     #[must_use]
     pub fn common(self, other: Self) -> Self {
@@ -175,6 +183,39 @@ pub struct LastRow {
     pub row: ConnId,
 }
 
+/// A live connection of the gateway, named so that no other can be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Live {
+    /// Its row.
+    pub row: ConnId,
+    /// The kernel's id of its entry (`CTA_ID`).
+    pub id: u32,
+    /// Its conntrack zone.
+    pub zone: u16,
+    /// Its original tuple.
+    pub original: Tuple,
+}
+
+/// How far the end of a connection is that the server ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Killed {
+    /// Its row.
+    pub row: ConnId,
+    /// What became of it.
+    pub step: KillStep,
+}
+
+/// What became of an order to end a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KillStep {
+    /// Its packets are refused from here on.
+    Refused,
+    /// The kernel has no such entry, or no longer.
+    Gone,
+    /// It could not be ended: order it again later.
+    Failed,
+}
+
 /// Sent when nothing else was for a third of the dead-peer time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat;
@@ -254,6 +295,8 @@ messages! {
         9 => Heartbeat(Heartbeat),
         /// The agent goes.
         10 => Goodbye(Goodbye),
+        /// How far the ends are that the server ordered; with [`Capabilities::KILL`].
+        11 => Killed(Batch<Killed>),
         /// Which row ids are in use.
         12 => LastRow(LastRow),
     }
@@ -276,5 +319,7 @@ messages! {
         134 => Heartbeat(Heartbeat),
         /// The server goes, or refuses.
         135 => Goodbye(Goodbye),
+        /// Connections are to end; with [`Capabilities::KILL`].
+        136 => Kill(Batch<Live>),
     }
 }

@@ -57,6 +57,14 @@ pub enum CloseReason {
     /// The kernel removed the entry before its timeout: to make room in a full table, or since an address that it was
     /// translated to went away.
     Evicted,
+    /// The server ended it when the user's session was over.
+    KilledSession,
+    /// The server ended it when the user was thrown out: removed from the users, or a certificate revoked.
+    KilledRemoved,
+    /// The server ended it when the access lists were read again and did not allow it any more.
+    KilledPolicy,
+    /// The server ended it when the time was over that its rule allows.
+    KilledExpired,
 }
 
 impl CloseReason {
@@ -78,6 +86,10 @@ impl CloseReason {
             Self::GatewayLost => "gateway-lost",
             Self::Deleted => "deleted",
             Self::Evicted => "evicted",
+            Self::KilledSession => "killed-session",
+            Self::KilledRemoved => "killed-removed",
+            Self::KilledPolicy => "killed-policy",
+            Self::KilledExpired => "killed-expired",
         }
     }
 

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod agent_killed_fails_closed_and_loses_no_row;
+mod agent_that_was_away_ends_connections_when_it_is_back;
 mod asynchronous_log_loses_nothing_while_it_runs;
 mod asynchronous_rule_passes_while_the_database_is_locked;
 mod bad_bytes_end_that_peer_only;
@@ -17,6 +18,7 @@ mod configuration_mistakes_name_file_line_and_key;
 mod connection_of_before_is_not_invented;
 mod connection_to_the_gateway_itself_is_marked_and_closed;
 mod database_killed_connections_go_on_and_no_row_is_lost;
+mod ended;
 mod expired;
 mod flushed_table_closes_rows_and_leaves_an_interval;
 mod forbidden_port_is_dropped_with_a_row;
@@ -28,6 +30,7 @@ mod hundred_datagrams_one_way_are_one_row;
 mod live_rows_are_counted_so_that_a_crash_loses_an_interval;
 mod log_that_cannot_be_written_accepts_nothing;
 mod logged_in_user_passes_and_the_row_is_complete;
+mod logout_ends_the_users_connections_and_no_others;
 mod mark_reaches_the_conntrack_entry;
 mod marked_only_relays_marked_connections;
 mod missing_capability_is_said;
@@ -38,7 +41,9 @@ mod other_users_socket_is_not_claimed;
 mod parallel_queries_from_one_port_are_one_row;
 mod peer;
 mod queue_taken_is_said_with_its_holder;
+mod refusals_are_told_where_it_is_configured;
 mod rejected_connection_is_refused_quickly;
+mod reload_ends_what_it_forbids;
 mod reset_answer_closes_the_row_as_refused;
 mod retransmissions_of_a_dropped_packet_are_one_row;
 mod rule_without_log_passes_and_leaves_no_row;

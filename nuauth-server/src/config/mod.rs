@@ -2,6 +2,7 @@
 //!
 //! A value of these types is valid; nothing later has to check it again. Files that it names are read elsewhere.
 
+mod ends;
 mod levels;
 mod raw;
 
@@ -40,6 +41,8 @@ pub struct ServerConfig {
     pub users: PathBuf,
     /// The access lists' file.
     pub policy: PathBuf,
+    /// Whether the sender is told of what no rule of it allows.
+    pub rejects_by_default: bool,
     /// The log.
     pub log: Log,
     /// The socket for programs of this host.

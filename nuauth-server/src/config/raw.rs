@@ -4,6 +4,7 @@
 
 mod spool;
 
+use super::ends::{RawPolicyFile, RawReject, RawSessions, on_end};
 use super::levels::{RawLevels, RawOverload};
 use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
 use crate::engine::{self, Levels, OnOverload};
@@ -35,7 +36,11 @@ pub(super) struct Raw {
     clients: Tried<RawClients>,
     tls: Option<Tried<RawTls>>,
     users: Option<Tried<RawFile>>,
-    policy: Option<Tried<RawFile>>,
+    policy: Option<Tried<RawPolicyFile>>,
+    #[serde(default)]
+    sessions: Tried<RawSessions>,
+    #[serde(default)]
+    reject: Tried<RawReject>,
     #[serde(default)]
     log: Tried<RawLog>,
     #[serde(default)]
@@ -172,9 +177,11 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let users = check
         .required("users", raw.users)
         .map(|raw| check.path(&raw.file));
-    let policy = check
-        .required("policy", raw.policy)
-        .map(|raw| check.path(&raw.file));
+    let raw_policy = check.required("policy", raw.policy);
+    let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
+    let on_reload = on_end(raw_policy.and_then(|raw| raw.on_reload));
+    let sessions = check.problems.take(raw.sessions.0).unwrap_or_default();
+    let reject = check.problems.take(raw.reject.0).unwrap_or_default();
     let raw_log = check.problems.take(raw.log.0);
     let log = raw_log.as_ref().and_then(|raw| check.log(raw));
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
@@ -187,6 +194,16 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             let base = engine::Limits {
                 dead_after,
                 mark_mask,
+                on_reload,
+                on_session_end: on_end(sessions.on_end),
+                session_grace: check.duration(
+                    "sessions.grace",
+                    sessions.grace,
+                    defaults.session_grace,
+                    0..=3600,
+                ),
+                on_removal: on_end(sessions.on_removal),
+                rejects: reject.rejects(),
                 ..log.map_or(defaults, |log| check.log_limits(log, &defaults))
             };
             Some(check.engine(clients, limits, &base))
@@ -217,6 +234,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             tls,
             users,
             policy,
+            rejects_by_default: reject.rejects_by_default(),
             log,
             control,
             ports,

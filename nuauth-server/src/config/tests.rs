@@ -332,3 +332,44 @@ fn what_becomes_of_rows_without_room_is_configured() {
     assert_eq!((limits.drops_per_gateway, limits.drop_sources), (3, 5));
     assert_eq!(limits.drop_burst, Duration::from_secs(4));
 }
+
+#[test]
+fn what_ends_connections_and_what_is_told_are_choices() {
+    use engine::{OnEnd, Rejects};
+    let (_dir, config) = load(GOOD, &[]).unwrap();
+    let limits = &config.engine;
+    assert_eq!(
+        (limits.on_session_end, limits.on_removal, limits.on_reload),
+        (OnEnd::Keep, OnEnd::Keep, OnEnd::Keep)
+    );
+    assert_eq!(
+        (limits.rejects, config.rejects_by_default),
+        (Rejects::default(), false)
+    );
+    let text = format!(
+        "{GOOD}on-reload = \"kill\"\n[sessions]\non-end = \"kill\"\ngrace = \"3s\"\non-removal = \"kill\"\n\
+         [reject]\non-default = \"reject\"\non-timeout = \"reject\"\non-nobody = \"drop\"\n"
+    );
+    let (_dir, config) = load(&text, &[]).unwrap();
+    let limits = &config.engine;
+    assert_eq!(
+        (limits.on_session_end, limits.on_removal, limits.on_reload),
+        (OnEnd::Kill, OnEnd::Kill, OnEnd::Kill)
+    );
+    assert_eq!(limits.session_grace, Duration::from_secs(3));
+    assert!(config.rejects_by_default && limits.rejects.timeout);
+    assert!(!limits.rejects.nobody && !limits.rejects.disclaimed);
+    for (section, line, key) in [
+        ("sessions", "on-end = \"drop\"", "key sessions.on-end: "),
+        ("sessions", "grace = \"2h\"", "key sessions.grace: "),
+        ("policy", "on-reload = \"yes\"", "key policy.on-reload: "),
+        ("reject", "on-timeout = \"kill\"", "key reject.on-timeout: "),
+        ("reject", "on-full = \"reject\"", "key reject.on-full: "),
+    ] {
+        let errors = errors_with(section, line);
+        assert!(
+            errors.len() == 1 && errors[0].starts_with(key),
+            "{line}: {errors:?}"
+        );
+    }
+}

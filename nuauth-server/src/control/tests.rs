@@ -23,6 +23,7 @@ impl Judge for Nobody {
             rule: Arc::from("none"),
             prefix: Arc::from(""),
             log: LogMode::Sync,
+            expires: None,
         }
     }
 }

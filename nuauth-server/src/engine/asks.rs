@@ -5,6 +5,7 @@
 use super::Engine;
 use super::conns::{Flow, Side, Slot};
 use super::gateways::GatewayIdx;
+use super::kills::Rejects;
 use super::pending::{Packet, Pending};
 use super::types::{Effect, Identity, LinkId, Now, Outcome, Refused};
 use nufw_proto::client::{Claim, ClaimRequest, Finding, Mine};
@@ -42,7 +43,7 @@ impl Engine {
         // Who did not answer the first packet may well answer its retransmission, and who announces it has.
         if let Some(why) = before.filter(|&why| why != Refused::Timeout && early.is_none()) {
             self.stats.repeated += 1;
-            return answer(&[packet], Outcome::Refused(why), out);
+            return answer(&[packet], Outcome::Refused(why), self.limits.rejects, out);
         }
         let pending = Pending {
             flow,
@@ -94,7 +95,12 @@ impl Engine {
             pending.last_received = pending.last_received.max(ask.received);
         } else {
             self.stats.refused_full += 1;
-            answer(&[packet], Outcome::Refused(Refused::Full), out);
+            answer(
+                &[packet],
+                Outcome::Refused(Refused::Full),
+                self.limits.rejects,
+                out,
+            );
         }
     }
 
@@ -284,6 +290,8 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) {
         let conn = self.conns.remove(slot);
+        let reason = self.kills.reason(conn.id).unwrap_or(reason);
+        self.kills.forget(conn.id);
         // What is known of the end of an earlier entry is not the end of a later one.
         let known = self.lingering.remove(&conn.id);
         match known.filter(|_| matches!(conn.side, Side::Unbound { .. })) {
@@ -294,10 +302,10 @@ impl Engine {
 }
 
 /// Answers packets that waited together.
-pub(super) fn answer(packets: &[Packet], outcome: Outcome, out: &mut Vec<Effect>) {
+pub(super) fn answer(packets: &[Packet], outcome: Outcome, rejects: Rejects, out: &mut Vec<Effect>) {
     let verdict = match outcome {
         Outcome::Granted { row, mark } => Verdict::Accept { row, mark },
-        Outcome::Refused(Refused::ByRule { reject: true }) => Verdict::Reject,
+        Outcome::Refused(_) if rejects.tells(outcome) => Verdict::Reject,
         Outcome::Refused(_) => Verdict::Drop,
     };
     out.extend(packets.iter().map(|&(link, id)| Effect::Answer {

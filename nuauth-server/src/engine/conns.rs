@@ -23,17 +23,18 @@ pub(super) struct Flow {
 /// What a packet of the connection shows in FORWARD and INPUT: the original source, and as destination the source of
 /// the reply direction (after DNAT, before SNAT). `None` for a translation between address families.
 pub(super) fn shown_by(entry: &CtEntry) -> Option<Tuple> {
-    let transport = match (
-        entry.original.transport().ports(),
-        entry.reply.transport().ports(),
-    ) {
-        (Some(original), Some(reply)) => entry.original.transport().with_ports(Ports {
-            src: original.src,
-            dst: reply.src,
+    translated_destination(&entry.original, &entry.reply)
+}
+
+fn translated_destination(original: &Tuple, reply: &Tuple) -> Option<Tuple> {
+    let transport = match (original.transport().ports(), reply.transport().ports()) {
+        (Some(there), Some(back)) => original.transport().with_ports(Ports {
+            src: there.src,
+            dst: back.src,
         }),
-        _ => entry.original.transport(),
+        _ => original.transport(),
     };
-    Tuple::new(entry.original.src(), entry.reply.src(), transport).ok()
+    Tuple::new(original.src(), reply.src(), transport).ok()
 }
 
 /// The tuple that a reply tuple answers: what the service sees as its peer, and itself. `None` without ports.
@@ -88,6 +89,8 @@ pub(super) struct Conn {
     pub(super) last_asked: Timestamp,
     /// When its entry was confirmed, by the gateway's clock, as far as it is known.
     pub(super) born: Option<Timestamp>,
+    /// Its packets were queued where the destination is not translated yet.
+    pub(super) before_nat: bool,
 }
 
 impl Conn {
@@ -100,6 +103,17 @@ impl Conn {
                 original: self.original,
                 reply,
             }),
+        }
+    }
+
+    /// What its first packet showed where it was queued: what the access lists are asked about.
+    pub(super) fn shown(&self) -> Tuple {
+        match self.side {
+            Side::Unbound { shown } => shown,
+            Side::Bound { .. } if self.before_nat => self.original,
+            Side::Bound { reply, .. } => {
+                translated_destination(&self.original, &reply).unwrap_or(self.original)
+            }
         }
     }
 
@@ -326,6 +340,16 @@ impl ConnTable {
         self.unlink(slot);
         self.get_mut(slot).side = Side::Unbound { shown };
         self.link(slot);
+    }
+
+    /// The connections at `count` places from a place on, and the next place; `None` at the table's end.
+    pub(super) fn part(&self, from: usize, count: usize) -> (Vec<Slot>, Option<usize>) {
+        let end = from.saturating_add(count);
+        let slots = (from..end.min(self.conns.capacity()))
+            .filter(|&place| self.conns.contains(place))
+            .map(|place| Slot(u32::try_from(place).unwrap_or(u32::MAX)))
+            .collect();
+        (slots, (end < self.conns.capacity()).then_some(end))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &Conn)> {

@@ -9,6 +9,7 @@ use super::pending::{Granted, Pending};
 use super::types::{Decision, Effect, Identity, LogEntry, Now, Outcome, Refused, Ruling};
 use super::{Engine, sessions::Session};
 use nufw_proto::client::Mine;
+use nufw_proto::gateway::Hook;
 use nufw_proto::{BootId, ClaimId, ConnId, EventSeq, Mark, SessionId, Tuple};
 use nulog::{Change, CloseReason, OpenRow};
 use std::sync::Arc;
@@ -69,7 +70,7 @@ impl Engine {
         };
         if let Some(outcome) = self.granted_before(&pending, &claimant.identity, now, out) {
             self.stats.repeated += 1;
-            return answer(&pending.packets, outcome, out);
+            return answer(&pending.packets, outcome, self.limits.rejects, out);
         }
         let flow = pending.flow;
         let mode = self.mode_of_accept(ruling.log);
@@ -105,7 +106,11 @@ impl Engine {
             received: row.received,
             last_asked: row.received,
             born: None,
+            before_nat: matches!(pending.hook, Hook::Prerouting | Hook::Output),
         });
+        if let Some(lifetime) = ruling.expires {
+            self.kills.ends_at(id, now.mono + lifetime);
+        }
         self.drops.forget(&flow);
         out.push(Effect::Log(LogEntry {
             change: Change::Open(Box::new(row)),
@@ -160,7 +165,12 @@ impl Engine {
         self.drops.forget(&pending.flow);
         let mark = self.mark_of(pending.flow.gateway, who);
         let row = ConnId::UNLOGGED;
-        answer(&pending.packets, Outcome::Granted { row, mark }, out);
+        answer(
+            &pending.packets,
+            Outcome::Granted { row, mark },
+            self.limits.rejects,
+            out,
+        );
     }
 
     /// A row did not become durable in time. Its packets are dropped; should it reach the disk, it is closed there.
@@ -215,7 +225,12 @@ impl Engine {
         conn.grants = u8::try_from(pending.packets.len()).unwrap_or(u8::MAX);
         let mark = conn.user_mark;
         self.stats.granted += 1;
-        answer(&pending.packets, Outcome::Granted { row: id, mark }, out);
+        answer(
+            &pending.packets,
+            Outcome::Granted { row: id, mark },
+            self.limits.rejects,
+            out,
+        );
         let tracked = self
             .gateways
             .get(pending.flow.gateway)
@@ -239,6 +254,7 @@ impl Engine {
             if let Some(slot) = self.conns.by_id(*id) {
                 // Should it have reached the disk all the same, the journal closes it.
                 self.conns.remove(slot);
+                self.kills.forget(*id);
             }
             if let Some(question) = question {
                 self.give_up(question, Refused::Unlogged, now, out);
@@ -262,7 +278,7 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) {
         self.count_refusal(why);
-        answer(&pending.packets, Outcome::Refused(why), out);
+        answer(&pending.packets, Outcome::Refused(why), self.limits.rejects, out);
         if matches!(why, Refused::Unlogged | Refused::Full) {
             // The next packet may find room again; and a row for each would fill what is full already.
             return;

@@ -90,6 +90,7 @@ impl Engine {
                 seen_in: 0,
                 granted: Some(Duration::ZERO),
                 received: row.received,
+                before_nat: false,
                 last_asked: row.received,
                 born: None,
             });
@@ -194,6 +195,7 @@ impl Engine {
         self.conns.unbind(slot, shown);
         let dump = self.gateways.get(gateway).dump_count;
         self.conns.bind(slot, sight.entry, sight.born(), dump);
+        self.kills.on_bound(self.conns.get(slot).id);
         Some(slot)
     }
 
@@ -240,6 +242,7 @@ impl Engine {
         }
         let dump = self.gateways.get(gateway).dump_count;
         self.conns.bind(slot, entry, sight.born(), dump);
+        self.kills.on_bound(self.conns.get(slot).id);
     }
 
     /// A new entry that belongs to no row shows all the same that the one before it is gone.
@@ -288,6 +291,7 @@ impl Engine {
             counters: entry.counters,
             binding: conn.binding(),
         };
+        end.reason = self.kills.reason(end.id).unwrap_or(end.reason);
         if let Some(former) = self.lingering.remove(&end.id) {
             end.counters = sum(former.counters, end.counters);
         }
@@ -300,6 +304,7 @@ impl Engine {
             return;
         }
         self.conns.remove(slot);
+        self.kills.forget(end.id);
         Self::log(Change::Close(Box::new(end)), out);
     }
 
@@ -380,6 +385,7 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) {
         let conn = *self.conns.get(slot);
+        let reason = self.kills.reason(conn.id).unwrap_or(reason);
         let (tuple, ct_id) = match conn.side {
             Side::Bound { ct_id, .. } => (conn.original, Some(ct_id)),
             Side::Unbound { shown } => (shown, None),

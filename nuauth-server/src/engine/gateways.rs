@@ -32,6 +32,8 @@ pub(super) struct Link {
     pub(super) since: Duration,
     pub(super) relays_events: bool,
     pub(super) sets_marks: bool,
+    /// Live connections can be ended there.
+    kills: bool,
     pub(super) packet_timeout: Duration,
     /// The last event that it carried, taken or not: an agent must not hear of more than it has sent.
     carried: EventSeq,
@@ -135,6 +137,12 @@ impl Gateways {
 
     pub(super) fn by_link(&self, link: LinkId) -> Option<GatewayIdx> {
         self.links.get(&link).copied()
+    }
+
+    /// The link over which live connections of a gateway can be ended.
+    pub(super) fn killer(&self, gateway: GatewayIdx) -> Option<LinkId> {
+        let link = self.get(gateway).link.as_ref()?;
+        link.kills.then_some(link.id)
     }
 
     pub(super) fn linked(&self) -> impl Iterator<Item = (GatewayIdx, &Link)> {
@@ -299,6 +307,7 @@ impl Engine {
             since: now.mono,
             relays_events: hello.relays_events,
             sets_marks: hello.sets_marks,
+            kills: hello.capabilities.has(Capabilities::KILL),
             packet_timeout: Duration::from_millis(u64::from(hello.packet_timeout_ms)),
             carried: acknowledged,
             told: acknowledged,
@@ -309,7 +318,7 @@ impl Engine {
             link,
             message: ToAgent::Welcome(Welcome {
                 software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
-                capabilities: Capabilities::default(),
+                capabilities: Capabilities::KILL,
                 gateway: Text::lossy(name),
                 acknowledged,
                 dead_after_ms: u32::try_from(self.limits.dead_after.as_millis()).unwrap_or(u32::MAX),
@@ -317,6 +326,7 @@ impl Engine {
             }),
         });
         self.tell_addresses(link, out);
+        self.order_again(index);
         if hello.relays_events {
             // Before the rows are known a dump proves nothing.
             if self.held.is_none() {

@@ -16,11 +16,13 @@ mod flood;
 mod gaps;
 mod gateways;
 mod held;
+mod kills;
 mod modes;
 mod pending;
 mod sessions;
 mod types;
 
+pub use kills::{Leaving, OnEnd, Rejects};
 pub use modes::{Levels, LogMode, OnOverload};
 pub use types::{
     Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, Outcome, ProofId,
@@ -34,6 +36,7 @@ use ended::EndedUnseen;
 use flood::Flood;
 use gateways::Gateways;
 use held::Held;
+use kills::Kills;
 use pending::PendingTable;
 use sessions::Sessions;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -69,6 +72,7 @@ pub struct Engine {
     ids_used: u64,
     /// What waits until it is known which rows were live at the start.
     held: Option<Held>,
+    kills: Kills,
     stats: Stats,
 }
 
@@ -92,6 +96,7 @@ impl Engine {
             ids: VecDeque::new(),
             ids_used: 0,
             held: None,
+            kills: Kills::default(),
             stats: Stats::default(),
             limits,
         }
@@ -103,7 +108,10 @@ impl Engine {
             Input::LoadedLater => self.held = Some(Held::default()),
             Input::Loaded { rows, acknowledged } => match self.held.take() {
                 Some(held) => self.loaded_late(held, rows, acknowledged, now, out),
-                None => self.load(rows, acknowledged, out),
+                None => {
+                    self.load(rows, acknowledged, out);
+                    self.kills.judge_again(true);
+                }
             },
             Input::GatewayUp { link, name, hello } => self.gateway_up(link, &name, &hello, now, out),
             Input::Gateway { link, message } => self.gateway_says(link, message, now, out),
@@ -115,7 +123,7 @@ impl Engine {
                 session,
                 address,
             } => self.prove(proof, session, address, now, out),
-            Input::SessionDown { session } => self.session_down(session, now, out),
+            Input::SessionDown { session, leaving } => self.session_down(session, leaving, now, out),
             Input::Committed { opened, acknowledged } => self.committed(&opened, &acknowledged, now, out),
             Input::LogFailed { opened } => self.log_failed(&opened, now, out),
             Input::Ids(block) => {
@@ -131,6 +139,7 @@ impl Engine {
             Input::Users(users) => {
                 self.know_marks(&users);
                 self.users_changed(&users, now, out);
+                self.users_told(&users);
             }
             Input::Verify { gateways } => self.verify(&gateways),
             Input::Tick => self.tick(now, out),
@@ -168,6 +177,7 @@ impl Engine {
         stats.sessions = self.sessions.len() as u64;
         stats.waiting_commits = self.logging.len() as u64;
         stats.waiting_async = self.unwritten.len() as u64;
+        stats.waiting_kills = self.kills.len() as u64;
         stats.ids_left = self
             .ids
             .iter()
@@ -202,6 +212,7 @@ impl Engine {
             ToServer::DumpPart(part) => self.dump_part(gateway, &part, now, out),
             ToServer::DumpEnd(end) => self.dump_end(gateway, end, now, out),
             ToServer::LastRow(last) => self.skip_used_ids(gateway, last.row, now, out),
+            ToServer::Killed(killed) => killed.iter().for_each(|&k| self.killed(gateway, k, now)),
             ToServer::Hello(_) | ToServer::Heartbeat(_) | ToServer::Goodbye(_) => {}
         }
     }
@@ -224,7 +235,7 @@ impl Engine {
                     .into_iter()
                     .for_each(|a| self.announce(session, a.mine, now, out));
             }
-            client::ToServer::Withdraw(withdraw) => self.withdraw(session, withdraw.address, out),
+            client::ToServer::Withdraw(withdraw) => self.withdraw(session, withdraw.address, now, out),
             client::ToServer::Hello(_)
             | client::ToServer::Login(_)
             | client::ToServer::Prove(_)
@@ -240,6 +251,7 @@ impl Engine {
         self.early.expire(now);
         self.log_aggregated(now, false, out);
         self.log_deleted(now, false, out);
+        self.end_connections(now, out);
         self.doubt_unconfirmed(now, out);
         self.gateways
             .tell_heartbeats(now, self.limits.heartbeat_interval, out);

@@ -3,6 +3,7 @@
 //! Passwords, tokens and sockets are the edge's business; here a session exists once the edge says so.
 
 use super::Engine;
+use super::kills::Leaving;
 use super::types::{Effect, Identity, Limits, Now, ProofId, SessionFacts};
 use nufw_proto::client::Refusal;
 use nufw_proto::{Addr, ConnId, SessionId};
@@ -193,19 +194,25 @@ impl Engine {
         out.push(Effect::Proof { proof, result });
     }
 
-    pub(super) fn withdraw(&mut self, session: SessionId, address: Addr, out: &mut Vec<Effect>) {
+    pub(super) fn withdraw(&mut self, session: SessionId, address: Addr, now: Now, out: &mut Vec<Effect>) {
         // The address of the login stays: the connection itself shows that the host still has it.
         let proven = self.sessions.get(session).is_some_and(|s| {
             s.addresses
                 .iter()
                 .any(|held| held.address == address && held.until.is_some())
         });
-        if proven && self.sessions.take(session, address) {
-            self.address_changed(address, false, out);
+        if proven {
+            self.address_lost(session, address, Leaving::LoggedOut, now, out);
         }
     }
 
-    pub(super) fn session_down(&mut self, session: SessionId, now: Now, out: &mut Vec<Effect>) {
+    pub(super) fn session_down(
+        &mut self,
+        session: SessionId,
+        leaving: Leaving,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(s) = self.sessions.get(session) else {
             return;
         };
@@ -214,9 +221,7 @@ impl Engine {
         }
         let addresses: Vec<Addr> = s.addresses.iter().map(|held| held.address).collect();
         for address in addresses {
-            if self.sessions.take(session, address) {
-                self.address_changed(address, false, out);
-            }
+            self.address_lost(session, address, leaving, now, out);
         }
         self.sessions.all.remove(&session);
         self.nobody_answers(session, now, out);
@@ -233,9 +238,25 @@ impl Engine {
             .collect();
         expired.sort_unstable();
         for (session, address) in expired {
-            if self.sessions.take(session, address) {
-                self.address_changed(address, false, out);
-            }
+            self.address_lost(session, address, Leaving::Lost, now, out);
+        }
+    }
+
+    /// A session does not hold an address any more.
+    fn address_lost(
+        &mut self,
+        session: SessionId,
+        address: Addr,
+        leaving: Leaving,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let user = self.sessions.get(session).map(|s| s.identity.user.id);
+        if self.sessions.take(session, address) {
+            self.address_changed(address, false, out);
+        }
+        if let Some(user) = user {
+            self.departed(user, address, leaving, now);
         }
     }
 
@@ -262,7 +283,7 @@ impl Engine {
                 session,
                 reason: "the user is not known here any more",
             });
-            self.session_down(session, now, out);
+            self.session_down(session, Leaving::Removed, now, out);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Plain data; no behaviour beyond small conversions.
 
+use super::kills::{Leaving, OnEnd, Rejects};
 use super::modes::{Levels, LogMode, OnOverload};
 use nufw_proto::client::{self, ClaimRequest, OsInfo, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
@@ -64,6 +65,8 @@ pub struct Ruling {
     pub prefix: Arc<str>,
     /// Whether it is logged, and whether the packet waits for the row.
     pub log: LogMode,
+    /// How long a connection that it accepts may live.
+    pub expires: Option<Duration>,
 }
 
 /// The access lists, as the engine sees them.
@@ -202,6 +205,8 @@ pub enum Input {
     SessionDown {
         /// The session.
         session: SessionId,
+        /// How it ended.
+        leaving: Leaving,
     },
     /// Changes are durable.
     Committed {
@@ -217,9 +222,10 @@ pub enum Input {
     },
     /// Row ids that are durably reserved.
     Ids(Range<u64>),
-    /// Another policy.
+    /// Another policy; [`Input::Users`] follows.
     Judge(Arc<dyn Judge>),
-    /// The users were read again, by name; a session whose user is gone ends.
+    /// The users were read, at the start or again, by name. A session whose user is gone ends; live connections are judged
+    /// anew, as [`Limits::on_reload`] and [`Limits::on_removal`] say.
     Users(HashMap<Arc<str>, Arc<Identity>>),
     /// Somebody doubts old rows of these gateways: a dump of their tables would tell.
     Verify {
@@ -376,6 +382,16 @@ pub struct Limits {
     pub levels: Levels,
     /// Whether a live connection with a user's mark that the log does not know gets a row.
     pub adopt: bool,
+    /// What becomes of a user's connections from an address when its session has ended.
+    pub on_session_end: OnEnd,
+    /// How long a client whose connection was lost may take to come back before its session counts as ended.
+    pub session_grace: Duration,
+    /// What becomes of connections of a user who was thrown out.
+    pub on_removal: OnEnd,
+    /// What becomes of connections that the access lists do not allow any more when they are read again.
+    pub on_reload: OnEnd,
+    /// Which refusals are told to the sender, where no rule says it.
+    pub rejects: Rejects,
 }
 
 impl Default for Limits {
@@ -411,6 +427,11 @@ impl Default for Limits {
             log_sync: true,
             levels: Levels::ALL,
             adopt: true,
+            on_session_end: OnEnd::Keep,
+            session_grace: Duration::from_secs(10),
+            on_removal: OnEnd::Keep,
+            on_reload: OnEnd::Keep,
+            rejects: Rejects::default(),
         }
     }
 }
@@ -480,6 +501,14 @@ pub struct Stats {
     pub waiting_commits: u64,
     /// Rows of packets that did not wait, and that are not durable.
     pub waiting_async: u64,
+    /// Orders to end a connection, repeated ones included.
+    pub kills_ordered: u64,
+    /// Orders that an agent could not carry out.
+    pub kills_failed: u64,
+    /// What agents said of the end of connections that are other gateways'.
+    pub foreign_kills: u64,
+    /// Connections that are to end at the moment.
+    pub waiting_kills: u64,
     /// Row ids that are reserved and not used yet.
     pub ids_left: u64,
 }

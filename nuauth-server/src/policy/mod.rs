@@ -76,8 +76,18 @@ impl Policy {
                 rule: DEFAULT_RULE.into(),
                 prefix: DEFAULT_RULE.into(),
                 log: LogMode::Default,
+                expires: None,
             },
         }
+    }
+
+    /// What no rule decides is rejected: its sender is told.
+    #[must_use]
+    pub fn rejecting(mut self, rejects: bool) -> Self {
+        if rejects {
+            self.default.decision = Decision::Reject;
+        }
+        self
     }
 
     /// Decides. The first rule that matches counts.

@@ -6,7 +6,7 @@ use super::{DEFAULT_RULE, Policy, ReadPolicy, Rule, is_ipv4};
 use crate::engine::{Decision, LogMode, Ruling};
 use crate::users::Users;
 use ipnet::{IpNet, Ipv4Net};
-use nufw_common::config::{ConfigError, Loader, Origins, Problems, Tried};
+use nufw_common::config::{ConfigError, HumanDuration, Loader, Origins, Problems, Tried};
 use nufw_proto::Text;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Protocols that have a name in the file, with their IANA numbers.
 pub(super) const PROTOCOLS: [(&str, u8); 7] = [
@@ -27,6 +28,8 @@ pub(super) const PROTOCOLS: [(&str, u8); 7] = [
     ("icmp", 1),
     ("icmpv6", 58),
 ];
+/// Least and most time that a rule may let connections live.
+const EXPIRE_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(24 * 365)];
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
@@ -52,6 +55,7 @@ struct RawRule {
     decision: RawDecision,
     log_prefix: Option<String>,
     log: Option<RawLog>,
+    expire_after: Option<HumanDuration>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -189,6 +193,7 @@ impl Reader<'_> {
         }
         self.transport(at, &raw);
         let log = self.log_mode(at, &raw);
+        let expires = self.expires(at, &raw);
         let (source, destination) = (
             self.nets(&format!("{at}.source"), raw.source.as_deref()),
             self.nets(&format!("{at}.destination"), raw.destination.as_deref()),
@@ -214,6 +219,7 @@ impl Reader<'_> {
                 prefix: raw.log_prefix.map_or_else(|| Arc::clone(&rule), Arc::from),
                 rule,
                 log,
+                expires,
             },
         }
     }
@@ -256,6 +262,25 @@ impl Reader<'_> {
                 LogMode::Default
             }
         }
+    }
+
+    /// How long what the rule accepts may live. What has no row is not known and could not be ended.
+    fn expires(&mut self, at: &str, raw: &RawRule) -> Option<Duration> {
+        let lifetime = raw.expire_after?;
+        let key = format!("{at}.expire-after");
+        let [low, high] = EXPIRE_AFTER.map(HumanDuration);
+        if !matches!(raw.decision, RawDecision::Accept) {
+            self.reject(&key, lifetime, "no such key: what is not accepted has no end");
+        } else if matches!(raw.log, Some(RawLog::None)) {
+            self.reject(
+                &key,
+                lifetime,
+                "no log = \"none\" with it: what has no row cannot be ended",
+            );
+        } else if lifetime.0 < low.0 || lifetime.0 > high.0 {
+            self.reject(&key, lifetime, format_args!("a duration from {low} to {high}"));
+        }
+        Some(lifetime.0)
     }
 
     fn transport(&mut self, at: &str, raw: &RawRule) {

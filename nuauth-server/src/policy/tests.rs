@@ -2,6 +2,7 @@ use super::*;
 use crate::users;
 use nufw_proto::{Addr, IcmpKey, Mark, Ports};
 use proptest::prelude::*;
+use std::time::Duration;
 
 const USERS: &str = "\
 [[user]]\nname = \"alice\"\nid = 1\ngroups = [\"staff\", \"admins\"]\n\
@@ -64,6 +65,54 @@ fn a_rule_says_whether_it_is_logged_and_whether_packets_wait() {
     assert!(
         error.starts_with("policy.toml:4: key rule[0].log: ") && error.contains("later"),
         "{error}"
+    );
+}
+
+#[test]
+fn a_rule_can_limit_the_life_of_what_it_accepts() {
+    let expires = |lines: &str| policy(&rule(lines)).rules()[0].ruling().expires;
+    assert_eq!(expires(""), None);
+    assert_eq!(expires("expire-after = \"8h\""), Some(Duration::from_hours(8)));
+    for (text, expected) in [
+        (
+            rule("expire-after = \"0s\""),
+            "expected a duration from 1s to 365d",
+        ),
+        (
+            rule("expire-after = \"1h\"\nlog = \"none\""),
+            "expected no log = \"none\" with it",
+        ),
+        (
+            "[[rule]]\nname = \"r\"\ndecision = \"drop\"\nexpire-after = \"1h\"\n".to_owned(),
+            "expected no such key",
+        ),
+    ] {
+        let error = read(&text).unwrap_err();
+        assert!(
+            error.contains("key rule[0].expire-after: ") && error.contains(expected),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_no_rule_allows_can_be_rejected() {
+    let web = tcp("10.0.0.1", "192.0.2.1", 80);
+    let lists = policy("");
+    assert_eq!(
+        decide(&lists, "alice", &web),
+        (Decision::Drop, "default".to_owned())
+    );
+    let lists = lists.rejecting(true);
+    assert_eq!(
+        decide(&lists, "alice", &web),
+        (Decision::Reject, "default".to_owned())
+    );
+    let lists = policy("[[rule]]\nname = \"r\"\ndecision = \"drop\"\n").rejecting(true);
+    assert_eq!(
+        decide(&lists, "alice", &web).0,
+        Decision::Drop,
+        "a rule says what it says"
     );
 }
 

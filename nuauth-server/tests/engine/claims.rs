@@ -178,7 +178,7 @@ fn an_early_claim_of_a_session_that_is_gone_leaves_the_others_asked() {
     let alice = w.login("alice", "10.0.0.7");
     let bob = w.login("bob", "10.0.0.7");
     w.announce(alice, tcp(WEB.0, WEB.1));
-    w.input(nuauth_server::engine::Input::SessionDown { session: alice });
+    w.logout(alice);
     let ask = w.ask(gw, tcp(WEB.0, WEB.1));
     assert_eq!(w.questions_to(bob), 1);
     w.claim(bob);
@@ -215,7 +215,7 @@ fn the_end_of_a_session_disclaims_for_it() {
     let bob = w.login("bob", "10.0.0.7");
     let ask = w.ask(gw, tcp(WEB.0, WEB.1));
     w.disclaim(bob);
-    w.input(nuauth_server::engine::Input::SessionDown { session: alice });
+    w.logout(alice);
     assert_eq!(w.verdict(ask), Some(Verdict::Drop));
     assert_eq!(&*w.dropped()[0].acl, "(disclaimed)");
 }

@@ -14,6 +14,7 @@ mod dumps;
 mod entries;
 mod events;
 mod flood;
+mod kills;
 mod late;
 mod limits;
 mod links;

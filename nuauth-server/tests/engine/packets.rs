@@ -281,3 +281,33 @@ fn a_connection_that_was_granted_gets_no_drop_row_for_a_later_packet() {
     assert_eq!(w.verdict(again), Some(Verdict::Drop));
     assert_eq!(w.dropped().len(), 0);
 }
+
+#[test]
+fn refusals_are_told_where_the_limits_say_so_and_rows_stay_the_same() {
+    use nuauth_server::engine::Rejects;
+    let stories = |rejects: Rejects| {
+        let mut w = World::with(|limits| limits.rejects = rejects);
+        let gw = w.gateway();
+        let nobody = w.ask(gw, tcp("10.0.0.9:1", WEB.1));
+        let alice = w.login("alice", "10.0.0.7");
+        let disclaimed = w.ask(gw, tcp("10.0.0.7:1", WEB.1));
+        w.disclaim(alice);
+        let forgotten = w.ask(gw, tcp("10.0.0.7:2", WEB.1));
+        w.pass(PACKET_TIMEOUT);
+        let again = w.ask(gw, tcp("10.0.0.9:1", WEB.1));
+        let verdicts = [nobody, disclaimed, forgotten, again].map(|ask| w.verdict(ask).unwrap());
+        let labels: Vec<_> = w.dropped().iter().map(|row| row.acl.to_string()).collect();
+        assert_eq!(labels, ["(nobody)", "(disclaimed)", "(timeout)"]);
+        verdicts
+    };
+    let (drop, reject) = (Verdict::Drop, Verdict::Reject);
+    assert_eq!(stories(Rejects::default()), [drop; 4]);
+    let only = |timeout, disclaimed, nobody| Rejects {
+        timeout,
+        disclaimed,
+        nobody,
+    };
+    assert_eq!(stories(only(true, false, false)), [drop, drop, reject, drop]);
+    assert_eq!(stories(only(false, true, false)), [drop, reject, drop, drop]);
+    assert_eq!(stories(only(false, false, true)), [reject, drop, drop, reject]);
+}

@@ -34,8 +34,8 @@ fn a_login_is_admitted_and_logged() {
     };
     assert_eq!((row.address, &row.user), (addr("10.0.0.7"), &user("alice").user));
     let id = row.id;
-    w.input(Input::SessionDown { session: alice });
-    w.input(Input::SessionDown { session: alice });
+    w.logout(alice);
+    w.logout(alice);
     let ends = w
         .log
         .iter()
@@ -57,9 +57,9 @@ fn gateways_hear_which_addresses_have_a_session() {
     w.agent.clear();
     let bob = w.login("bob", "10.0.0.8");
     let carol = w.login("carol", "10.0.0.8");
-    w.input(Input::SessionDown { session: bob });
+    w.logout(bob);
     assert_eq!(known(&w).len(), 1, "only the first and the last matter");
-    w.input(Input::SessionDown { session: carol });
+    w.logout(carol);
     assert_eq!(
         known(&w),
         [

@@ -2,8 +2,8 @@
 
 pub(crate) use crate::entries::{addr, answered, counters, ended, entry, natted, ping, reversed, tcp, udp};
 use nuauth_server::engine::{
-    Decision, Effect, Engine, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, LogMode, Now,
-    ProofId, Ruling, SessionFacts, Stats,
+    Decision, Effect, Engine, Identity, Input, Judge, Leaving, Limits, LinkId, LiveConn, LogEntry, LogMode,
+    Now, ProofId, Ruling, SessionFacts, Stats,
 };
 use nufw_proto::client::{self, Announce, Claim, ClaimRequest, Finding, Mine, OsInfo, Refusal, Withdraw};
 use nufw_proto::gateway::{
@@ -24,7 +24,7 @@ pub(crate) const PACKET_TIMEOUT: Duration = Duration::from_secs(15);
 type Acknowledged = (Arc<str>, BootId, EventSeq);
 
 /// Accepts everything but port 23 (dropped) and port 25 (rejected). The ports from 2001 have log modes of their own: sync,
-/// async, none; port 2023 is dropped without a row.
+/// async, none; port 2023 is dropped without a row. Connections to port 2030 live for an hour.
 struct Rules;
 
 impl Judge for Rules {
@@ -45,6 +45,7 @@ impl Judge for Rules {
                 Some(2003 | 2023) => LogMode::None,
                 _ => LogMode::Default,
             },
+            expires: (port == Some(2030)).then_some(Duration::from_hours(1)),
         }
     }
 }
@@ -320,6 +321,14 @@ impl World {
         };
         self.input(Input::SessionUp { session, facts });
         session
+    }
+
+    pub(crate) fn logout(&mut self, session: SessionId) {
+        self.leave(session, Leaving::LoggedOut);
+    }
+
+    pub(crate) fn leave(&mut self, session: SessionId, leaving: Leaving) {
+        self.input(Input::SessionDown { session, leaving });
     }
 
     pub(crate) fn prove(&mut self, session: SessionId, address: &str) -> Result<Addr, Refusal> {

@@ -5,10 +5,10 @@
 use crate::kernel::{Kernel, Key, Packet, Told};
 use crate::reference::Reference;
 use nufw_proto::gateway::{
-    Ask, Capabilities, DumpBegin, DumpEnd, DumpPart, Events, Gap, GapCause, Hello, Hook, ToAgent, ToServer,
-    Unused, Verdict,
+    Ask, Capabilities, DumpBegin, DumpEnd, DumpPart, Events, Gap, GapCause, Hello, Hook, KillStep, Killed,
+    Live, ToAgent, ToServer, Unused, Verdict,
 };
-use nufw_proto::{AskId, Batch, BootId, CtEntry, DumpId, EventSeq, Mark, Text};
+use nufw_proto::{AskId, Batch, BootId, CtEntry, DumpId, EventSeq, Mark, TcpState, Text};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
@@ -97,6 +97,8 @@ pub(crate) struct Agent {
     gap_sent: Option<Gap>,
     dumps: VecDeque<DumpId>,
     dump: Option<Dump>,
+    /// What the server wants ended.
+    kills: Vec<Live>,
 }
 
 impl Agent {
@@ -115,6 +117,7 @@ impl Agent {
             gap_sent: None,
             dumps: VecDeque::new(),
             dump: None,
+            kills: Vec::new(),
         }
     }
 
@@ -122,7 +125,7 @@ impl Agent {
         Hello {
             software: Text::default(),
             boot: self.boot,
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities::KILL,
             packet_timeout_ms: u32::try_from(PACKET_TIMEOUT / 1000).unwrap_or(u32::MAX),
             relays_events,
             marked_only: false,
@@ -185,6 +188,7 @@ impl Agent {
         self.pending.retain(|_, (_, deadline)| *deadline > now);
         self.listen(link, kernel, now, rng, reference);
         self.read_queue(link, kernel, now);
+        self.end_connections(link, kernel, now, rng, reference);
         self.read_events(kernel, reference);
         self.send_events(link);
         self.work_on_dump(link, kernel, rng, reference);
@@ -225,11 +229,42 @@ impl Agent {
                 }
                 ToAgent::EventAck(ack) => self.forget(ack.through, false),
                 ToAgent::DumpRequest(request) => self.dumps.push_back(request.dump),
+                ToAgent::Kill(orders) => self.kills.extend(orders),
                 ToAgent::KnownAddresses(_) | ToAgent::Heartbeat(_) | ToAgent::Goodbye(_) => {}
             }
         }
         if !unused.is_empty() {
             link.up.push_back(Up::Say(ToServer::Unused(batch(unused))));
+        }
+    }
+
+    /// Ends what the server wants ended, or forgets that it was told to.
+    fn end_connections(
+        &mut self,
+        link: &mut Link,
+        kernel: &mut Kernel,
+        now: u64,
+        rng: &mut StdRng,
+        reference: &mut Reference,
+    ) {
+        let mut told = Vec::new();
+        self.kills.retain(|live| {
+            let key = (live.zone, live.original);
+            let is_there = kernel.table.get(&key).is_some_and(|entry| entry.ct.id == live.id);
+            let step = match rng.random_range(0..10) {
+                0 if reference.faulty => return false,
+                1..5 if is_there => KillStep::Refused,
+                _ => KillStep::Gone,
+            };
+            if is_there && step == KillStep::Gone {
+                kernel.destroy(&key, TcpState::CLOSE, now, &mut reference.records);
+                reference.seen.insert("killed");
+            }
+            told.push(Killed { row: live.row, step });
+            step == KillStep::Refused
+        });
+        if !told.is_empty() {
+            link.up.push_back(Up::Say(ToServer::Killed(batch(told))));
         }
     }
 

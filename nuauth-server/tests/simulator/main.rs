@@ -112,6 +112,7 @@ fn the_promises_hold_whatever_happens() {
         "deleted",
         "counted",
         "adopted",
+        "killed",
     ];
     let missing: Vec<_> = wanted.iter().filter(|what| !seen.contains(*what)).collect();
     assert!(lives < 100 || missing.is_empty(), "no life had {missing:?}");

@@ -5,8 +5,8 @@ use crate::flood::Flood;
 use crate::journal::{Journal, Row};
 use crate::kernel::{Kernel, Told, stamp};
 use nuauth_server::engine::{Decision, Identity, Judge, Levels, Limits, LogMode, Ruling};
-use nufw_proto::{ConnId, Counters, CtEventKind, Mark, Removal, SessionId, Timestamp, Tuple};
-use nulog::{CloseReason, OpenRow, State};
+use nufw_proto::{Addr, ConnId, Counters, CtEventKind, Mark, Removal, SessionId, Timestamp, Tuple};
+use nulog::{Close, CloseReason, OpenRow, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -120,6 +120,7 @@ impl Judge for Policy {
             rule: Arc::from("rule"),
             prefix: Arc::from(""),
             log: self.log_of(tuple),
+            expires: None,
         }
     }
 }
@@ -165,6 +166,8 @@ pub(crate) struct Reference {
     accepted: BTreeMap<ConnId, u64>,
     /// Rows that were granted again later.
     regranted: BTreeSet<ConnId>,
+    /// Rows whose end was ordered.
+    pub(crate) ordered: BTreeSet<ConnId>,
     /// Ids that the present and earlier servers used.
     used: BTreeSet<ConnId>,
     /// Drops that must be remembered: their last packet.
@@ -299,7 +302,17 @@ impl Reference {
         self.forget_drops();
     }
 
-    pub(crate) fn closes(&mut self, row: ConnId, now: u64) {
+    pub(crate) fn closes(&mut self, close: &Close, now: u64) {
+        let row = close.id;
+        let killed = matches!(
+            close.reason,
+            CloseReason::KilledSession | CloseReason::KilledRemoved | CloseReason::KilledPolicy
+        );
+        assert!(
+            !killed || self.ordered.contains(&row),
+            "row {row} says {:?}, which was not ordered",
+            close.reason
+        );
         self.closed.insert(row, now);
     }
 
@@ -385,6 +398,25 @@ impl Reference {
                     .0
                     .iter()
                     .all(|other| other.row != open.id || other.end_lost || other.at >= record.at))
+    }
+
+    /// Where the end of a session ends its connections, nobody has a live one without a session at its source. A server
+    /// that crashes forgets whose session was over.
+    pub(crate) fn assert_ended(&self, journal: &Journal, present: impl Fn(u64, Addr) -> bool) {
+        if !self.server_crashes.is_empty() {
+            return;
+        }
+        for row in journal.rows.values() {
+            let user = row.open.user.as_ref().map(|user| user.id);
+            if matches!(row.state, State::Open | State::Established)
+                && let Some(user) = user
+            {
+                assert!(
+                    present(user, row.open.shown.src()),
+                    "user {user} has left, and has the live connection {row:?}"
+                );
+            }
+        }
     }
 
     /// Everything is connected, everything is durable, every table was dumped.
@@ -540,6 +572,9 @@ impl Reference {
                         | CloseReason::Resync
                         | CloseReason::NeverConfirmed
                         | CloseReason::Untracked
+                        | CloseReason::KilledSession
+                        | CloseReason::KilledRemoved
+                        | CloseReason::KilledPolicy
                 )
             );
             assert!(

@@ -6,7 +6,7 @@ use crate::journal::Journal;
 use crate::kernel::{Kernel, stamp};
 use crate::reference::Reference;
 use nuauth_server::engine::{
-    Effect, Engine, Input, Levels, Limits, LinkId, Now, OnOverload, ProofId, SessionFacts,
+    Effect, Engine, Input, Leaving, Levels, Limits, LinkId, Now, OnEnd, OnOverload, ProofId, SessionFacts,
 };
 use nufw_proto::client::{Finding, OsInfo, ToServer as FromClient};
 use nufw_proto::gateway::{Answer, ToAgent, ToServer, Verdict};
@@ -25,7 +25,7 @@ pub(crate) const CLIENTS: [(usize, usize); 4] = [(0, 0), (1, 0), (2, 1), (3, 2)]
 pub(crate) struct Server {
     pub(crate) engine: Engine,
     started: u64,
-    sessions: BTreeMap<SessionId, usize>,
+    pub(crate) sessions: BTreeMap<SessionId, usize>,
 }
 
 pub(crate) struct Sim {
@@ -86,6 +86,19 @@ impl Sim {
         };
         // Half of the worlds leave everything to the defaults, until the policy changes.
         let modes = if rng.random_bool(0.5) { 0 } else { rng.random() };
+        let mut on_end = || {
+            if rng.random_ratio(1, 3) {
+                OnEnd::Kill
+            } else {
+                OnEnd::Keep
+            }
+        };
+        let limits = Limits {
+            on_session_end: on_end(),
+            on_removal: on_end(),
+            on_reload: on_end(),
+            ..limits
+        };
         let mut sim = Self {
             now: 1_000_000,
             trace: VecDeque::new(),
@@ -260,7 +273,12 @@ impl Sim {
                 self.questions.insert(request.id, request.tuple);
                 self.question(session, request);
             }
-            Effect::Agent { link, message } => self.send_down(link, message),
+            Effect::Agent { link, message } => {
+                if let ToAgent::Kill(orders) = &message {
+                    self.reference.ordered.extend(orders.iter().map(|live| live.row));
+                }
+                self.send_down(link, message);
+            }
             Effect::EndLink { link, .. } => {
                 if let Some(link) = self.links.iter_mut().find(|l| l.id == link.0) {
                     link.cut = true;
@@ -279,8 +297,8 @@ impl Sim {
                     Change::Drop(row) => self.reference.drops(row, self.now),
                     Change::SessionStart(_) => assert!(self.limits.levels.sessions),
                     Change::Gap(gap) => self.reference.flood.gap(gap),
-                    Change::Close(close) => self.reference.closes(close.id, self.now),
                     Change::Counted { .. } => drop(self.reference.seen.insert("counted")),
+                    Change::Close(close) => self.reference.closes(close, self.now),
                     _ => {}
                 }
                 self.journal.submit(entry);
@@ -345,7 +363,12 @@ impl Sim {
         if let Some(session) = self.clients[client].session {
             self.note(|| format!("client {client} logs out"));
             self.forget_session(session);
-            self.feed(Input::SessionDown { session });
+            let leaving = if self.rng.random_bool(0.5) {
+                Leaving::LoggedOut
+            } else {
+                Leaving::Lost
+            };
+            self.feed(Input::SessionDown { session, leaving });
         }
     }
 

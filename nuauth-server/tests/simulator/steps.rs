@@ -4,7 +4,7 @@ use crate::client::identity;
 use crate::journal::Report;
 use crate::reference::Policy;
 use crate::sim::{CLIENTS, GATEWAYS, Sim};
-use nuauth_server::engine::Input;
+use nuauth_server::engine::{Input, OnEnd};
 use rand::RngExt;
 use std::sync::Arc;
 
@@ -118,6 +118,9 @@ impl Sim {
                 self.reference.forget_drops();
                 self.reference.policy = policy;
                 self.feed(Input::Judge(Arc::new(policy)));
+                let users = (0..4).map(identity);
+                let users = users.map(|user| (Arc::clone(&user.user.name), user)).collect();
+                self.feed(Input::Users(users));
             }
             13 => {
                 let gone = self.any(8);
@@ -198,6 +201,18 @@ impl Sim {
                 self.reference.flood.told, stats.drops_aggregated,
                 "drops without a row are counted in the log"
             );
+        }
+        if self.relays_events && self.limits.on_session_end == OnEnd::Kill {
+            let sessions = self.server.iter().flat_map(|server| &server.sessions);
+            let present: Vec<_> = sessions
+                .map(|(session, client)| (self.clients[*client].user as u64, session))
+                .collect();
+            self.reference.assert_ended(&self.journal, |user, address| {
+                present.iter().any(|(of, session)| {
+                    let held = self.reference.held.get(session);
+                    *of == user && held.is_some_and(|held| held.contains(&address))
+                })
+            });
         }
         if self.relays_events {
             self.reference

@@ -1,4 +1,5 @@
-//! Whether the host's rules refuse what the agent marks as rejected; where they surely do not, it must be dropped.
+//! Whether the host's rules refuse what the agent marks: as rejected, which must be dropped where they surely do not, or
+//! as ended, which must then be deleted.
 //!
 //! A mark alone lets a packet pass, so what cannot be seen counts as missing. Looking runs the listing commands of
 //! iptables and nft on a thread of its own, never on the path of a packet.
@@ -35,11 +36,22 @@ struct Seen {
     visible: (bool, bool),
     /// Where a rule sends to the queue, and whether another surely refuses what comes back with the bit.
     places: Vec<(Place, bool)>,
+    /// Whether rules surely refuse connections that were ended, in every hook that sends to the queue: IPv4, IPv6.
+    ends: (bool, bool),
 }
 
 impl Seen {
-    fn new(queue: u16, bit: Mark, rules: &(Option<RuleFacts>, Option<RuleFacts>)) -> Self {
+    fn new(queue: u16, bit: Mark, kill_bit: Mark, rules: &(Option<RuleFacts>, Option<RuleFacts>)) -> Self {
         let families = [(true, &rules.0), (false, &rules.1)];
+        let ends = |facts: &Option<RuleFacts>| {
+            facts.as_ref().is_some_and(|facts| {
+                let mut used = HOOKS
+                    .into_iter()
+                    .filter(|hook| facts.queues_at(queue, *hook))
+                    .peekable();
+                used.peek().is_some() && used.all(|hook| facts.ends(kill_bit.0, hook))
+            })
+        };
         let places = families
             .into_iter()
             .filter_map(|(is_ipv4, facts)| Some((is_ipv4, facts.as_ref()?)))
@@ -53,6 +65,7 @@ impl Seen {
         Self {
             visible: (rules.0.is_some(), rules.1.is_some()),
             places,
+            ends: (ends(&rules.0), ends(&rules.1)),
         }
     }
 
@@ -65,6 +78,7 @@ impl Seen {
 pub struct Refusals {
     queue: u16,
     bit: Mark,
+    kill_bit: Mark,
     seen: Seen,
     looked: Instant,
     looking: Option<Receiver<Seen>>,
@@ -73,14 +87,17 @@ pub struct Refusals {
     /// Somebody asked, and wants to hear all of it again.
     tell_again: bool,
     warned: Vec<Place>,
+    /// Families of which it was said that what is ended is only deleted: IPv4, IPv6.
+    warned_of_ends: [bool; 2],
 }
 
 impl Refusals {
     /// Looks for the first time, and waits for what is found. Without a bit there is nothing to look for.
-    pub fn look(queue: u16, bit: Mark) -> Self {
+    pub fn look(queue: u16, bit: Mark, kill_bit: Mark) -> Self {
         let mut refusals = Self {
             queue,
             bit,
+            kill_bit,
             seen: Seen::default(),
             looked: clock::mono(),
             looking: None,
@@ -88,8 +105,9 @@ impl Refusals {
             at_once: false,
             tell_again: false,
             warned: Vec::new(),
+            warned_of_ends: [false; 2],
         };
-        if bit.0 != 0 {
+        if bit.0 | kill_bit.0 != 0 {
             refusals.begin(refusals.looked);
             let found = refusals
                 .looking
@@ -115,6 +133,26 @@ impl Refusals {
         sure
     }
 
+    /// Whether packets of a connection that has the kill bit are surely refused. Like [`Self::sure`], asking makes it be
+    /// looked at again.
+    pub(super) fn ends(&mut self, is_ipv4: bool) -> bool {
+        self.wanted = true;
+        let (ends, warned) = if is_ipv4 {
+            (self.seen.ends.0, &mut self.warned_of_ends[0])
+        } else {
+            (self.seen.ends.1, &mut self.warned_of_ends[1])
+        };
+        if !ends && !std::mem::replace(warned, true) {
+            tracing::warn!(
+                family = family(is_ipv4),
+                "no rule surely refuses connections with marks.kill-bit, so those that the server ends are only deleted and nobody is told; load the rules (nufw-agent rules), then send SIGHUP"
+            );
+        } else if ends {
+            *warned = false;
+        }
+        ends
+    }
+
     /// Looks again as soon as may be.
     pub(super) fn look_at_once(&mut self) {
         (self.wanted, self.at_once) = (true, true);
@@ -122,7 +160,7 @@ impl Refusals {
 
     /// Takes over what a look found, and begins the next if one is due.
     pub(super) fn step(&mut self, now: Instant) {
-        if self.bit.0 == 0 {
+        if self.bit.0 | self.kill_bit.0 == 0 {
             return;
         }
         if let Some(looking) = &self.looking {
@@ -151,7 +189,7 @@ impl Refusals {
     fn begin(&mut self, now: Instant) {
         self.tell_again |= self.at_once;
         (self.looked, self.wanted, self.at_once) = (now, false, false);
-        let (queue, bit) = (self.queue, self.bit);
+        let (queue, bit, kill_bit) = (self.queue, self.bit, self.kill_bit);
         let (tell, told) = mpsc::channel();
         // A thread that ends takes with it what it lends to the commands.
         let begun = std::thread::Builder::new()
@@ -159,7 +197,7 @@ impl Refusals {
             .spawn(move || {
                 lend_net_admin();
                 // If nobody waits any more, nobody needs to know.
-                let _ = tell.send(Seen::new(queue, bit, &check::rules()));
+                let _ = tell.send(Seen::new(queue, bit, kill_bit, &check::rules()));
             });
         match begun {
             Ok(_) => self.looking = Some(told),

@@ -34,6 +34,12 @@ impl Agent {
                     self.link.cut(LinkLoss::Protocol(error.to_string()));
                 }
             }
+            ToAgent::Kill(orders) => {
+                let now = clock::mono();
+                for live in orders {
+                    self.kills.order(live, &mut self.stats, now);
+                }
+            }
             ToAgent::DumpRequest(request) => self.dumps.request(request.dump),
             ToAgent::KnownAddresses(news) => {
                 if !self.sources.learn(&news) {

@@ -16,6 +16,8 @@ pub struct Settings {
     pub mark_mask: Mark,
     /// The bit that a later rule rejects by; 0 drops instead.
     pub reject_bit: Mark,
+    /// The bit of a connection's mark that later rules refuse by; 0 deletes instead.
+    pub kill_bit: Mark,
     /// Packets that may wait in the kernel.
     pub queue_length: u32,
     /// How long a packet waits for an answer.

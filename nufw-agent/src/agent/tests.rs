@@ -5,6 +5,7 @@ fn settings(sets_marks: bool, reject_bit: u32) -> Settings {
         sets_marks,
         mark_mask: Mark(0x00ff_ffff),
         reject_bit: Mark(reject_bit),
+        kill_bit: Mark(0),
         queue_length: 1,
         packet_timeout: Duration::from_secs(15),
         max_pending: 1,

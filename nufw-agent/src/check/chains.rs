@@ -20,6 +20,8 @@ enum Condition {
     Always,
     /// When these bits of the mark are set.
     Bits(u32),
+    /// When these bits of the connection's mark are set.
+    OfConnection(u32),
     /// Nobody knows.
     Sometimes,
 }
@@ -42,6 +44,8 @@ enum Action {
     Return,
     /// The bit may be lost.
     Remark,
+    /// These bits of the connection's mark may change.
+    RemarkConnection(u32),
     Queue(RangeInclusive<u16>),
     Jump(String),
     Goto(String),
@@ -87,6 +91,8 @@ enum Fate {
 struct Walk<'a> {
     chains: &'a Chains,
     bit: u32,
+    /// It is the connection that has the bit, and not the packet.
+    of_connection: bool,
     /// Only first packets of connections are queued.
     only_new: bool,
     steps: usize,
@@ -213,27 +219,34 @@ impl Chains {
         let mut walk = Walk {
             chains: self,
             bit,
+            of_connection: false,
             only_new,
             steps: MAX_STEPS,
         };
         // The verdict of the queue leads to the next hook function: the rest of its own chain is never seen.
-        let fates: Vec<_> = self
+        let later = self
             .bases(at)
             .filter_map(|(table, chain, base)| Some((base.priority?, table, chain)))
-            .filter(|(priority, ..)| *priority > queued_at)
-            .map(|(priority, table, chain)| (priority, walk.fate(table, chain, 0)))
-            .collect();
-        let first = |fate| {
-            fates
-                .iter()
-                .filter(|(_, found)| *found == fate)
-                .map(|(at, _)| *at)
-                .min()
+            .filter(|(priority, ..)| *priority > queued_at);
+        walk.refused(later)
+    }
+
+    /// Whether every packet of a connection whose mark has the bit is refused in the hook.
+    pub(super) fn ends(&self, bit: u32, at: Hook) -> bool {
+        let mut walk = Walk {
+            chains: self,
+            bit,
+            of_connection: true,
+            only_new: false,
+            steps: MAX_STEPS,
         };
-        match (first(Fate::Refused), first(Fate::Remarked)) {
-            (Some(refused), Some(remarked)) => refused < remarked,
-            (refused, _) => refused.is_some(),
+        if self.bases(at).any(|(_, _, base)| base.priority.is_none()) {
+            return false;
         }
+        walk.refused(
+            self.bases(at)
+                .filter_map(|(table, chain, base)| Some((base.priority?, table, chain))),
+        )
     }
 
     fn get(&self, table: &str, name: &str) -> Option<&Chain> {
@@ -274,6 +287,24 @@ impl Chains {
 }
 
 impl Walk<'_> {
+    /// Whether packets are refused by one of these chains, before the bit may be lost.
+    fn refused<'c>(&mut self, chains: impl Iterator<Item = (i32, &'c str, &'c Chain)>) -> bool {
+        let fates: Vec<_> = chains
+            .map(|(priority, table, chain)| (priority, self.fate(table, chain, 0)))
+            .collect();
+        let first = |fate| {
+            fates
+                .iter()
+                .filter(|(_, found)| *found == fate)
+                .map(|(at, _)| *at)
+                .min()
+        };
+        match (first(Fate::Refused), first(Fate::Remarked)) {
+            (Some(refused), Some(remarked)) => refused < remarked,
+            (refused, _) => refused.is_some(),
+        }
+    }
+
     fn fate(&mut self, table: &str, chain: &Chain, depth: usize) -> Fate {
         // Whether every packet that can still pass is at the rule.
         let mut all = true;
@@ -288,13 +319,16 @@ impl Walk<'_> {
             }
             let certain = match rule.when {
                 Condition::Always => true,
-                Condition::Bits(bits) => bits == self.bit,
+                Condition::Bits(bits) => !self.of_connection && bits == self.bit,
+                Condition::OfConnection(bits) => self.of_connection && bits == self.bit,
                 Condition::Sometimes => false,
             };
             let below = match &rule.action {
                 Action::Nothing => continue,
                 Action::Refuse => Fate::Refused,
-                Action::Remark => return Fate::Remarked,
+                Action::Remark if self.of_connection => continue,
+                Action::RemarkConnection(bits) if !self.of_connection || bits & self.bit == 0 => continue,
+                Action::Remark | Action::RemarkConnection(_) => return Fate::Remarked,
                 Action::Pass | Action::Queue(_) => Fate::Back { leaks: true },
                 Action::Return => {
                     if certain {

@@ -45,6 +45,7 @@ pub fn judge(view: &AgentConfigView, facts: &HostFacts) -> Vec<Finding> {
     findings.extend(buffers(view, facts));
     findings.push(queue_rule(view, facts));
     findings.extend(reject_rules(view, facts));
+    findings.extend(end_rules(view, facts));
     findings.extend(rules(view, facts));
     for (file, problem) in view.files.iter().zip(&facts.files) {
         findings.push(match problem {
@@ -133,14 +134,24 @@ fn settings(view: &AgentConfigView, facts: &HostFacts) -> Vec<Finding> {
         })
         .collect();
     if let Some(loose) = facts.tcp_loose {
-        findings.push(ok(
-            "sysctl nf_conntrack_tcp_loose",
-            if loose == 0 {
-                "0: packets from the middle of an unknown TCP connection are dropped".to_owned()
-            } else {
-                format!("{loose}: packets from the middle of an unknown TCP connection are asked about like new ones")
-            },
-        ));
+        let need = "sysctl nf_conntrack_tcp_loose";
+        let asked = format!(
+            "{loose}: packets from the middle of an unknown TCP connection are asked about like new ones"
+        );
+        findings.push(if loose == 0 {
+            ok(
+                need,
+                "0: packets from the middle of an unknown TCP connection are dropped",
+            )
+        } else if view.relays_events {
+            warn(
+                need,
+                format!("{asked}, also of one that the server has ended"),
+                "sysctl -w net.netfilter.nf_conntrack_tcp_loose=0    # then a flush of the table ends TCP connections",
+            )
+        } else {
+            ok(need, asked)
+        });
     }
     findings
 }
@@ -255,6 +266,46 @@ fn reject_rules(view: &AgentConfigView, facts: &HostFacts) -> Option<Finding> {
         need,
         format!(
             "none for {}, or another rule comes before it: there the agent drops what the server rejects, and nobody is told",
+            lacking.join(", ")
+        ),
+        load_rules(&used),
+    ))
+}
+
+/// Whether what the server ends is refused in both directions; without, it is only forgotten.
+fn end_rules(view: &AgentConfigView, facts: &HostFacts) -> Option<Finding> {
+    let need = "rules that refuse connections that the server ends";
+    if !view.relays_events {
+        return None;
+    }
+    if view.kill_bit == 0 {
+        return Some(ok(need, "not wanted (marks.kill-bit = 0): they are deleted"));
+    }
+    let (mut there, mut lacking, mut used) = (Vec::new(), Vec::new(), Vec::new());
+    for (family, rules) in [("IPv4", &facts.rules_v4), ("IPv6", &facts.rules_v6)] {
+        let Some(rules) = rules else { continue };
+        for hook in [QueueHook::Forward, QueueHook::Input] {
+            if !rules.queues_at(view.queue, hook.into()) {
+                continue;
+            }
+            if !used.contains(&hook) {
+                used.push(hook);
+            }
+            let list = if rules.ends(view.kill_bit, hook.into()) {
+                &mut there
+            } else {
+                &mut lacking
+            };
+            list.push(format!("{family} {hook}"));
+        }
+    }
+    if lacking.is_empty() {
+        return (!there.is_empty()).then(|| ok(need, there.join(", ")));
+    }
+    Some(warn(
+        need,
+        format!(
+            "none for {}, or another rule comes before it: there the agent only deletes what the server ends, and neither end is told",
             lacking.join(", ")
         ),
         load_rules(&used),

@@ -32,6 +32,8 @@ pub struct AgentConfigView {
     pub sets_marks: bool,
     /// `marks.reject-bit`; 0 drops instead.
     pub reject_bit: u32,
+    /// `marks.kill-bit`; 0 deletes instead.
+    pub kill_bit: u32,
     /// The files of `[tls]`.
     pub files: Vec<TlsFile>,
 }

@@ -43,6 +43,11 @@ impl RuleFacts {
         self.chains.refuses(number, bit, hook)
     }
 
+    /// Whether every packet of a connection whose mark has the kill bit is surely refused in the hook.
+    pub fn ends(&self, bit: u32, hook: Hook) -> bool {
+        self.chains.ends(bit, hook)
+    }
+
     /// Forgets those chains of `nft list ruleset` that are iptables' own, since `iptables-save` shows them better.
     pub fn forget_iptables_chains(&mut self) {
         self.chains.forget_iptables();

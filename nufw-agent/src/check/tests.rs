@@ -11,6 +11,7 @@ fn view() -> AgentConfigView {
         relays_events: true,
         sets_marks: true,
         reject_bit: 0x0100_0000,
+        kill_bit: 0x0200_0000,
         files: vec![TlsFile {
             key: "tls.key",
             path: PathBuf::from("/etc/nufw/gw1.key"),
@@ -27,6 +28,7 @@ const RULES: &str = "\
 COMMIT
 *filter
 :FORWARD ACCEPT [0:0]
+-A FORWARD -m connmark --mark 0x2000000/0x2000000 -j REJECT --reject-with icmp-port-unreachable
 -A FORWARD -m mark --mark 0x1000000/0x1000000 -j REJECT --reject-with icmp-admin-prohibited
 COMMIT
 *raw
@@ -41,7 +43,7 @@ fn healthy() -> HostFacts {
         acct: Some(1),
         timestamp: Some(1),
         events: Some(1),
-        tcp_loose: Some(1),
+        tcp_loose: Some(0),
         force_buffer: true,
         rmem_max: Some(212_992),
         rules_v4: Some(scan_iptables(RULES)),
@@ -241,7 +243,7 @@ fn marks_and_mask_are_looked_for() {
 
 #[test]
 fn missing_reject_rules_are_a_line_of_their_own() {
-    let none = scan_iptables(&RULES.replace("-j REJECT", "-j LOG"));
+    let none = scan_iptables(&RULES.replace("-j REJECT --reject-with icmp-admin-prohibited", "-j LOG"));
     let half = only(&HostFacts {
         rules_v6: Some(none.clone()),
         ..healthy()
@@ -272,6 +274,57 @@ fn missing_reject_rules_are_a_line_of_their_own() {
         judge(&view, &facts)
             .iter()
             .all(|finding| finding.level == Level::Ok)
+    );
+}
+
+#[test]
+fn missing_rules_for_ended_connections_are_a_line_of_their_own() {
+    let none = scan_iptables(&RULES.replace("connmark", "mark"));
+    let half = only(&HostFacts {
+        rules_v4: Some(none.clone()),
+        ..healthy()
+    });
+    assert_eq!((half.level, half.exit), (Level::Warn, None));
+    assert_eq!(half.need, "rules that refuse connections that the server ends");
+    assert!(
+        half.found.starts_with("none for IPv4 forward, "),
+        "{}",
+        half.found
+    );
+    let facts = HostFacts {
+        rules_v4: Some(none),
+        ..healthy()
+    };
+    // Without a bit, or without events, nothing needs to be there.
+    for view in [
+        AgentConfigView {
+            kill_bit: 0,
+            ..view()
+        },
+        AgentConfigView {
+            relays_events: false,
+            ..view()
+        },
+    ] {
+        let bad = judge(&view, &facts)
+            .into_iter()
+            .find(|finding| finding.level != Level::Ok);
+        assert_eq!(bad, None);
+    }
+}
+
+#[test]
+fn picking_up_unknown_connections_is_told_with_its_remedy() {
+    let loose = only(&HostFacts {
+        tcp_loose: Some(1),
+        ..healthy()
+    });
+    assert_eq!((loose.level, loose.exit), (Level::Warn, None));
+    assert!(
+        loose
+            .mend
+            .unwrap()
+            .starts_with("sysctl -w net.netfilter.nf_conntrack_tcp_loose=0")
     );
 }
 

@@ -91,6 +91,10 @@ fn complaints_name_file_line_and_key() {
             "[marks]\nreject-bit = \"0x00000001\"\n",
             "nufw-agent.toml:2: key marks.reject-bit: found 0x00000001, expected one bit outside of marks.mask (0x00ffffff)",
         ),
+        (
+            "[marks]\nkill-bit = \"0x01000000\"\n",
+            "nufw-agent.toml:2: key marks.kill-bit: found 0x01000000, expected one bit outside of marks.mask (0x00ffffff)",
+        ),
     ];
     for (text, expected) in cases {
         let complaint = complaint(text);

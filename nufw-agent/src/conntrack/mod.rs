@@ -3,12 +3,14 @@
 //! Facts are passed on as the kernel tells them; what they mean for a row is the server's part. An entry that the
 //! wire cannot represent is counted and left out, never an error.
 
+mod control;
 mod counters;
 mod decode;
 mod dump;
 mod events;
 mod filter;
 
+pub use control::{Answer, Control, IN_FLIGHT, Order, Target};
 pub use counters::{SocketCounters, socket_counters};
 pub use decode::{Decoded, Unrepresentable, decode};
 pub use dump::{Dump, DumpProgress};

@@ -58,11 +58,34 @@ const VERDICT_INPUT: Chain = Chain {
     from: "INPUT",
     first: true,
 };
-const ALL: [&Chain; 7] = [
+/// What belongs to a connection that was ended; before everything that lets established connections pass.
+const ENDED_FORWARD: Chain = Chain {
+    table: "filter",
+    name: "NUFW_ENDED_FORWARD",
+    from: "FORWARD",
+    first: true,
+};
+const ENDED_INPUT: Chain = Chain {
+    table: "filter",
+    name: "NUFW_ENDED_INPUT",
+    from: "INPUT",
+    first: true,
+};
+/// The other direction of connections to the gateway itself.
+const ENDED_OUTPUT: Chain = Chain {
+    table: "filter",
+    name: "NUFW_ENDED_OUTPUT",
+    from: "OUTPUT",
+    first: true,
+};
+const ALL: [&Chain; 10] = [
     &QUEUE_FORWARD,
     &QUEUE_INPUT,
     &VERDICT_FORWARD,
     &VERDICT_INPUT,
+    &ENDED_FORWARD,
+    &ENDED_INPUT,
+    &ENDED_OUTPUT,
     &SAVE,
     &RESTORE,
     &EVENTS,
@@ -156,12 +179,18 @@ fn chains(options: &RulesOptions) -> Vec<&'static Chain> {
     }
     if options.holds(QueueHook::Forward) {
         chains.extend([&QUEUE_FORWARD, &VERDICT_FORWARD]);
+        if options.kill_bit != 0 {
+            chains.push(&ENDED_FORWARD);
+        }
         if options.set_marks {
             chains.push(&SAVE);
         }
     }
     if options.holds(QueueHook::Input) {
         chains.extend([&QUEUE_INPUT, &VERDICT_INPUT]);
+        if options.kill_bit != 0 {
+            chains.extend([&ENDED_INPUT, &ENDED_OUTPUT]);
+        }
     }
     chains
 }
@@ -197,15 +226,13 @@ fn rules(options: &RulesOptions, family: Family, chain: &Chain) -> Vec<String> {
         }
         ("mangle", "POSTROUTING") => vec![save],
         ("mangle", from) => held(options, family, from == "INPUT"),
+        _ if chain.name.starts_with("NUFW_ENDED") => {
+            let bit = format!("{:#x}", options.kill_bit);
+            refuse(family, &format!("-m connmark --mark {bit}/{bit}"))
+        }
         (_, from) => {
             let bit = format!("{:#x}", options.reject_bit);
-            let mut rules = vec![
-                format!("-p tcp -m mark --mark {bit}/{bit} -j REJECT --reject-with tcp-reset"),
-                format!(
-                    "-m mark --mark {bit}/{bit} -j REJECT --reject-with {}",
-                    family.prohibited()
-                ),
-            ];
+            let mut rules = refuse(family, &format!("-m mark --mark {bit}/{bit}"));
             if from == "INPUT" && options.set_marks {
                 // What is for the gateway itself never reaches POSTROUTING.
                 rules.push(save);
@@ -213,6 +240,14 @@ fn rules(options: &RulesOptions, family: Family, chain: &Chain) -> Vec<String> {
             rules
         }
     }
+}
+
+/// Refuses what matches, in the way of its protocol.
+fn refuse(family: Family, matches: &str) -> Vec<String> {
+    vec![
+        format!("-p tcp {matches} -j REJECT --reject-with tcp-reset"),
+        format!("{matches} -j REJECT --reject-with {}", family.prohibited()),
+    ]
 }
 
 /// The chain that holds new connections back.

@@ -109,6 +109,8 @@ pub struct RulesOptions {
     pub mask: u32,
     /// The bit of a packet's mark that means "reject"; outside of the mask.
     pub reject_bit: u32,
+    /// The bit of a connection's mark that means "ended"; outside of the mask. 0 for none.
+    pub kill_bit: u32,
     /// Whether conntrack makes only the three events that the agent needs.
     pub event_mask: bool,
 }
@@ -126,6 +128,7 @@ impl Default for RulesOptions {
             set_marks: true,
             mask: 0x00ff_ffff,
             reject_bit: 0x0100_0000,
+            kill_bit: 0x0200_0000,
             event_mask: true,
         }
     }

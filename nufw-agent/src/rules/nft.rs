@@ -57,7 +57,7 @@ pub(super) fn install(options: &RulesOptions) -> String {
             "verdict_forward",
             "forward",
             "filter - 1",
-            &reject(options),
+            &verdict(options),
         );
         if options.set_marks {
             chain(
@@ -71,12 +71,16 @@ pub(super) fn install(options: &RulesOptions) -> String {
     }
     if options.holds(QueueHook::Input) {
         chain(&mut text, "hold_input", "input", "mangle", &held(options, true));
-        let mut rules = reject(options);
+        let mut rules = verdict(options);
         if options.set_marks {
             // What is for the gateway itself never reaches postrouting.
             rules.push(save);
         }
         chain(&mut text, "verdict_input", "input", "filter - 1", &rules);
+        if options.kill_bit != 0 {
+            // The other direction of connections to the gateway itself.
+            chain(&mut text, "ended_output", "output", "filter - 1", &ended(options));
+        }
     }
     text.line("}");
     text.0
@@ -118,10 +122,25 @@ fn held(options: &RulesOptions, is_input: bool) -> Vec<String> {
     rules
 }
 
-fn reject(options: &RulesOptions) -> Vec<String> {
+/// What the server rejects, and what belongs to connections that were ended.
+fn verdict(options: &RulesOptions) -> Vec<String> {
     let bit = format!("{:#010x}", options.reject_bit);
+    let mut rules = ended(options);
+    rules.extend(refuse(&format!("meta mark and {bit} == {bit}")));
+    rules
+}
+
+fn ended(options: &RulesOptions) -> Vec<String> {
+    let bit = format!("{:#010x}", options.kill_bit);
+    if options.kill_bit == 0 {
+        return Vec::new();
+    }
+    refuse(&format!("ct mark and {bit} == {bit}"))
+}
+
+fn refuse(matches: &str) -> Vec<String> {
     vec![
-        format!("meta mark and {bit} == {bit} meta l4proto tcp reject with tcp reset"),
-        format!("meta mark and {bit} == {bit} reject with icmpx type admin-prohibited"),
+        format!("{matches} meta l4proto tcp reject with tcp reset"),
+        format!("{matches} reject with icmpx type admin-prohibited"),
     ]
 }

@@ -104,3 +104,35 @@ fn words_are_checked() {
         "found \"output\", expected forward or input"
     );
 }
+
+#[test]
+fn what_was_ended_is_refused_before_anything_lets_it_pass() {
+    let script = render(&options());
+    let position = |text: &str| script.find(text).unwrap_or_else(|| panic!("{text}"));
+    for (hook, chain) in [
+        ("FORWARD", "NUFW_ENDED_FORWARD"),
+        ("INPUT", "NUFW_ENDED_INPUT"),
+        ("OUTPUT", "NUFW_ENDED_OUTPUT"),
+    ] {
+        position(&format!(
+            "-A {chain} -p tcp -m connmark --mark 0x2000000/0x2000000 -j REJECT --reject-with tcp-reset"
+        ));
+        position(&format!("iptables -t filter -I {hook} -j {chain}"));
+    }
+    // What is inserted last is first.
+    assert!(position("-I FORWARD -j NUFW_FORWARD") < position("-I FORWARD -j NUFW_ENDED_FORWARD"));
+    for format in [Format::Iptables, Format::Nft] {
+        let none = render(&RulesOptions {
+            format,
+            kill_bit: 0,
+            ..options()
+        });
+        assert!(!none.contains("connmark --mark") && !none.contains("ct mark and 0x02000000"));
+        let one = render(&RulesOptions {
+            format,
+            hooks: vec![QueueHook::Forward],
+            ..options()
+        });
+        assert!(!one.contains(":NUFW_ENDED_OUTPUT") && !one.contains("chain ended_output"));
+    }
+}

@@ -15,6 +15,7 @@ fn view() -> AgentConfigView {
         relays_events: true,
         sets_marks: true,
         reject_bit: 0x0100_0000,
+        kill_bit: 0x0200_0000,
         files: Vec::new(),
     }
 }
@@ -40,6 +41,13 @@ fn what_is_missing_is_mended_by_the_rules() {
             queue: 3,
             ..RulesOptions::default()
         }));
+        let loose: Vec<_> = bad().into_iter().map(|finding| finding.need).collect();
+        assert_eq!(
+            loose,
+            ["sysctl nf_conntrack_tcp_loose"],
+            "the administrator's choice"
+        );
+        sh("sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0");
         assert_eq!(bad(), []);
 
         let runtime = runtime();

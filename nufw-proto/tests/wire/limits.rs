@@ -73,6 +73,20 @@ fn a_full_batch_of_the_widest_items_fits_a_frame() {
         received: at,
     };
     fits(gateway::ToServer::Asks(full(ask)), MAX_BODY);
+    let live = gateway::Live {
+        row: row(u64::MAX >> 1),
+        id: u32::MAX,
+        zone: u16::MAX,
+        original: widest(),
+    };
+    fits(gateway::ToAgent::Kill(full(live)), MAX_BODY);
+    fits(
+        gateway::ToServer::Killed(full(gateway::Killed {
+            row: row(u64::MAX >> 1),
+            step: gateway::KillStep::Failed,
+        })),
+        MAX_BODY,
+    );
     fits(
         gateway::ToServer::Unused(full(gateway::Unused {
             id: AskId(u64::MAX),

@@ -223,6 +223,15 @@ fn removal(kind: CtEventKind) -> Removal {
     }
 }
 
+fn live(original: Tuple) -> gateway::Live {
+    gateway::Live {
+        row: row(1 << 50),
+        id: 0xdead_beef,
+        zone: 7,
+        original,
+    }
+}
+
 fn goodbye() -> gateway::Goodbye {
     gateway::Goodbye {
         reason: text("the server is being restarted"),
@@ -317,6 +326,13 @@ every! { agent_to_server: gateway::ToServer {
     Heartbeat { "only" => gateway::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
     LastRow { "usual" => gateway::LastRow { row: row(77) }, }
+    Killed {
+        "every-step" => batch(vec![
+            gateway::Killed { row: row(1), step: gateway::KillStep::Refused },
+            gateway::Killed { row: row(2), step: gateway::KillStep::Gone },
+            gateway::Killed { row: row(u64::MAX >> 1), step: gateway::KillStep::Failed },
+        ]),
+    }
 }}
 
 every! { server_to_agent: gateway::ToAgent {
@@ -355,6 +371,7 @@ every! { server_to_agent: gateway::ToAgent {
     }
     Heartbeat { "only" => gateway::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Kill { "every-transport" => batch(every_transport().into_iter().map(live).collect()), }
 }}
 
 every! { client_to_server: client::ToServer {

@@ -239,7 +239,27 @@ pub(crate) fn agent_to_server() -> impl Strategy<Value = gateway::ToServer> {
         Just(ToServer::Heartbeat(gateway::Heartbeat)),
         goodbye().prop_map(ToServer::Goodbye),
         row().prop_map(|row| ToServer::LastRow(gateway::LastRow { row })),
+        batch(killed()).prop_map(ToServer::Killed),
     ]
+}
+
+fn killed() -> impl Strategy<Value = gateway::Killed> {
+    use gateway::KillStep;
+    let step = prop_oneof![
+        Just(KillStep::Refused),
+        Just(KillStep::Gone),
+        Just(KillStep::Failed)
+    ];
+    (row(), step).prop_map(|(row, step)| gateway::Killed { row, step })
+}
+
+fn live() -> impl Strategy<Value = gateway::Live> {
+    (row(), any::<u32>(), any::<u16>(), tuple()).prop_map(|(row, id, zone, original)| gateway::Live {
+        row,
+        id,
+        zone,
+        original,
+    })
 }
 
 fn verdict() -> impl Strategy<Value = gateway::Verdict> {
@@ -302,6 +322,7 @@ pub(crate) fn server_to_agent() -> impl Strategy<Value = gateway::ToAgent> {
         known_addresses().prop_map(ToAgent::KnownAddresses),
         Just(ToAgent::Heartbeat(gateway::Heartbeat)),
         goodbye().prop_map(ToAgent::Goodbye),
+        batch(live()).prop_map(ToAgent::Kill),
     ]
 }
 

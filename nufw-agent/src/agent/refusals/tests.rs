@@ -2,18 +2,20 @@ use super::*;
 use crate::check::scan_iptables;
 
 const BIT: Mark = Mark(0x0100_0000);
+const KILL: Mark = Mark(0x0200_0000);
 const QUEUE: &str = "*mangle\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j NFQUEUE --queue-num 3\nCOMMIT\n";
 const REFUSE: &str =
     "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m mark --mark 0x1000000/0x1000000 -j REJECT\nCOMMIT\n";
 
 fn seen(v4: Option<&str>, v6: Option<&str>) -> Seen {
-    Seen::new(3, BIT, &(v4.map(scan_iptables), v6.map(scan_iptables)))
+    Seen::new(3, BIT, KILL, &(v4.map(scan_iptables), v6.map(scan_iptables)))
 }
 
 fn refusals(bit: Mark) -> Refusals {
     Refusals {
         queue: 3,
         bit,
+        kill_bit: if bit.0 == 0 { Mark(0) } else { KILL },
         seen: Seen::default(),
         looked: clock::mono(),
         looking: None,
@@ -21,6 +23,7 @@ fn refusals(bit: Mark) -> Refusals {
         at_once: false,
         tell_again: false,
         warned: Vec::new(),
+        warned_of_ends: [false; 2],
     }
 }
 
@@ -90,4 +93,24 @@ fn without_a_bit_nothing_is_looked_for() {
     assert!(refusals.looking.is_none());
     assert!(!refusals.sure(Hook::Forward, true));
     assert!(refusals.warned.is_empty());
+}
+
+#[test]
+fn a_connection_is_refused_only_where_every_hook_that_queues_does_so() {
+    const ENDS: &str = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m connmark --mark 0x2000000/0x2000000 -j REJECT\nCOMMIT\n";
+    let mut refusals = refusals(BIT);
+    assert!(!refusals.ends(true), "nothing was seen yet");
+    refusals.learn(seen(
+        Some(&format!("{QUEUE}{ENDS}")),
+        Some(&format!("{QUEUE}{REFUSE}")),
+    ));
+    assert!(refusals.ends(true));
+    assert!(!refusals.ends(false), "the packet's mark is another thing");
+    let both = QUEUE.replace(
+        "COMMIT",
+        ":INPUT ACCEPT [0:0]\n-A INPUT -j NFQUEUE --queue-num 3\nCOMMIT",
+    );
+    refusals.learn(seen(Some(&format!("{both}{ENDS}")), Some(ENDS)));
+    assert!(!refusals.ends(true), "it may have come by INPUT");
+    assert!(!refusals.ends(false), "nothing is queued there");
 }

@@ -91,6 +91,13 @@ fn conditions(words: &[&str]) -> (Condition, States) {
                 };
                 rest
             }
+            ["-m", "connmark", "--mark", mark, rest @ ..] => {
+                when = match (when, bits(mark)) {
+                    (Condition::Always, Some(bits)) => Condition::OfConnection(bits),
+                    _ => Condition::Sometimes,
+                };
+                rest
+            }
             [
                 "-m",
                 "conntrack" | "state",
@@ -129,13 +136,24 @@ fn action(words: &[&str]) -> Action {
         "RETURN" => Action::Return,
         "MARK" => Action::Remark,
         "CONNMARK" if options.contains(&"--restore-mark") => Action::Remark,
-        "DROP" | "CONNMARK" => Action::Nothing,
+        "CONNMARK" => Action::RemarkConnection(changed(options)),
+        "DROP" => Action::Nothing,
         "NFQUEUE" => Action::Queue(queue(options)),
         harmless if HARMLESS.contains(&harmless) => Action::Nothing,
         chain if how == "-g" => Action::Goto(chain.to_owned()),
         // A target that is not known is a chain that is not there: it lets packets pass.
         chain => Action::Jump(chain.to_owned()),
     }
+}
+
+/// The bits that a CONNMARK rule may change: those of `--ctmask 0xff`, or of `--set-xmark 0x1/0xff`; else any.
+fn changed(options: &[&str]) -> u32 {
+    let mask = |options: &[&str]| match options {
+        ["--ctmask", mask] => number(mask),
+        ["--set-xmark" | "--set-mark", mark] => number(mark.split_once('/')?.1),
+        _ => None,
+    };
+    options.windows(2).find_map(mask).unwrap_or(u32::MAX)
 }
 
 fn queue(options: &[&str]) -> std::ops::RangeInclusive<u16> {

@@ -133,6 +133,21 @@ fn rule(words: &[&str]) -> Rule {
                 };
                 rest
             }
+            [
+                "ct",
+                "mark",
+                "&" | "and",
+                mask,
+                how @ ("==" | "!="),
+                value,
+                rest @ ..,
+            ] => {
+                when = match (when, bits(mask, how, value)) {
+                    (Condition::Always, Some(bits)) => Condition::OfConnection(bits),
+                    _ => Condition::Sometimes,
+                };
+                rest
+            }
             ["ct", "state", list, rest @ ..] if list.starts_with(|c: char| c.is_ascii_lowercase()) => {
                 when = Condition::Sometimes;
                 if *list != "vmap" {
@@ -181,6 +196,12 @@ fn other(words: &[&str]) -> Action {
     });
     if marks || (has("xt") && words.iter().any(|word| word.contains("MARK"))) {
         return Action::Remark;
+    }
+    if words
+        .windows(3)
+        .any(|three| matches!(three, ["ct", "mark", "set"]))
+    {
+        return Action::RemarkConnection(u32::MAX);
     }
     match words {
         [.., how @ ("jump" | "goto"), chain] if !has("vmap") => {

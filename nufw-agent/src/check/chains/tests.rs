@@ -318,3 +318,55 @@ fn it_comes_after_the_queue_in_the_order_of_the_hook() {
     let asleep = OWN_NFT.replacen("table inet nufw {\n", "table inet nufw {\n\tflags dormant\n\n", 1);
     assert_eq!(refuses(&Chains::nft(&asleep, &["inet"])), (false, false));
 }
+
+#[test]
+fn a_connection_that_was_ended_is_refused_by_its_own_mark() {
+    const KILL: u32 = 0x0200_0000;
+    let ends = |rules: &str| {
+        let text = format!("*filter\n:FORWARD ACCEPT [0:0]\n{rules}\nCOMMIT\n");
+        Chains::iptables(&text).ends(KILL, Hook::Forward)
+    };
+    let refuse = "-A FORWARD -m connmark --mark 0x2000000/0x2000000 -j REJECT";
+    assert!(ends(refuse));
+    assert!(ends(&format!(
+        "-A FORWARD -m conntrack --ctstate INVALID -j DROP\n{refuse}"
+    )));
+    for before in [
+        "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "-A FORWARD -p icmp -j ACCEPT",
+        "-A FORWARD -j CONNMARK --set-xmark 0x0/0xffffffff",
+        "-A FORWARD -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+    ] {
+        assert!(!ends(&format!("{before}\n{refuse}")), "{before}");
+    }
+    for harmless in [
+        "-A FORWARD -j CONNMARK --set-xmark 0x1/0xff",
+        "-A FORWARD -j CONNMARK --save-mark --nfmask 0xffffff --ctmask 0xffffff",
+        "-A FORWARD -j MARK --set-xmark 0x0/0xffffffff",
+    ] {
+        assert!(ends(&format!("{harmless}\n{refuse}")), "{harmless}");
+    }
+    for other in [
+        "-A FORWARD -m mark --mark 0x2000000/0x2000000 -j REJECT",
+        "-A FORWARD -m connmark --mark 0x4000000/0x4000000 -j REJECT",
+        "-A FORWARD -p tcp -m connmark --mark 0x2000000/0x2000000 -j REJECT",
+        "-A FORWARD -m connmark --mark 0x2000000/0x2000000 -j DROP",
+    ] {
+        assert!(!ends(other), "{other}");
+    }
+    let nft = |rules: &str| {
+        let text = format!(
+            "table inet x {{\n\tchain a {{\n\t\ttype filter hook forward priority filter - 1; policy accept;\n{rules}\n\t}}\n}}\n"
+        );
+        Chains::nft(&text, &["inet"]).ends(KILL, Hook::Forward)
+    };
+    let refuse = "\t\tct mark & 0x02000000 == 0x02000000 reject with icmpx admin-prohibited";
+    assert!(nft(refuse));
+    assert!(!nft(&format!(
+        "\t\tct state established,related accept\n{refuse}"
+    )));
+    assert!(!nft(&format!("\t\tct mark set meta mark\n{refuse}")));
+    assert!(!nft(
+        "\t\tmeta mark & 0x02000000 == 0x02000000 reject with icmpx admin-prohibited"
+    ));
+}
