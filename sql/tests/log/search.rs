@@ -410,7 +410,10 @@ pub(crate) async fn whois_names_everybody_who_may_have_had_the_address_and_port_
             whois(&lab, ("203.0.113.5", 61003), 450 * SECOND, second).await,
             [(10, Covers::Possibly)]
         );
-        assert_eq!(whois(&lab, ("203.0.113.5", 61003), 600 * SECOND, second).await, []);
+        assert_eq!(
+            whois(&lab, ("203.0.113.5", 61003), 600 * SECOND, second).await,
+            []
+        );
     }
     let question = WhoisQuestion {
         address: addr("203.0.113.5"),
