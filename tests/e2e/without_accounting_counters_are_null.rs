@@ -5,11 +5,11 @@ use lab::{Attempt, Options, Outcome, State, TcpService, addr, with_lab};
 
 #[test]
 fn claim() {
-    with_lab(Options::prepared().nuauth("limits.counters-every", "1s"), |lab| {
+    with_lab(Options::default().nuauth("limits.counters-every", "1s"), |lab| {
+        // Starting applies the generated rules, which turn both on.
         for name in ["nf_conntrack_acct", "nf_conntrack_timestamp"] {
             lab.net.gateway.sysctl(&format!("net.netfilter.{name}"), 0)?;
         }
-        lab.start_all()?;
         let _web = TcpService::echo(&lab.net.server, 80)?;
         for _ in 0..3 {
             let mut tried = Attempt::to(addr::SERVER4, 80).run(&lab.net.client)?;

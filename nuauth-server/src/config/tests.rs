@@ -373,3 +373,15 @@ fn what_ends_connections_and_what_is_told_are_choices() {
         );
     }
 }
+
+#[test]
+fn counting_and_adopting_are_configured_and_zero_counts_nothing() {
+    let limits = load(GOOD, &[]).unwrap().1.engine;
+    assert_eq!(
+        (limits.counters_every, limits.adopt),
+        (Duration::from_mins(1), true)
+    );
+    let text = format!("{GOOD}\n[log]\nadopt = false\n[limits]\ncounters-every = \"0s\"\n");
+    let limits = load(&text, &[]).unwrap().1.engine;
+    assert_eq!((limits.counters_every, limits.adopt), (Duration::ZERO, false));
+}

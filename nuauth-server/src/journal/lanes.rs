@@ -130,9 +130,8 @@ pub(super) fn row_of(change: &Change) -> Option<ConnId> {
         Change::Open(row) | Change::Drop(row) => Some(row.id),
         Change::Established(established) => Some(established.id),
         Change::Close(close) => Some(close.id),
-        Change::Counted { id, .. } => Some(*id),
         Change::SessionStart(session) => Some(session.id),
-        Change::SessionEnd { id, .. } => Some(*id),
+        Change::SessionEnd { id, .. } | Change::Counted { id, .. } => Some(*id),
         Change::Acknowledge { .. } | Change::Gap(_) | Change::Heartbeat { .. } => None,
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::world::{NoLog, World, answered, counters, ended, entry, natted, reversed, tcp, user};
 use nuauth_server::engine::{Engine, Input, Limits, LinkId};
-use nufw_proto::{CtEntry, CtEventKind, Mark, TcpState};
+use nufw_proto::gateway::Hello;
+use nufw_proto::{CtEntry, CtEventKind, DumpId, Mark, TcpState};
 use nulog::CloseReason;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -127,12 +128,18 @@ fn what_needs_no_row_gets_none() {
     w.pass(Duration::from_mins(1));
     look(&mut w, gw, &[ct]);
     assert_eq!(w.opened().len(), 0);
-    // An agent that sets no marks has them from somebody else.
-    let mut w = World::new();
-    know(&mut w, &["alice"]);
-    let gw = w.gateway_as("gw", |hello| hello.sets_marks = false);
-    look(&mut w, gw, &[ct]);
-    assert_eq!(w.opened().len(), 0);
+    // An agent that sets no marks has them from somebody else; one that relays no events would never tell the end.
+    let less: [fn(&mut Hello); 2] = [
+        |hello| hello.sets_marks = false,
+        |hello| hello.relays_events = false,
+    ];
+    for less in less {
+        let mut w = World::new();
+        know(&mut w, &["alice"]);
+        let gw = w.gateway_as("gw", less);
+        w.dump(gw, DumpId(0), &[ct], true);
+        assert_eq!(w.opened().len(), 0);
+    }
 }
 
 #[test]

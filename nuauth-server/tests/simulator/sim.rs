@@ -57,7 +57,7 @@ impl Sim {
         let mut rng = StdRng::seed_from_u64(seed);
         let small = rng.random_ratio(1, 4);
         let liars = rng.random_ratio(1, 3);
-        let counts_often = seed % 2 == 0;
+        let counts_often = seed.is_multiple_of(2);
         let limits = Limits {
             log_sync: !rng.random_ratio(1, 5),
             levels: Levels {

@@ -84,9 +84,14 @@ impl Events {
 
     /// What the kernel holds for this socket, and what it could not put there.
     pub fn kernel_counters(&self) -> Option<SocketCounters> {
+        socket_counters(self.port()?)
+    }
+
+    /// The socket's netlink port, by which the kernel lists it.
+    pub fn port(&self) -> Option<u32> {
         let mut address = netlink_sys::SocketAddr::new(0, 0);
         self.socket.get_ref().get_address(&mut address).ok()?;
-        socket_counters(address.port_number())
+        Some(address.port_number())
     }
 
     /// Entries that the wire has no form for, since the start.

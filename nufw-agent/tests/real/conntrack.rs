@@ -1,7 +1,9 @@
 //! Conntrack events and dumps against the real kernel and against what conntrack-tools says of the same entries.
 
 use crate::support::netns::{Lab, Netns};
-use nufw_agent::conntrack::{Dump, DumpProgress, EventOptions, Events, Interest, Received};
+use nufw_agent::conntrack::{
+    Dump, DumpProgress, EventOptions, Events, Interest, Received, SocketCounters, socket_counters,
+};
 use nufw_common::clock;
 use nufw_proto::{CtEntry, CtEvent, CtEventKind, Mark, TcpState, Timestamp};
 use std::collections::BTreeMap;
@@ -455,11 +457,22 @@ fn an_overrun_is_told_and_reading_goes_on() {
             }
         });
     };
+    let port = listener.events.port().unwrap();
+    let counters = || lab.gateway.run(move || socket_counters(port)).unwrap();
+    assert_eq!(counters(), SocketCounters::default());
     flood(1000..1400);
     std::thread::sleep(Duration::from_millis(200));
+    let full = counters();
+    assert!(full.waiting > 10_000 && full.drops > 100, "{full:?}");
     assert_eq!(listener.receive(), (Vec::new(), Received::Overrun));
     let (held, received) = listener.receive();
     assert_eq!(received, Received::Empty);
+    let read = counters();
+    assert_eq!(
+        (read.waiting, read.drops),
+        (0, full.drops),
+        "they are counted for ever"
+    );
     assert!((10..400).contains(&held.len()), "{}", held.len());
     flood(2000..2003);
     std::thread::sleep(Duration::from_millis(200));

@@ -357,6 +357,19 @@ pub(crate) async fn whois_names_everybody_who_may_have_had_the_address_and_port_
         }))])
         .await
         .unwrap();
+    // Its end was not seen: it is a bound.
+    let unseen = Life::new(10, 400 * SECOND, None, "judy", 10, ("203.0.113.5", 61003));
+    store.apply(&unseen.changes()).await.unwrap();
+    store
+        .apply(&[Change::Close(Box::new(Close {
+            id: id(10),
+            at: Some(at(500 * SECOND)),
+            reason: CloseReason::Resync,
+            counters: None,
+            binding: Some(unseen.binding()),
+        }))])
+        .await
+        .unwrap();
 
     let second = Duration::from_secs(1);
     for archived in [false, true] {
@@ -392,6 +405,14 @@ pub(crate) async fn whois_names_everybody_who_may_have_had_the_address_and_port_
         assert_eq!(
             whois(&lab, ("203.0.113.5", 61002), 9000 * SECOND, second).await,
             [(9, Covers::Possibly)]
+        );
+        assert_eq!(
+            whois(&lab, ("203.0.113.5", 61003), 450 * SECOND, second).await,
+            [(10, Covers::Possibly)]
+        );
+        assert_eq!(
+            whois(&lab, ("203.0.113.5", 61003), 600 * SECOND, second).await,
+            []
         );
     }
     let question = WhoisQuestion {
