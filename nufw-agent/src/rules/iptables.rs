@@ -228,7 +228,13 @@ fn rules(options: &RulesOptions, family: Family, chain: &Chain) -> Vec<String> {
         ("mangle", from) => held(options, family, from == "INPUT"),
         _ if chain.name.starts_with("NUFW_ENDED") => {
             let bit = format!("{:#x}", options.kill_bit);
-            refuse(family, &format!("-m connmark --mark {bit}/{bit}"))
+            let mut rules = Vec::new();
+            if chain.from == "OUTPUT" {
+                // The resets and errors that tell the other end are of the connection, too.
+                rules.push("-m conntrack --ctstate RELATED -j RETURN".to_owned());
+            }
+            rules.extend(refuse(family, &format!("-m connmark --mark {bit}/{bit}")));
+            rules
         }
         (_, from) => {
             let bit = format!("{:#x}", options.reject_bit);

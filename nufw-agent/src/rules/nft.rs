@@ -79,7 +79,10 @@ pub(super) fn install(options: &RulesOptions) -> String {
         chain(&mut text, "verdict_input", "input", "filter - 1", &rules);
         if options.kill_bit != 0 {
             // The other direction of connections to the gateway itself.
-            chain(&mut text, "ended_output", "output", "filter - 1", &ended(options));
+            // The resets and errors that tell the other end are of the connection, too.
+            let mut rules = vec!["ct state related return".to_owned()];
+            rules.extend(ended(options));
+            chain(&mut text, "ended_output", "output", "filter - 1", &rules);
         }
     }
     text.line("}");
