@@ -229,9 +229,11 @@ fn rules(options: &RulesOptions, family: Family, chain: &Chain) -> Vec<String> {
         _ if chain.name.starts_with("NUFW_ENDED") => {
             let bit = format!("{:#x}", options.kill_bit);
             let mut rules = Vec::new();
-            if chain.from == "OUTPUT" {
-                // The resets and errors that tell the other end are of the connection, too.
-                rules.push("-m conntrack --ctstate RELATED -j RETURN".to_owned());
+            // The resets and errors that tell the other end are of the connection, too; those for the gateway come by lo.
+            match chain.from {
+                "OUTPUT" => rules.push("-m conntrack --ctstate RELATED -j RETURN".to_owned()),
+                "INPUT" => rules.push("-i lo -m conntrack --ctstate RELATED -j RETURN".to_owned()),
+                _ => {}
             }
             rules.extend(refuse(family, &format!("-m connmark --mark {bit}/{bit}")));
             rules
