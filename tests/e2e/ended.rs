@@ -91,11 +91,9 @@ pub(crate) fn wait_refused(lab: &Lab, count: usize) -> Result<()> {
 }
 
 /// A lab whose users log in with clients of their own.
-pub(crate) fn users(options: Options) -> Options {
-    Options {
-        logged_in: Vec::new(),
-        ..options
-    }
+pub(crate) fn users(mut options: Options) -> Options {
+    options.logged_in.clear();
+    options
 }
 
 pub(crate) fn log_in(lab: &mut Lab, (name, uid): (&str, u32)) -> Result<()> {

@@ -189,9 +189,14 @@ impl Kills {
 impl Engine {
     /// A user has left an address: after the grace, connections from there end unless a session of the same user is there.
     pub(super) fn departed(&mut self, user: u64, address: Addr, leaving: Leaving, now: Now) {
+        // Whoever is thrown out has no session either.
         let (choice, why) = match leaving {
-            Leaving::LoggedOut | Leaving::Lost => (self.limits.on_session_end, CloseReason::KilledSession),
-            Leaving::Removed => (self.limits.on_removal, CloseReason::KilledRemoved),
+            Leaving::Removed if self.limits.on_removal == OnEnd::Kill => {
+                (OnEnd::Kill, CloseReason::KilledRemoved)
+            }
+            Leaving::LoggedOut | Leaving::Lost | Leaving::Removed => {
+                (self.limits.on_session_end, CloseReason::KilledSession)
+            }
         };
         if choice == OnEnd::Keep {
             return;
@@ -354,6 +359,8 @@ impl Engine {
             return;
         };
         wanted.gone = killed.step == KillStep::Gone;
+        // What ends of itself meanwhile was not ended by us.
+        wanted.ordered = killed.step != KillStep::Failed;
         let again = match killed.step {
             KillStep::Refused => REFUSED_FOR,
             KillStep::Gone => EVENT_PATIENCE,

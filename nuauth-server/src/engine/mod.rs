@@ -106,13 +106,13 @@ impl Engine {
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
         match input {
             Input::LoadedLater => self.held = Some(Held::default()),
-            Input::Loaded { rows, acknowledged } => match self.held.take() {
-                Some(held) => self.loaded_late(held, rows, acknowledged, now, out),
-                None => {
-                    self.load(rows, acknowledged, out);
-                    self.kills.judge_again(true);
+            Input::Loaded { rows, acknowledged } => {
+                match self.held.take() {
+                    Some(held) => self.loaded_late(held, rows, acknowledged, now, out),
+                    None => self.load(rows, acknowledged, out),
                 }
-            },
+                self.kills.judge_again(true);
+            }
             Input::GatewayUp { link, name, hello } => self.gateway_up(link, &name, &hello, now, out),
             Input::Gateway { link, message } => self.gateway_says(link, message, now, out),
             Input::GatewayDown { link } => self.link_down(link),

@@ -505,3 +505,40 @@ fn a_large_table_is_judged_in_portions() {
     assert!(wanted[0] <= 20_000 && wanted[1] <= 40_000, "{wanted:?}");
     assert_eq!(wanted[2], 45_000);
 }
+
+#[test]
+fn a_user_who_is_removed_has_no_session_either() {
+    for (on_removal, reason) in [
+        (OnEnd::Keep, CloseReason::KilledSession),
+        (OnEnd::Kill, CloseReason::KilledRemoved),
+    ] {
+        let mut w = World::with(|limits| {
+            limits.on_session_end = OnEnd::Kill;
+            limits.on_removal = on_removal;
+        });
+        let gw = w.killer();
+        let alice = w.login("alice", ALICE);
+        let tuple = tcp(ALICE, 4000, "192.0.2.1", 443);
+        let row = w.living(gw, alice, tuple, 7);
+        w.leave(alice, Leaving::Removed);
+        w.tick();
+        assert_eq!(w.ordered_rows(gw), [row], "without any grace");
+        w.tell(gw, row, KillStep::Refused);
+        w.event(gw, CtEventKind::Destroy, ended(answered(entry(7, tuple))));
+        assert_eq!(w.ends(), [(row, reason)]);
+    }
+}
+
+#[test]
+fn what_could_not_be_ended_and_ends_by_itself_says_so() {
+    let mut w = World::with(all_kill);
+    let gw = w.killer();
+    let alice = w.login("alice", ALICE);
+    let tuple = tcp(ALICE, 4000, "192.0.2.1", 443);
+    let row = w.living(gw, alice, tuple, 7);
+    w.logout(alice);
+    w.tick();
+    w.tell(gw, row, KillStep::Failed);
+    w.event(gw, CtEventKind::Destroy, ended(answered(entry(7, tuple))));
+    assert_eq!(w.ends(), [(row, CloseReason::Reset)]);
+}

@@ -146,7 +146,7 @@ pub(crate) struct Reference {
     pub(crate) faulty: bool,
     pub(crate) records: Records,
     /// Addresses of the sessions, as far as the clients have shown them.
-    pub(crate) held: BTreeMap<SessionId, BTreeSet<nufw_proto::Addr>>,
+    pub(crate) held: BTreeMap<SessionId, BTreeSet<Addr>>,
     /// The policy in force.
     pub(crate) policy: Policy,
     /// What is logged where a rule does not say it, and which rows are written at all.
@@ -288,7 +288,7 @@ impl Reference {
         self.drops.remove(&(Arc::clone(gateway), zone, tuple));
     }
 
-    pub(crate) fn forget_drops_from(&mut self, source: nufw_proto::Addr) {
+    pub(crate) fn forget_drops_from(&mut self, source: Addr) {
         self.drops.retain(|(_, _, tuple), _| tuple.src() != source);
     }
 

@@ -32,6 +32,8 @@ enum States {
     Any,
     OnlyNew,
     NeverNew,
+    /// Of another connection, or an error about one.
+    OnlyRelated,
 }
 
 /// What a rule does to a packet that it applies to.
@@ -114,6 +116,8 @@ fn states(list: &str) -> States {
     let mut words = list.split(',').map(str::to_ascii_lowercase);
     if list.eq_ignore_ascii_case("new") {
         States::OnlyNew
+    } else if list.eq_ignore_ascii_case("related") {
+        States::OnlyRelated
     } else if words.all(|word| matches!(word.as_str(), "established" | "related" | "invalid")) {
         States::NeverNew
     } else {
@@ -314,7 +318,13 @@ impl Walk<'_> {
             if self.steps == 0 || depth > MAX_DEPTH {
                 return Fate::Remarked;
             }
-            if self.only_new && rule.states == States::NeverNew {
+            let applies = match rule.states {
+                States::Any | States::OnlyNew => true,
+                States::NeverNew => !self.only_new,
+                // A connection's own packets are not its relatives'.
+                States::OnlyRelated => !self.only_new && !self.of_connection,
+            };
+            if !applies {
                 continue;
             }
             let certain = match rule.when {

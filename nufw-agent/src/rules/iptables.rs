@@ -228,7 +228,15 @@ fn rules(options: &RulesOptions, family: Family, chain: &Chain) -> Vec<String> {
         ("mangle", from) => held(options, family, from == "INPUT"),
         _ if chain.name.starts_with("NUFW_ENDED") => {
             let bit = format!("{:#x}", options.kill_bit);
-            refuse(family, &format!("-m connmark --mark {bit}/{bit}"))
+            let mut rules = Vec::new();
+            // The resets and errors that tell the other end are of the connection, too; those for the gateway come by lo.
+            match chain.from {
+                "OUTPUT" => rules.push("-m conntrack --ctstate RELATED -j RETURN".to_owned()),
+                "INPUT" => rules.push("-i lo -m conntrack --ctstate RELATED -j RETURN".to_owned()),
+                _ => {}
+            }
+            rules.extend(refuse(family, &format!("-m connmark --mark {bit}/{bit}")));
+            rules
         }
         (_, from) => {
             let bit = format!("{:#x}", options.reject_bit);

@@ -71,7 +71,9 @@ pub(super) fn install(options: &RulesOptions) -> String {
     }
     if options.holds(QueueHook::Input) {
         chain(&mut text, "hold_input", "input", "mangle", &held(options, true));
-        let mut rules = verdict(options);
+        // The resets and errors that tell the other end of an ended connection are of the connection, too.
+        let mut rules = vec!["ct state related iif lo return".to_owned()];
+        rules.extend(verdict(options));
         if options.set_marks {
             // What is for the gateway itself never reaches postrouting.
             rules.push(save);
@@ -79,7 +81,9 @@ pub(super) fn install(options: &RulesOptions) -> String {
         chain(&mut text, "verdict_input", "input", "filter - 1", &rules);
         if options.kill_bit != 0 {
             // The other direction of connections to the gateway itself.
-            chain(&mut text, "ended_output", "output", "filter - 1", &ended(options));
+            let mut rules = vec!["ct state related return".to_owned()];
+            rules.extend(ended(options));
+            chain(&mut text, "ended_output", "output", "filter - 1", &rules);
         }
     }
     text.line("}");

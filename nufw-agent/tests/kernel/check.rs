@@ -112,6 +112,7 @@ fn reject_rules_are_recognised_in_what_the_commands_print() {
             ..RulesOptions::default()
         };
         assert_eq!(refused(), [false; 4]);
+        sh("sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0");
         sh(&render(&options));
         assert_eq!(refused(), [true; 4]);
         sh(&render(&RulesOptions {
@@ -125,7 +126,11 @@ fn reject_rules_are_recognised_in_what_the_commands_print() {
         sh("iptables -F FORWARD; iptables -D INPUT -j NUFW_INPUT; ip6tables -F");
         assert_eq!(refused(), [false; 4]);
         let line = bad();
-        assert_eq!(line.len(), 1, "{line:#?}");
+        assert_eq!(line.len(), 2, "{line:#?}");
+        assert_eq!(line[1].need, "rules that refuse connections that the server ends");
+        // Where only that jump is left it still does its work.
+        let lacking = "none for IPv4 forward, IPv6 forward, IPv6 input, ";
+        assert!(line[1].found.starts_with(lacking), "{line:#?}");
         assert_eq!(line[0].need, "rules that refuse what the server rejects");
         assert!(
             line[0]
@@ -147,5 +152,6 @@ fn reject_rules_are_recognised_in_what_the_commands_print() {
         assert_eq!(bad(), []);
         sh("nft flush chain inet nufw verdict_input");
         assert_eq!(refused(), [true, false, true, false]);
+        assert_eq!(bad().len(), 2, "what is ended passes there, too");
     });
 }

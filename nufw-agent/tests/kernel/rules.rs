@@ -259,14 +259,14 @@ impl Drop for Events {
 }
 
 /// client (10.9.1.2) – gateway – server (10.9.2.2), both families.
-struct Lab {
-    client: Netns,
-    gateway: Netns,
-    server: Netns,
+pub(crate) struct Lab {
+    pub(crate) client: Netns,
+    pub(crate) gateway: Netns,
+    pub(crate) server: Netns,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lab = Self {
             client: Netns::new(),
             gateway: Netns::new(),
