@@ -14,6 +14,15 @@ use serde::{Deserialize, Serialize};
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
+    /// [`Blind`] and [`Elsewhere`](ToServer::Elsewhere): what happened without this server's verdict.
+    pub const WITHOUT_VERDICT: Self = Self(1 << 2);
+
+    /// Whether everything of `other` is offered.
+    #[must_use]
+    pub fn includes(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// What both sides offer.
     #[must_use]
     pub fn common(self, other: Self) -> Self {
@@ -113,6 +122,13 @@ pub struct Unused {
     pub row: ConnId,
 }
 
+/// Which connections of the gateway passed without a verdict, as its administrator chose for failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blind {
+    /// The bit of their marks; 0 if there are none.
+    pub bit: Mark,
+}
+
 /// A run of events: `first`, `first + 1`, …
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
@@ -140,6 +156,8 @@ pub enum GapCause {
     NetlinkOverrun,
     /// The agent's own store of unacknowledged events overflowed.
     StoreFull,
+    /// No rule sent packets to the agent's queue: what passed meanwhile was not asked about.
+    RulesMissing,
 }
 
 /// The answer to [`DumpRequest`] begins; sent before the kernel is asked.
@@ -246,6 +264,10 @@ messages! {
         9 => Heartbeat(Heartbeat),
         /// The agent goes.
         10 => Goodbye(Goodbye),
+        /// What marks connections that passed without a verdict.
+        13 => Blind(Blind),
+        /// Asks of an earlier link whose packets another server was asked about.
+        15 => Elsewhere(Batch<Ask>),
     }
 }
 

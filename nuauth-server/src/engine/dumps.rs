@@ -40,7 +40,8 @@ impl Engine {
                 kind: None,
                 told: None,
             };
-            if let Some(slot) = self.conn_of(gateway, sight, out) {
+            let known = self.conn_of(gateway, sight, out);
+            if let Some(slot) = known.or_else(|| self.adopt_blind(gateway, sight, self.wall, out)) {
                 self.conns.get_mut(slot).seen_in = dump;
                 // When the answer came is not known: only that it has.
                 self.answered(slot, entry, None, out);
@@ -72,6 +73,8 @@ impl Engine {
             .filter_map(|(slot, conn)| {
                 let decided = conn.granted.is_some_and(|granted| granted < dump.judges_before);
                 match conn.side {
+                    // What passed blind is only known because the kernel had it.
+                    Side::Unbound { .. } if conn.user.is_none() => Some((slot, CloseReason::Vanished)),
                     Side::Unbound { .. } => decided.then_some((slot, CloseReason::NeverConfirmed)),
                     // A later packet that was granted under it may be making its next entry.
                     Side::Bound { .. } if conn.granted_again && !decided => {

@@ -32,6 +32,8 @@ pub(super) struct Link {
     pub(super) relays_events: bool,
     pub(super) sets_marks: bool,
     pub(super) packet_timeout: Duration,
+    /// The bit of a mark that says that a connection passed without a verdict; 0 while none is known.
+    pub(super) blind: Mark,
     /// The last event that it carried, taken or not: an agent must not hear of more than it has sent.
     carried: EventSeq,
     /// The last event whose acknowledgement it carried.
@@ -273,6 +275,7 @@ impl Engine {
             relays_events: hello.relays_events,
             sets_marks: hello.sets_marks,
             packet_timeout: Duration::from_millis(u64::from(hello.packet_timeout_ms)),
+            blind: Mark(0),
             carried: acknowledged,
             told: acknowledged,
         });
@@ -282,7 +285,7 @@ impl Engine {
             link,
             message: ToAgent::Welcome(Welcome {
                 software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
-                capabilities: Capabilities::default(),
+                capabilities: Capabilities::WITHOUT_VERDICT,
                 gateway: Text::lossy(name),
                 acknowledged,
                 dead_after_ms: u32::try_from(self.limits.dead_after.as_millis()).unwrap_or(u32::MAX),

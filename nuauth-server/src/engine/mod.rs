@@ -4,6 +4,7 @@
 //! it keeps is bounded by [`Limits`], and every bound says what happens when it is met.
 
 mod asks;
+mod blind;
 mod conns;
 mod decide;
 mod drops;
@@ -39,7 +40,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, Tuple, client};
+use nufw_proto::{ClaimId, ConnId, Timestamp, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
@@ -64,6 +65,8 @@ pub struct Engine {
     /// What waits until it is known which rows were live at the start.
     held: Option<Held>,
     stats: Stats,
+    /// The calendar time of the present input.
+    wall: Timestamp,
 }
 
 impl Engine {
@@ -85,12 +88,14 @@ impl Engine {
             ids: VecDeque::new(),
             held: None,
             stats: Stats::default(),
+            wall: Timestamp::from_micros(0),
             limits,
         }
     }
 
     /// Takes one input and appends what must be done about it.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
+        self.wall = now.wall;
         match input {
             Input::LoadedLater => self.held = Some(Held::default()),
             Input::Loaded { rows, acknowledged } => match self.held.take() {
@@ -169,7 +174,10 @@ impl Engine {
             return;
         };
         if let Some(held) = &mut self.held
-            && !matches!(message, ToServer::Asks(_) | ToServer::Unused(_))
+            && !matches!(
+                message,
+                ToServer::Asks(_) | ToServer::Unused(_) | ToServer::Blind(_)
+            )
         {
             return held.hold(link, message);
         }
@@ -178,6 +186,8 @@ impl Engine {
                 .into_iter()
                 .for_each(|ask| self.packet(gateway, link, ask, now, out)),
             ToServer::Unused(unused) => unused.iter().for_each(|&u| self.unused(gateway, u, out)),
+            ToServer::Blind(blind) => self.blind(gateway, blind),
+            ToServer::Elsewhere(asks) => self.elsewhere(gateway, &asks, out),
             ToServer::Events(events) => self.events(gateway, &events, out),
             ToServer::Gap(gap) => self.gap(gateway, gap, out),
             ToServer::DumpBegin(begin) => self.dump_begin(gateway, begin),

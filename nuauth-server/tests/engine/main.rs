@@ -7,6 +7,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod blind;
 mod claims;
 mod control;
 mod dumps;

@@ -12,6 +12,8 @@ fn seen(v4: Option<&str>, v6: Option<&str>) -> Seen {
 
 fn refusals(bit: Mark) -> Refusals {
     Refusals {
+        watched: Watched::new(Watch::default(), clock::wall()),
+        gap: None,
         queue: 3,
         bit,
         seen: Seen::default(),
