@@ -37,7 +37,11 @@ fn start(lab: &mut Lab) -> Result<Second> {
         .replace(":4128", ":5128")
         .replace(":4129", ":5129")
         .replace("nulog.db", "nulog2.db")
-        .replace("nuauth.sock", "nuauth2.sock");
+        .replace("nuauth.sock", "nuauth2.sock")
+        .replace(
+            "[log]\n",
+            &format!("[log]\nspool = \"{}/spool2.db\"\n", lab.dir().display()),
+        );
     let file = lab.dir().join("nuauth2.toml");
     std::fs::write(&file, second)?;
     let mut server = spec(lab, "second-server", &lab.net.gateway, "nuauth-server")?

@@ -356,7 +356,10 @@ impl Engine {
             }
             return;
         };
-        self.ended.remove(&flow, ended.row);
+        // What passed blind has no other memory: a third telling of its end must still find the row.
+        if !self.is_blind(gateway, entry) {
+            self.ended.remove(&flow, ended.row);
+        }
         let binding = Binding {
             ct_id: entry.id,
             ct_mark: entry.mark,

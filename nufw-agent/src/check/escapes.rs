@@ -237,8 +237,14 @@ fn nft_written(rule: &str) -> u32 {
     let Some(at) = words.windows(2).position(|two| two == ["mark", "set"]) else {
         return 0;
     };
+    let of_connection = |before: Option<&&str>| before == Some(&"ct");
+    let written = of_connection(at.checked_sub(1).and_then(|before| words.get(before)));
     let mut rest: Vec<_> = words[at + 2..].to_vec();
-    rest.retain(|word| *word != "meta");
+    if of_connection(rest.first()) != written {
+        // What the other mark has takes the place of the whole.
+        return u32::MAX;
+    }
+    rest.retain(|word| !matches!(*word, "meta" | "ct"));
     match rest.as_slice() {
         ["mark", "|" | "or", bits, ..] => number(bits).unwrap_or(u32::MAX),
         ["mark", "&" | "and", kept, "|" | "or" | "^" | "xor", bits, ..] => {

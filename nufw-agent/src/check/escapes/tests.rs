@@ -132,6 +132,8 @@ table inet own {
 		meta mark set meta mark | 0x80000000
 		meta mark set meta mark & 0xff00ffff | 0x00010000
 		ct mark set meta mark
+		ct mark set meta mark & 0x000000ff
+		ct mark set ct mark | 0x80000000
 	}
 	chain forward {
 		type filter hook forward priority filter; policy drop;
@@ -167,6 +169,7 @@ fn nft_rulesets_are_read_alike() {
             "nft inet own before: \"meta mark set 0x00000001\"",
             "nft inet own before: \"meta mark set meta mark & 0xff00ffff | 0x00010000\"",
             "nft inet own before: \"ct mark set meta mark\"",
+            "nft inet own before: \"ct mark set meta mark & 0x000000ff\"",
         ]
     );
 }
