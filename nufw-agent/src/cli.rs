@@ -91,6 +91,10 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line"
+)]
 struct RulesArgs {
     /// iptables (also for ip6tables) or nft (key rules.backend)
     #[arg(long, value_name = "LANGUAGE")]

@@ -92,16 +92,11 @@ impl Escapes {
 
 /// A few of the rules, in one line.
 pub(super) fn named(rules: &[String]) -> String {
-    let mut text = rules
-        .iter()
-        .take(MAX_NAMED)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("; ");
+    let mut few: Vec<_> = rules.iter().take(MAX_NAMED).cloned().collect();
     if rules.len() > MAX_NAMED {
-        text.push_str(&format!("; and {} more", rules.len() - MAX_NAMED));
+        few.push(format!("and {} more", rules.len() - MAX_NAMED));
     }
-    text
+    few.join("; ")
 }
 
 fn tables(text: &str) -> BTreeMap<String, Table> {
