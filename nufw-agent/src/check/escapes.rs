@@ -104,7 +104,7 @@ fn tables(text: &str) -> BTreeMap<String, Table> {
     let mut name = String::new();
     for line in text.lines() {
         if let Some(table) = line.strip_prefix('*') {
-            name = table.trim().to_owned();
+            table.trim().clone_into(&mut name);
         } else if let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) {
             let table = tables.entry(name.clone()).or_default();
             table.entry(chain.to_owned()).or_default().push(rule.to_owned());
@@ -121,7 +121,8 @@ fn nft_tables(text: &str, skips: impl Fn(&str, &str) -> bool) -> Vec<(String, Ve
         let words: Vec<_> = line.split_ascii_whitespace().collect();
         match words.as_slice() {
             ["table", family, name, "{"] => {
-                counts = !skips(family, name) && !(*family == "inet" && *name == "nufw");
+                let is_ours = (*family, *name) == ("inet", "nufw");
+                counts = !is_ours && !skips(family, name);
                 if counts {
                     tables.push((format!("{family} {name}"), Vec::new(), Table::new()));
                 }

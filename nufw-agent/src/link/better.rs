@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_server_is_returned_to_only_after_it_was_healthy_for_the_whole_time() {
         let start = nufw_common::clock::mono();
-        let mut better = Better::new(Duration::from_secs(60), start);
+        let mut better = Better::new(Duration::from_mins(1), start);
         let mut at = |seconds, found| better.learn(found, start + Duration::from_secs(seconds));
         assert_eq!(at(0, Some(0)), None);
         assert_eq!(at(59, Some(0)), None);

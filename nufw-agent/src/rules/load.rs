@@ -272,15 +272,12 @@ pub(super) fn ours(saved: &str) -> Wanted {
                 });
             }
         } else if let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) {
-            let number = match numbers.iter_mut().find(|(of, _)| *of == chain) {
-                Some((_, number)) => {
-                    *number += 1;
-                    *number
-                }
-                None => {
-                    numbers.push((chain, 1));
-                    1
-                }
+            let number = if let Some((_, number)) = numbers.iter_mut().find(|(of, _)| *of == chain) {
+                *number += 1;
+                *number
+            } else {
+                numbers.push((chain, 1));
+                1
             };
             if is_ours(table, chain) {
                 let of = |other: &&mut Chain| other.table == table && other.name == chain;
