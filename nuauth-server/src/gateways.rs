@@ -59,7 +59,8 @@ impl GatewayPort {
             reader,
             writer,
         } = match greeted {
-            Ok(Ok(greeted)) => greeted,
+            Ok(Ok(Some(greeted))) => greeted,
+            Ok(Ok(None)) => return,
             Ok(Err(why)) => return self.complaints.tell("gateways", peer, &why),
             Err(_) => {
                 return self
@@ -93,8 +94,8 @@ impl GatewayPort {
         }
     }
 
-    /// TLS handshake, name, hello.
-    async fn greet(&self, stream: TcpStream) -> Result<Greeted, String> {
+    /// TLS handshake, name, hello; `None` when a known gateway ends the session in order before its hello.
+    async fn greet(&self, stream: TcpStream) -> Result<Option<Greeted>, String> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         let stream = acceptor
             .accept(stream)
@@ -120,20 +121,26 @@ impl GatewayPort {
             .await
             .map_err(|error| error.to_string())?
         {
-            Read::Closed => return Err("the peer ended the connection before its hello".to_owned()),
+            Read::Closed => {
+                tracing::debug!(
+                    gateway = &*name,
+                    "a gateway linked elsewhere looked whether this server is there"
+                );
+                return Ok(None);
+            }
             Read::Messages => {}
         }
         let mut messages = messages.into_iter();
         match (messages.next(), messages.next()) {
             (Some(ToServer::Hello(hello)), None) => {
                 reader.set_limit(MAX_BODY);
-                Ok(Greeted {
+                Ok(Some(Greeted {
                     name,
                     hello,
                     serial,
                     reader,
                     writer: FrameWriter::new(write),
-                })
+                }))
             }
             _ => Err("the peer's first message was not a hello alone".to_owned()),
         }

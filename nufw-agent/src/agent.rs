@@ -13,17 +13,18 @@ mod server;
 mod settings;
 mod wakers;
 
-pub use refusals::Refusals;
+pub use refusals::{Reapply, Refusals, Watch};
 pub use settings::Settings;
 
 use crate::conntrack::{ConntrackError, Control, Events, Received};
 use crate::link::{Happened, Link, LinkLoss};
+use crate::loss::OnLoss;
 use crate::packet;
 use crate::pending::Pending;
 use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket, kernel_counters};
 use crate::relay::{Overflow, Relay};
 use crate::sources::Sources;
-use crate::stats::{Seldom, Stats, Watch};
+use crate::stats::{self, Seldom, Stats};
 use dumps::Dumps;
 use hashbrown::HashMap;
 use kernel_says::KernelSays;
@@ -62,12 +63,16 @@ pub enum AgentError {
 }
 
 /// What a waiting packet is known by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Waiting {
     packet_id: u32,
     mark: Mark,
     hook: Hook,
     is_ipv4: bool,
+    /// What is asked, should it have to be asked again; its id is that of the table.
+    ask: Ask,
+    /// The server that was asked, by its place in the list; `None` while none was.
+    server: Option<usize>,
 }
 
 /// Makes the TLS configuration from its files, at each SIGHUP again.
@@ -100,12 +105,14 @@ pub struct Agent {
     dumps: Dumps,
     kills: Kills,
     stats: Stats,
-    watch: Watch,
+    kernel_watch: stats::Watch,
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
     accepted: HashMap<u32, (AskId, ConnId)>,
     unused: Vec<Unused>,
     /// The highest row id that an accept carried.
     last_row: Option<ConnId>,
+    /// For each server, asks that another one was asked instead.
+    elsewhere: Vec<Vec<Ask>>,
     asks: Vec<Ask>,
     packets: Vec<QueuedPacket>,
     inbox: Vec<ToAgent>,
@@ -145,7 +152,6 @@ impl Agent {
             queue,
             names,
             events,
-            link,
             load_tls,
             refusals,
             pending: Pending::new(settings.max_pending, settings.packet_timeout),
@@ -154,10 +160,11 @@ impl Agent {
             dumps: Dumps::new(settings.interest),
             kills: Kills::new(control, settings.kill_bit),
             stats: Stats::default(),
-            watch: Watch::new(now),
+            kernel_watch: stats::Watch::new(now),
             accepted: HashMap::new(),
             unused: Vec::new(),
             last_row: None,
+            elsewhere: vec![Vec::new(); link.servers()],
             asks: Vec::new(),
             packets: Vec::new(),
             inbox: Vec::new(),
@@ -166,6 +173,7 @@ impl Agent {
             overrun_log: Seldom::default(),
             kernel_says: KernelSays::default(),
             events_paused: false,
+            link,
             settings,
         }
     }
@@ -258,18 +266,31 @@ impl Agent {
         self.send(now);
         self.link.flush(now).await;
         self.refusals.step(now);
-        self.watch
+        if let Some(gap) = self.refusals.take_gap() {
+            self.relay.note_gap(gap);
+        }
+        self.kernel_watch
             .look(&self.stats, || kernel_counters(self.queue.number()), now);
         Ok(())
     }
 
-    /// Drops what was not answered in time.
+    /// Ends the waiting of what was not answered in time. The server answers two seconds earlier even where the user does
+    /// not, so that its silence is its own.
     fn expire(&mut self, now: Instant) {
         while let Some((ask, waiting)) = self.pending.expire(now) {
-            tracing::trace!(%ask, "no answer in time; dropped");
+            tracing::trace!(%ask, "no answer in time");
             self.stats.timed_out += 1;
-            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+            self.unasked(waiting.packet_id, waiting.mark, self.settings.on_loss.server);
         }
+    }
+
+    /// A packet about which nobody could be asked.
+    fn unasked(&mut self, packet_id: u32, mark: Mark, choice: OnLoss) {
+        let disposition = self.settings.unasked(choice, mark);
+        if disposition != Disposition::Drop {
+            self.stats.blind += 1;
+        }
+        self.queue.verdict(packet_id, disposition);
     }
 
     /// Reads the queue to its end. `false` if it would not end: then no event may be read in this turn.
@@ -309,49 +330,44 @@ impl Agent {
     fn packet(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) {
         self.stats.packets += 1;
         let dropped = match self.ask(packet, received, now) {
-            Ok(ask) => {
-                tracing::trace!(id = %ask.id, tuple = %ask.tuple, "asked");
-                self.stats.asked += 1;
-                self.asks.push(ask);
-                return;
-            }
+            Ok(()) => return,
             Err(dropped) => dropped,
         };
+        let choices = self.settings.on_loss;
+        let mut choice = OnLoss::Drop;
         match dropped {
-            Dropped::NoLink => self.stats.without_link += 1,
+            Dropped::NoLink => {
+                self.stats.without_link += 1;
+                choice = choices.server;
+            }
             Dropped::Unparsable(why) => {
                 tracing::trace!(%why, "a packet without a tuple is dropped");
                 self.stats.unparsable += 1;
             }
             Dropped::UnknownSource => self.stats.unknown_source += 1,
-            Dropped::TableFull => self.stats.table_full += 1,
+            Dropped::TableFull => {
+                self.stats.table_full += 1;
+                choice = choices.full;
+            }
         }
-        self.queue.verdict(packet.packet_id, Disposition::Drop);
+        self.unasked(packet.packet_id, Mark(packet.mark), choice);
     }
 
-    fn ask(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) -> Result<Ask, Dropped> {
-        if !self.link.is_up() {
+    /// Asks for a packet, or lets it wait for the next link while one is being looked for.
+    fn ask(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) -> Result<(), Dropped> {
+        let server = self.link.server().filter(|_| self.link.is_up());
+        if server.is_none() && !self.link.is_looking() {
             return Err(Dropped::NoLink);
         }
         let tuple = packet::parse(&packet.payload, packet.hw_protocol)
             .map_err(Dropped::Unparsable)?
             .tuple;
-        if !self.sources.may_ask(tuple.src(), now) {
+        if server.is_some() && !self.sources.may_ask(tuple.src(), now) {
             return Err(Dropped::UnknownSource);
         }
         let mark = Mark(packet.mark);
-        let waiting = Waiting {
-            packet_id: packet.packet_id,
-            mark,
-            hook: packet.hook,
-            is_ipv4: tuple.src().is_ipv4(),
-        };
-        let id = self
-            .pending
-            .insert(waiting, now)
-            .map_err(|_| Dropped::TableFull)?;
-        Ok(Ask {
-            id,
+        let ask = Ask {
+            id: AskId(0),
             hook: packet.hook,
             zone: 0,
             tuple,
@@ -359,7 +375,25 @@ impl Agent {
             out_dev: self.names.name(packet.out_dev, now),
             mark,
             received: packet.timestamp.unwrap_or(received),
-        })
+        };
+        let waiting = Waiting {
+            packet_id: packet.packet_id,
+            mark,
+            hook: packet.hook,
+            is_ipv4: tuple.src().is_ipv4(),
+            ask: ask.clone(),
+            server,
+        };
+        let id = self
+            .pending
+            .insert(waiting, now)
+            .map_err(|_| Dropped::TableFull)?;
+        if server.is_some() {
+            tracing::trace!(%id, %tuple, "asked");
+            self.stats.asked += 1;
+            self.asks.push(Ask { id, ..ask });
+        }
+        Ok(())
     }
 
     /// An answer came: the packet goes on, or not.
@@ -489,7 +523,7 @@ impl Agent {
     }
 }
 
-/// Why a packet is dropped without asking.
+/// Why a packet is not asked about.
 enum Dropped {
     NoLink,
     Unparsable(packet::Unparsable),

@@ -2,23 +2,23 @@
 //!
 //! Puts the parts together and says how the program ends; what the parts do is theirs.
 
-use crate::agent::{Agent, AgentError, Kernel, LoadTls, Refusals};
-use crate::check;
+use crate::agent::{Agent, AgentError, Kernel, LoadTls, Reapply, Refusals, Watch};
+use crate::check::{self, AgentConfigView};
 use crate::config::{self, Config, Overrides};
 use crate::conntrack::{Control, Events};
 use crate::link::Link;
 use crate::queue::{InterfaceNames, Queue, QueueError};
-use crate::rules::{self, RulesOptions};
+use crate::rules::{self, Backend, LoadError};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{self, Exit, Failure, OrExit as _};
 use nufw_common::privileges::{self, Capability};
 use nufw_common::{clock, lifecycle, logging, tls};
 use nufw_proto::gateway::{Capabilities, Hello};
-use nufw_proto::{BootId, CLIENT_PORT, GATEWAY_PORT, Text};
+use nufw_proto::{BootId, Text};
 use rand::RngExt as _;
 use std::io::Write as _;
-use std::net::ToSocketAddrs as _;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,14 +28,15 @@ const SOFTWARE: &str = concat!("nufw-agent ", env!("CARGO_PKG_VERSION"));
 const EXAMPLES: &str = "\
 Examples:
   nufw-agent check                      what this host lacks, and how to mend it
-  nufw-agent rules --hook forward | sh  the firewall rules that hold new connections back
+  nufw-agent rules                      the firewall rules that hold new connections back, to read
+  nufw-agent rules --apply              load them, all or none
   nufw-agent -d nuauth.example          run, with certificates from /etc/nufw
   nufw-agent -f /etc/nufw/gw1.toml -q 3 -t 20s
   nufw-agent -M                         relay events of marked connections only
 
 A rule sends the first packet of each new connection to the queue. It passes when the server
 knows its user and the access list allows it. While the server is away, new connections are
-dropped; those that exist go on.
+dropped, unless the configuration says otherwise; those that exist go on.
 
 Signals: HUP reads the certificates and looks at the rules again, USR1 logs the counters, TERM ends.
 NUFW_LOG=debug shows more. NUFW_AGENT_<SECTION>_<KEY> in the environment sets a key of the file.";
@@ -55,7 +56,7 @@ struct Options {
     /// Configuration file [default: /etc/nufw/nufw-agent.toml, if it exists]
     #[arg(short = 'f', long = "config", value_name = "FILE", global = true)]
     file: Option<PathBuf>,
-    /// The authentication server: host, or host:port (key server.address)
+    /// The authentication server: host, or host:port; several with commas, the best first (key server.address)
     #[arg(short = 'd', long = "server", value_name = "SERVER", global = true)]
     server: Option<String>,
     /// Number of the NFQUEUE, as in the rule's --queue-num (key queue.number)
@@ -85,29 +86,34 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print the firewall rules that the agent needs; changes nothing by itself
+    /// Print the firewall rules that the agent needs, load them (--apply) or remove them (--remove)
     Rules(RulesArgs),
 }
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line"
+)]
 struct RulesArgs {
-    /// iptables (a shell script, also for ip6tables) or nft (a ruleset)
-    #[arg(long, default_value = "iptables", value_name = "LANGUAGE")]
-    format: rules::Format,
-    /// Where new connections are held back: forward, input, or both
-    #[arg(
-        long = "hook",
-        default_value = "forward",
-        value_delimiter = ',',
-        value_name = "HOOK"
-    )]
+    /// iptables (also for ip6tables) or nft (key rules.backend)
+    #[arg(long, value_name = "LANGUAGE")]
+    format: Option<rules::Format>,
+    /// Where new connections are held back: forward, input, output, or several of them (key rules.hooks)
+    #[arg(long = "hook", value_delimiter = ',', value_name = "HOOK")]
     hooks: Vec<rules::QueueHook>,
     /// Let conntrack make every event, where another program on this host wants them
     #[arg(long)]
     all_events: bool,
-    /// Print what removes the rules
+    /// Load the rules, all or none, in place of those that are loaded
+    #[arg(long, conflicts_with = "remove")]
+    apply: bool,
+    /// Remove the rules, all or none
     #[arg(long)]
     remove: bool,
+    /// With --remove: only print what removes them
+    #[arg(long, conflicts_with = "apply")]
+    print: bool,
 }
 
 impl Options {
@@ -170,43 +176,75 @@ pub fn main() -> ExitCode {
         Command::Run => run(&config),
         Command::Check { json } => {
             let mut out = std::io::stdout().lock();
-            return match check::run(&config.check_view(), json, &mut out) {
+            let view = AgentConfigView {
+                rules: resolve(&config).map(|servers| config.rules(servers)).ok(),
+                ..config.check_view()
+            };
+            return match check::run(&view, json, &mut out) {
                 Ok(exit) => exit.map_or(ExitCode::SUCCESS, ExitCode::from),
                 Err(error) => exit::report(Err(Failure::new(Exit::IoErr, error))),
             };
         }
-        Command::Rules(args) => print_rules(&config, &args),
+        Command::Rules(args) => rules(&config, &args),
     })
 }
 
-fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
-    let (servers, gateway_port) = match config.server_address() {
-        // Removing does not need to know.
-        Some((host, port)) if !args.remove => {
-            let found = (host.as_str(), port)
-                .to_socket_addrs()
-                .with_context(|| {
-                    format!("the server's name {host} cannot be resolved; give its address with -d")
-                })
-                .or_exit(Exit::Unavailable)?;
-            (found.map(|address| address.ip()).collect(), port)
-        }
-        _ => (Vec::new(), GATEWAY_PORT),
+fn rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
+    let backend = match args.format {
+        Some(rules::Format::Iptables) => Backend::Iptables,
+        Some(rules::Format::Nft) => Backend::Nft,
+        None => config.rules.backend,
     };
-    let text = rules::render(&RulesOptions {
-        format: args.format,
-        remove: args.remove,
-        queue: config.queue.number,
-        hooks: args.hooks.clone(),
-        servers,
-        gateway_port,
-        client_port: CLIENT_PORT,
-        set_marks: config.marks.set,
-        mask: config.marks.mask.0,
-        reject_bit: config.marks.reject_bit.0,
-        kill_bit: config.marks.kill_bit.0,
-        event_mask: config.conntrack.relay && !args.all_events,
-    });
+    let format = if backend == Backend::Nft {
+        rules::Format::Nft
+    } else {
+        rules::Format::Iptables
+    };
+    if args.remove {
+        return if args.print {
+            print(&rules::render_removal(format))
+        } else {
+            rules::load::remove(backend).map_err(not_loaded)
+        };
+    }
+    let mut options = config.rules(resolve(config).or_exit(Exit::Unavailable)?);
+    if !args.hooks.is_empty() {
+        options.hooks.clone_from(&args.hooks);
+    }
+    options.event_mask &= !args.all_events;
+    if args.apply {
+        rules::load::apply(backend, &options).map_err(not_loaded)
+    } else {
+        print(&rules::render(format, &options))
+    }
+}
+
+fn not_loaded(error: LoadError) -> Failure {
+    let exit = match &error {
+        LoadError::NoCommand | LoadError::Command { .. } => Exit::Unavailable,
+        _ if !privileges::has(Capability::CAP_NET_ADMIN) => Exit::NoPerm,
+        _ => Exit::OsErr,
+    };
+    Failure::new(exit, error)
+}
+
+/// Every address of every server, with its port for agents.
+fn resolve(config: &Config) -> anyhow::Result<Vec<(IpAddr, u16)>> {
+    let mut servers = Vec::new();
+    for (host, port) in config.server.addresses() {
+        let found = (host.as_str(), port).to_socket_addrs().with_context(|| {
+            format!("the server's name {host} cannot be resolved; give its address with -d")
+        })?;
+        for address in found.map(|address| (address.ip(), port)) {
+            if !servers.contains(&address) {
+                servers.push(address);
+            }
+        }
+    }
+    Ok(servers)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
     std::io::stdout()
         .lock()
         .write_all(text.as_bytes())
@@ -216,7 +254,7 @@ fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
 
 fn run(config: &Config) -> Result<(), Failure> {
     logging::init("info");
-    config.target().or_exit(Exit::Config)?;
+    config.server.targets().or_exit(Exit::Config)?;
     let client_tls = config.client_tls();
     let tls = tls::client_config(&client_tls)
         .context("the link to the server cannot be made ([tls])")
@@ -243,7 +281,7 @@ fn open(
     load_tls: LoadTls,
 ) -> Result<Agent, Failure> {
     let settings = config.settings();
-    let target = config.target().or_exit(Exit::Config)?;
+    let targets = config.server.targets().or_exit(Exit::Config)?;
     // Events first: an entry that comes to be while the queue is opened is not missed.
     let events = config
         .event_options()
@@ -257,7 +295,11 @@ fn open(
         .then(Control::open)
         .transpose()
         .map_err(|error| failure(error.into()))?;
-    let refusals = Refusals::look(config.queue.number, settings.reject_bit, settings.kill_bit);
+    let watch = Watch {
+        every: config.rules.watch.0,
+        reapply: config.rules.reapply.then(|| reapply(config)).flatten(),
+    };
+    let refusals = Refusals::look(config.queue.number, settings.reject_bit, settings.kill_bit, watch);
     let names = InterfaceNames::new()
         .context("cannot ask for the names of interfaces")
         .or_exit(Exit::OsErr)?;
@@ -265,7 +307,11 @@ fn open(
     tracing::info!(
         queue = queue.number(),
         queue_buffer = queue.granted_receive_buffer(),
-        server = target.address,
+        server = targets
+            .iter()
+            .map(|target| target.address.as_str())
+            .collect::<Vec<_>>()
+            .join(","),
         relays_events = relay.relay,
         marked_only = relay.marked_only,
         sets_marks = settings.sets_marks,
@@ -289,9 +335,9 @@ fn open(
         software: Text::lossy(SOFTWARE),
         boot: BootId(rand::rng().random()),
         capabilities: if control.is_some() {
-            Capabilities::KILL
+            Capabilities::WITHOUT_VERDICT.and(Capabilities::KILL)
         } else {
-            Capabilities::default()
+            Capabilities::WITHOUT_VERDICT
         },
         packet_timeout_ms: u32::try_from(settings.packet_timeout.as_millis()).unwrap_or(u32::MAX),
         relays_events: relay.relay,
@@ -299,7 +345,7 @@ fn open(
         sets_marks: settings.sets_marks,
         first_held: nufw_proto::EventSeq(1),
     };
-    let link = Link::new(target, tls, hello, clock::mono());
+    let link = Link::new(targets, config.server.return_after.0, tls, hello, clock::mono());
     let kernel = Kernel {
         queue,
         names,
@@ -307,6 +353,23 @@ fn open(
         control,
     };
     Ok(Agent::new(settings, kernel, link, load_tls, refusals))
+}
+
+/// What loads the rules again when they are gone. The names of the servers are resolved while there is no hurry.
+fn reapply(config: &Config) -> Option<Reapply> {
+    match resolve(config) {
+        Ok(servers) => {
+            let (backend, options) = (config.rules.backend, config.rules(servers));
+            Some(Box::new(move || rules::load::apply(backend, &options)))
+        }
+        Err(error) => {
+            tracing::warn!(
+                error = format_args!("{error:#}"),
+                "rules that are flushed will not be loaded again (rules.reapply)"
+            );
+            None
+        }
+    }
 }
 
 fn failure(error: AgentError) -> Failure {

@@ -5,21 +5,29 @@
 use crate::agent::Settings;
 use crate::check::{AgentConfigView, TlsContent, TlsFile};
 use crate::conntrack::{EventOptions, Interest};
-use crate::link::Target;
+use crate::loss::{Choices, OnLoss};
 use crate::queue::QueueOptions;
+use crate::rules::{Backend, QueueHook, Queues, RulesOptions};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Loader, Problems};
-use nufw_common::tls::{self, ClientTls};
-use nufw_proto::{GATEWAY_ALPN, GATEWAY_PORT, Mark};
+use nufw_common::tls::ClientTls;
+use nufw_proto::{CLIENT_PORT, GATEWAY_ALPN, Mark};
 use serde::Deserialize;
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod server;
+
+pub use server::{Names, Server};
 
 /// Where the configuration is when the command line does not say.
 pub const DEFAULT_FILE: &str = "/etc/nufw/nufw-agent.toml";
 
 /// What holds where the file is silent.
 const DEFAULTS: &str = r#"
+[server]
+return-after = "60s"
+
 [tls]
 ca = "ca.crt"
 certificate = "agent.crt"
@@ -32,6 +40,9 @@ copy-range = 256
 packet-timeout = "15s"
 max-pending = 10000
 receive-buffer = "16MiB"
+on-server-loss = "drop"
+on-queue-full = "drop"
+on-agent-loss = "drop"
 
 [conntrack]
 relay = true
@@ -44,10 +55,19 @@ set = true
 mask = "0x00ffffff"
 reject-bit = "0x01000000"
 kill-bit = "0x02000000"
+blind-bit = "0x04000000"
+
+[rules]
+hooks = ["forward"]
+backend = "auto"
+watch = "10s"
+reapply = false
 "#;
 
 /// Least and most time that a packet may wait. The server gives up two seconds earlier.
 const PACKET_TIMEOUT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mins(5));
+/// Least time between two looks at the rules: each runs the listing commands.
+const LEAST_WATCH: Duration = Duration::from_secs(1);
 /// Least bytes of a packet that hold the headers of an ordinary one.
 const MIN_COPY_RANGE: u16 = 80;
 /// The kernel reads the size of a buffer as a signed 32-bit number and doubles it.
@@ -58,7 +78,6 @@ const MAX_BUFFER: u64 = 0x3fff_ffff;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
     /// The authentication server.
-    #[serde(default)]
     pub server: Server,
     /// Certificates.
     pub tls: Tls,
@@ -68,16 +87,8 @@ pub struct Config {
     pub conntrack: Conntrack,
     /// Marks.
     pub marks: Marks,
-}
-
-/// `[server]`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Server {
-    /// Host and, if not 4128, port. Needed to run, not to check the host or to print rules.
-    pub address: Option<String>,
-    /// The name that its certificate must carry; the host of the address by default.
-    pub name: Option<String>,
+    /// The firewall's rules.
+    pub rules: Rules,
 }
 
 /// `[tls]`
@@ -110,6 +121,12 @@ pub struct Queue {
     pub max_pending: usize,
     /// Receive buffer.
     pub receive_buffer: ByteSize,
+    /// What becomes of packets while no server answers.
+    pub on_server_loss: OnLoss,
+    /// What becomes of packets that find the queue or the table of those that wait full.
+    pub on_queue_full: OnLoss,
+    /// What becomes of packets while no agent reads the queue.
+    pub on_agent_loss: OnLoss,
 }
 
 /// `[conntrack]`
@@ -138,6 +155,22 @@ pub struct Marks {
     pub reject_bit: HexOrInt,
     /// The bit of a connection's mark that later rules refuse by, or 0.
     pub kill_bit: HexOrInt,
+    /// The bit of connections that passed without a verdict, or 0.
+    pub blind_bit: HexOrInt,
+}
+
+/// `[rules]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rules {
+    /// Where connections are held back.
+    pub hooks: Vec<QueueHook>,
+    /// By which commands rules are loaded and removed.
+    pub backend: Backend,
+    /// How often it is looked whether they are still there; 0 never.
+    pub watch: HumanDuration,
+    /// Whether they are loaded again when they are gone.
+    pub reapply: bool,
 }
 
 /// What the command line says about keys of the file: key, value, option.
@@ -180,29 +213,11 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         queue,
         conntrack,
         marks,
+        rules,
         ..
     } = &loaded.value;
     let mut problems = Problems::default();
-    if let Some(address) = &server.address {
-        let known = split_address(address);
-        if known.is_none() {
-            problems.push(loaded.reject(
-                "server.address",
-                format_args!("{address:?}"),
-                "a host name or address, and a port if it is not 4128: \"nuauth.example:4128\", \"[2001:db8::1]:4128\"",
-            ));
-        } else if loaded.value.target().is_err() {
-            let (key, found) = match &server.name {
-                Some(name) => ("server.name", name),
-                None => ("server.address", address),
-            };
-            problems.push(loaded.reject(
-                key,
-                format_args!("{found:?}"),
-                "a name that a certificate can carry",
-            ));
-        }
-    }
+    server.check(loaded, &mut problems);
     let mut within = |key: &str, found: u64, least: u64, most: u64| {
         if found < least || found > most {
             problems.push(loaded.reject(key, found, format_args!("a number from {least} to {most}")));
@@ -249,80 +264,91 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
             "at least one bit for the user's number",
         ));
     }
-    let bit = marks.reject_bit.0;
-    if bit.count_ones() > 1 || bit & marks.mask.0 != 0 {
+    check_bits(loaded, &mut problems);
+    if rules.hooks.is_empty() {
         problems.push(loaded.reject(
-            "marks.reject-bit",
-            format_args!("{bit:#010x}"),
-            format_args!(
-                "one bit outside of marks.mask ({:#010x}), or 0 to drop instead",
-                marks.mask.0
-            ),
+            "rules.hooks",
+            "none",
+            "forward, input, output, or several of them",
         ));
     }
-    let kill = marks.kill_bit.0;
-    if kill.count_ones() > 1 || kill & (marks.mask.0 | bit) != 0 {
+    if !rules.watch.0.is_zero() && rules.watch.0 < LEAST_WATCH {
         problems.push(loaded.reject(
-            "marks.kill-bit",
-            format_args!("{kill:#010x}"),
-            format_args!(
-                "one bit outside of marks.mask ({:#010x}) and other than marks.reject-bit, or 0 to delete instead",
-                marks.mask.0
-            ),
+            "rules.watch",
+            rules.watch,
+            format_args!("at least {}, or 0s to never look", HumanDuration(LEAST_WATCH)),
         ));
     }
     problems.finish(())
 }
 
-/// Host and port of an address; the port of the protocol where none is said.
-fn split_address(address: &str) -> Option<(String, u16)> {
-    if let Ok(bare) = address.parse::<Ipv6Addr>() {
-        return Some((bare.to_string(), GATEWAY_PORT));
+/// The reserved bits of marks: one each, outside of the mask and of one another.
+fn check_bits(loaded: &Loaded<Config>, problems: &mut Problems) {
+    let marks = &loaded.value.marks;
+    let (mask, reject, blind) = (marks.mask.0, marks.reject_bit.0, marks.blind_bit.0);
+    let kill = marks.kill_bit.0;
+    if reject.count_ones() > 1 || reject & mask != 0 {
+        problems.push(loaded.reject(
+            "marks.reject-bit",
+            format_args!("{reject:#010x}"),
+            format_args!("one bit outside of marks.mask ({mask:#010x}), or 0 to drop instead"),
+        ));
     }
-    let (host, port) = match address.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']')?;
-            let host = host.parse::<Ipv6Addr>().ok()?;
-            (
-                host.to_string(),
-                port.strip_prefix(':').or(port.is_empty().then_some(""))?,
-            )
-        }
-        None => match address.split_once(':') {
-            Some((host, port)) if !port.is_empty() => (host.to_owned(), port),
-            Some(_) => return None,
-            None => (address.to_owned(), ""),
-        },
-    };
-    let port = if port.is_empty() {
-        GATEWAY_PORT
-    } else {
-        port.parse().ok().filter(|port| *port != 0)?
-    };
-    (!host.is_empty()).then_some((host, port))
+    if kill.count_ones() > 1 || kill & (mask | reject) != 0 {
+        problems.push(loaded.reject(
+            "marks.kill-bit",
+            format_args!("{kill:#010x}"),
+            format_args!(
+                "one bit outside of marks.mask ({mask:#010x}) and other than marks.reject-bit, or 0 to delete instead"
+            ),
+        ));
+    }
+    let blind_needed = loaded.value.on_loss().may_be_blind();
+    if blind.count_ones() > 1 || blind & (mask | reject | kill) != 0 || (blind == 0 && blind_needed) {
+        problems.push(loaded.reject(
+            "marks.blind-bit",
+            format_args!("{blind:#010x}"),
+            format_args!(
+                "one bit outside of marks.mask ({mask:#010x}) and marks.reject-bit, and other than marks.kill-bit, by which the rows can say what passed unasked; or 0 where nothing may"
+            ),
+        ));
+    }
 }
 
 impl Config {
-    /// Host and port of the server.
-    pub fn server_address(&self) -> Option<(String, u16)> {
-        split_address(self.server.address.as_deref()?)
+    /// What becomes of packets that cannot be asked about.
+    pub fn on_loss(&self) -> Choices {
+        Choices {
+            server: self.queue.on_server_loss,
+            full: self.queue.on_queue_full,
+            agent: self.queue.on_agent_loss,
+        }
     }
 
-    /// Where the link goes.
-    pub fn target(&self) -> Result<Target, ConfigError> {
-        let (host, port) = self.server_address().ok_or_else(|| {
-            ConfigError::new(format!(
-                "key server.address is missing: name the authentication server in {DEFAULT_FILE}, in the file given with -f, or with -d"
-            ))
-        })?;
-        let name = tls::server_name(self.server.name.as_deref().unwrap_or(&host))
-            .map_err(|error| ConfigError::new(error.to_string()))?;
-        let address = if host.contains(':') {
-            format!("[{host}]:{port}")
+    /// The mark of what passes unasked; 0 where nothing may, so that no rule and no row speaks of it.
+    fn blind_bit(&self) -> Mark {
+        Mark(if self.on_loss().may_be_blind() {
+            self.marks.blind_bit.0
         } else {
-            format!("{host}:{port}")
-        };
-        Ok(Target { address, name })
+            0
+        })
+    }
+
+    /// The rules that this configuration needs. `servers` are the addresses of the servers of `[server]`.
+    pub fn rules(&self, servers: Vec<(IpAddr, u16)>) -> RulesOptions {
+        RulesOptions {
+            queues: Queues::one(self.queue.number),
+            hooks: self.rules.hooks.clone(),
+            servers,
+            client_port: CLIENT_PORT,
+            set_marks: self.marks.set,
+            mask: self.marks.mask.0,
+            reject_bit: self.marks.reject_bit.0,
+            kill_bit: self.marks.kill_bit.0,
+            blind_bit: self.blind_bit().0,
+            on_loss: self.on_loss(),
+            event_mask: self.conntrack.relay,
+        }
     }
 
     /// What `check` needs to know.
@@ -352,12 +378,16 @@ impl Config {
         }));
         AgentConfigView {
             queue: self.queue.number,
+            rules: None,
             queue_buffer: usize::try_from(self.queue.receive_buffer.0).unwrap_or(usize::MAX),
             event_buffer: usize::try_from(self.conntrack.receive_buffer.0).unwrap_or(usize::MAX),
             relays_events: self.conntrack.relay,
             sets_marks: self.marks.set,
+            mask: self.marks.mask.0,
             reject_bit: self.marks.reject_bit.0,
             kill_bit: self.marks.kill_bit.0,
+            blind_bit: self.blind_bit().0,
+            on_loss: self.on_loss(),
             files,
         }
     }
@@ -369,14 +399,15 @@ impl Config {
             length: self.queue.length,
             copy_range: self.queue.copy_range,
             receive_buffer: usize::try_from(self.queue.receive_buffer.0).unwrap_or(usize::MAX),
-            fail_open: false,
+            fail_open: self.queue.on_queue_full == OnLoss::Accept,
         }
     }
 
     /// Which connections are of interest.
     pub fn interest(&self) -> Interest {
         if self.conntrack.marked_only {
-            Interest::Marked(Mark(self.marks.mask.0))
+            // What passed without a verdict has no user's mark, and must be told of all the same.
+            Interest::Marked(Mark(self.marks.mask.0 | self.blind_bit().0))
         } else {
             Interest::All
         }
@@ -407,6 +438,8 @@ impl Config {
             mark_mask: Mark(self.marks.mask.0),
             reject_bit: Mark(self.marks.reject_bit.0),
             kill_bit: Mark(self.marks.kill_bit.0),
+            blind_bit: self.blind_bit(),
+            on_loss: self.on_loss(),
             queue_length: self.queue.length,
             packet_timeout: self.queue.packet_timeout.0,
             max_pending: self.queue.max_pending,

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod conntrack;
 pub mod link;
+pub mod loss;
 pub mod nfnl;
 pub mod packet;
 pub mod pending;

@@ -81,6 +81,22 @@ impl<P> Pending<P> {
         self.waiting.remove(&ask).map(|packet| (ask, packet))
     }
 
+    /// Every packet that waits, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (AskId, &P)> {
+        self.deadlines
+            .iter()
+            .filter_map(|(_, ask)| Some((*ask, self.waiting.get(ask)?)))
+    }
+
+    /// The same, to be changed. Oldest first.
+    pub fn for_each_mut(&mut self, mut change: impl FnMut(AskId, &mut P)) {
+        for (_, ask) in &self.deadlines {
+            if let Some(packet) = self.waiting.get_mut(ask) {
+                change(*ask, packet);
+            }
+        }
+    }
+
     /// All packets, which wait no longer; for the loss of the link.
     pub fn drain(&mut self) -> impl Iterator<Item = P> {
         self.deadlines.clear();

@@ -26,15 +26,19 @@ pub struct Stats {
     pub dropped: u64,
     /// Packets that the server had rejected.
     pub rejected: u64,
+    /// Packets that passed without a verdict, as the administrator chose.
+    pub blind: u64,
+    /// Packets asked for again, since the link was lost before their answer came.
+    pub asked_again: u64,
     /// Packets dropped because they have no tuple.
     pub unparsable: u64,
-    /// Packets dropped because there was no link to the server, those waiting when it was lost included.
+    /// Packets not asked for because there was no link to the server, those waiting when it was lost included.
     pub without_link: u64,
     /// Packets dropped because nobody is logged in at their source and it sent too many.
     pub unknown_source: u64,
-    /// Packets dropped because too many were waiting.
+    /// Packets not asked for because too many were waiting.
     pub table_full: u64,
-    /// Packets dropped because no answer came in time.
+    /// Packets of which no answer came in time.
     pub timed_out: u64,
     /// Answers for packets that were not waiting any more.
     pub late_answers: u64,
@@ -69,6 +73,8 @@ impl Stats {
             accepted,
             dropped,
             rejected,
+            blind,
+            asked_again,
             unparsable,
             without_link,
             unknown_source,
@@ -92,6 +98,8 @@ impl Stats {
             accepted,
             dropped,
             rejected,
+            blind,
+            asked_again,
             unparsable,
             without_link,
             unknown_source,

@@ -17,7 +17,17 @@ impl Capabilities {
     /// Live connections can be ended: [`ToAgent::Kill`] and [`ToServer::Killed`].
     pub const KILL: Self = Self(1);
 
+    /// [`Blind`] and [`Elsewhere`](ToServer::Elsewhere): what happened without this server's verdict.
+    pub const WITHOUT_VERDICT: Self = Self(1 << 2);
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether everything that `other` offers is offered here.
+    #[must_use]
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -121,6 +131,13 @@ pub struct Unused {
     pub row: ConnId,
 }
 
+/// Which connections of the gateway passed without a verdict, as its administrator chose for failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blind {
+    /// The bit of their marks; 0 if there are none.
+    pub bit: Mark,
+}
+
 /// A run of events: `first`, `first + 1`, …
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Events {
@@ -148,6 +165,8 @@ pub enum GapCause {
     NetlinkOverrun,
     /// The agent's own store of unacknowledged events overflowed.
     StoreFull,
+    /// No rule sent packets to the agent's queue: what passed meanwhile was not asked about.
+    RulesMissing,
 }
 
 /// The answer to [`DumpRequest`] begins; sent before the kernel is asked.
@@ -299,6 +318,10 @@ messages! {
         11 => Killed(Batch<Killed>),
         /// Which row ids are in use.
         12 => LastRow(LastRow),
+        /// What marks connections that passed without a verdict.
+        13 => Blind(Blind),
+        /// Asks of an earlier link whose packets another server was asked about.
+        15 => Elsewhere(Batch<Ask>),
     }
 }
 

@@ -66,6 +66,11 @@ pub fn missing_strace() -> bool {
     missing
 }
 
+/// Shows a text to whoever runs the test, past the capture of the test harness.
+pub fn show(text: &str) {
+    writeln!(std::io::stderr(), "\n{text}").ok();
+}
+
 /// Past the capture of the test harness, which would hide it.
 fn skipped(reason: &str) {
     let thread = std::thread::current();

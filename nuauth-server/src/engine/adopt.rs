@@ -83,6 +83,7 @@ impl Engine {
             received,
             last_asked: received,
             born: entry.start,
+            before_nat: false,
         });
         let sight = Sight {
             entry,

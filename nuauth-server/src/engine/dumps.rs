@@ -45,7 +45,8 @@ impl Engine {
                 kind: None,
                 told: None,
             };
-            match self.conn_of(gateway, sight, out) {
+            let known = self.conn_of(gateway, sight, out);
+            match known.or_else(|| self.adopt_blind(gateway, sight, now.wall, out)) {
                 Some(slot) => self.seen(slot, entry, out),
                 None => self.adopt(gateway, entry, now, out),
             }
@@ -86,6 +87,8 @@ impl Engine {
             .filter_map(|(slot, conn)| {
                 let decided = conn.granted.is_some_and(|granted| granted < dump.judges_before);
                 match conn.side {
+                    // What passed blind is only known because the kernel had it.
+                    Side::Unbound { .. } if conn.user.is_none() => Some((slot, CloseReason::Resync)),
                     Side::Unbound { .. } => {
                         // Where events were missed, its whole life may be among them.
                         let missed = conn.granted < missed_before;

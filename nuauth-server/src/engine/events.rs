@@ -123,7 +123,10 @@ impl Engine {
             kind: Some(event.kind),
             told: event.at_kernel.then_some(event.at),
         };
-        let slot = self.conn_of(gateway, sight, out);
+        let mut slot = self.conn_of(gateway, sight, out);
+        if slot.is_none() && event.kind != CtEventKind::Destroy {
+            slot = self.adopt_blind(gateway, sight, event.at, out);
+        }
         match (event.kind, slot) {
             // A first event that already shows the answer was merged with a later one: when the answer came is not known.
             (CtEventKind::New, Some(slot)) => self.answered(slot, entry, None, out),
@@ -204,8 +207,13 @@ impl Engine {
         let entry = sight.entry;
         let mask = self.limits.mark_mask.0;
         let users = entry.mark.0 & mask;
+        // What passed without a verdict is of no row that was granted, and the other way round.
+        let blind = self.is_blind(gateway, entry);
         let fits = |slot: Slot| {
             let conn = self.conns.get(slot);
+            if conn.user.is_none() != blind {
+                return false;
+            }
             // The mark is the user's own number: another one is of a packet of another user.
             let of_another = users != 0 && conn.user_mark.0 != 0 && conn.user_mark.0 & mask != users;
             // A connection whose row is not durable has no verdict yet, so that the entry cannot be its own.
@@ -280,7 +288,13 @@ impl Engine {
         }
     }
 
-    fn destroyed(&mut self, gateway: GatewayIdx, slot: Slot, event: &CtEvent, out: &mut Vec<Effect>) {
+    pub(super) fn destroyed(
+        &mut self,
+        gateway: GatewayIdx,
+        slot: Slot,
+        event: &CtEvent,
+        out: &mut Vec<Effect>,
+    ) {
         let entry = &event.entry;
         let conn = self.conns.get_mut(slot);
         conn.mark = entry.mark;
@@ -303,8 +317,9 @@ impl Engine {
             self.gateways.get_mut(gateway).doubted = true;
             return;
         }
-        self.conns.remove(slot);
+        let conn = self.conns.remove(slot);
         self.kills.forget(end.id);
+        self.remember_blind(&conn, end.reason);
         Self::log(Change::Close(Box::new(end)), out);
     }
 
@@ -356,10 +371,15 @@ impl Engine {
             .flatten()
             .max_by_key(|(_, ended)| ended.received);
         let Some((flow, ended)) = youngest else {
-            self.stats.unrelated_events += 1;
+            if !self.blind_end(gateway, event, out) {
+                self.stats.unrelated_events += 1;
+            }
             return;
         };
-        self.ended.remove(&flow, ended.row);
+        // What passed blind has no other memory: a third telling of its end must still find the row.
+        if !self.is_blind(gateway, entry) {
+            self.ended.remove(&flow, ended.row);
+        }
         let binding = Binding {
             ct_id: entry.id,
             ct_mark: entry.mark,
@@ -431,7 +451,7 @@ impl Engine {
     }
 }
 
-fn original_flow(gateway: GatewayIdx, entry: &CtEntry) -> Flow {
+pub(super) fn original_flow(gateway: GatewayIdx, entry: &CtEntry) -> Flow {
     Flow {
         gateway,
         zone: entry.zone,

@@ -31,6 +31,7 @@ impl Engine {
         let cause = match gap.cause {
             GapCause::NetlinkOverrun => "netlink-overrun",
             GapCause::StoreFull => "store-full",
+            GapCause::RulesMissing => "rules-missing",
         };
         self.missed(gateway, now);
         self.log_gap(gateway, (gap.from, gap.to), cause, None, out);

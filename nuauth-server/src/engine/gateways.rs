@@ -35,6 +35,8 @@ pub(super) struct Link {
     /// Live connections can be ended there.
     kills: bool,
     pub(super) packet_timeout: Duration,
+    /// The bit of a mark that says that a connection passed without a verdict; 0 while none is known.
+    pub(super) blind: Mark,
     /// The last event that it carried, taken or not: an agent must not hear of more than it has sent.
     carried: EventSeq,
     /// The last event whose acknowledgement it carried.
@@ -309,6 +311,7 @@ impl Engine {
             sets_marks: hello.sets_marks,
             kills: hello.capabilities.has(Capabilities::KILL),
             packet_timeout: Duration::from_millis(u64::from(hello.packet_timeout_ms)),
+            blind: Mark(0),
             carried: acknowledged,
             told: acknowledged,
         });
@@ -318,7 +321,7 @@ impl Engine {
             link,
             message: ToAgent::Welcome(Welcome {
                 software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
-                capabilities: Capabilities::KILL,
+                capabilities: Capabilities::KILL.and(Capabilities::WITHOUT_VERDICT),
                 gateway: Text::lossy(name),
                 acknowledged,
                 dead_after_ms: u32::try_from(self.limits.dead_after.as_millis()).unwrap_or(u32::MAX),

@@ -35,7 +35,7 @@ impl Held {
     pub(super) fn hold(&mut self, link: LinkId, message: ToServer) {
         let weight = match &message {
             ToServer::Events(events) => events.events.iter().count(),
-            ToServer::Gap(_) => 1,
+            ToServer::Gap(_) | ToServer::Elsewhere(_) => 1,
             _ => return,
         };
         if self.cut.contains(&link) {

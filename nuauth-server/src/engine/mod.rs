@@ -5,6 +5,7 @@
 
 mod adopt;
 mod asks;
+mod blind;
 mod conns;
 mod decide;
 mod drops;
@@ -44,7 +45,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, Mark, Tuple, client};
+use nufw_proto::{ClaimId, ConnId, Mark, Timestamp, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
@@ -74,6 +75,8 @@ pub struct Engine {
     held: Option<Held>,
     kills: Kills,
     stats: Stats,
+    /// The calendar time of the present input.
+    wall: Timestamp,
 }
 
 impl Engine {
@@ -98,12 +101,14 @@ impl Engine {
             held: None,
             kills: Kills::default(),
             stats: Stats::default(),
+            wall: Timestamp::from_micros(0),
             limits,
         }
     }
 
     /// Takes one input and appends what must be done about it.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
+        self.wall = now.wall;
         match input {
             Input::LoadedLater => self.held = Some(Held::default()),
             Input::Loaded { rows, acknowledged } => {
@@ -196,7 +201,7 @@ impl Engine {
         if let Some(held) = &mut self.held
             && !matches!(
                 message,
-                ToServer::Asks(_) | ToServer::Unused(_) | ToServer::LastRow(_)
+                ToServer::Asks(_) | ToServer::Unused(_) | ToServer::LastRow(_) | ToServer::Blind(_)
             )
         {
             return held.hold(link, message);
@@ -208,6 +213,8 @@ impl Engine {
             ToServer::Unused(unused) => unused.iter().for_each(|&u| self.unused(gateway, u, out)),
             ToServer::Events(events) => self.events(gateway, &events, now, out),
             ToServer::Gap(gap) => self.gap(gateway, gap, now, out),
+            ToServer::Blind(blind) => self.blind(gateway, blind),
+            ToServer::Elsewhere(asks) => self.elsewhere(gateway, &asks, out),
             ToServer::DumpBegin(begin) => self.dump_begin(gateway, begin),
             ToServer::DumpPart(part) => self.dump_part(gateway, &part, now, out),
             ToServer::DumpEnd(end) => self.dump_end(gateway, end, now, out),

@@ -166,7 +166,7 @@ impl PendingTable {
         Some(question)
     }
 
-    /// Forgets the packets of a link that is over: its agent has dropped them. A question without packets is dropped,
+    /// Forgets the packets of a link that is over: its agent asks again, here or elsewhere. A question without packets is dropped,
     /// save where its row is on its way to the disk.
     pub(super) fn forget_link(&mut self, link: LinkId) {
         let mut empty = Vec::new();

@@ -471,6 +471,10 @@ pub struct Stats {
     pub double_claims: u64,
     /// Claims that came too late.
     pub late_claims: u64,
+    /// Connections that passed without a verdict, as the gateway's administrator chose, and got a row.
+    pub blind: u64,
+    /// Those that got none, since there was no room; a later dump may show them again.
+    pub blind_unlogged: u64,
     /// Events that belong to no row.
     pub unrelated_events: u64,
     /// Events received again.

@@ -8,6 +8,7 @@
 )]
 
 mod adopt;
+mod blind;
 mod claims;
 mod control;
 mod dumps;

@@ -3,7 +3,6 @@
 //! The queue closes with the process; what the kernel does with later packets is the rules' business.
 
 use super::{Agent, AgentError};
-use crate::queue::Disposition;
 use nufw_common::{clock, lifecycle};
 use std::time::Duration;
 
@@ -16,7 +15,10 @@ impl Agent {
         self.asks.clear();
         for waiting in self.pending.drain() {
             self.stats.dropped += 1;
-            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+            self.queue.verdict(
+                waiting.packet_id,
+                self.settings.unasked(self.settings.on_loss.agent, waiting.mark),
+            );
         }
         self.queue.flush()?;
         self.read_events()?;

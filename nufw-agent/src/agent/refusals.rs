@@ -1,17 +1,22 @@
-//! Whether the host's rules refuse what the agent marks: as rejected, which must be dropped where they surely do not, or
-//! as ended, which must then be deleted.
+//! Whether the host's rules do what the agent relies on: send packets to its queue, and refuse what it marks as rejected, or
+//! as ended.
 //!
 //! A mark alone lets a packet pass, so what cannot be seen counts as missing. Looking runs the listing commands of
 //! iptables and nft on a thread of its own, never on the path of a packet.
+
+mod watched;
+
+pub use watched::{Reapply, Watch};
 
 use crate::check::{self, RuleFacts};
 use caps::CapSet;
 use nufw_common::clock;
 use nufw_common::privileges::Capability;
 use nufw_proto::Mark;
-use nufw_proto::gateway::Hook;
+use nufw_proto::gateway::{Gap, Hook};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
+use watched::Watched;
 
 /// Least time between two looks that packets cause.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -32,6 +37,8 @@ const HOOKS: [Hook; 5] = [
 /// What one look found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Seen {
+    /// The rules were to be loaded again first, and were not.
+    not_loaded: bool,
     /// Whether the rules of a family could be seen at all: IPv4, IPv6.
     visible: (bool, bool),
     /// Where a rule sends to the queue, and whether another surely refuses what comes back with the bit.
@@ -63,6 +70,7 @@ impl Seen {
             })
             .collect();
         Self {
+            not_loaded: false,
             visible: (rules.0.is_some(), rules.1.is_some()),
             places,
             ends: (ends(&rules.0), ends(&rules.1)),
@@ -76,6 +84,9 @@ impl Seen {
 
 /// What is known of the rules, and when it is looked at again.
 pub struct Refusals {
+    watched: Watched,
+    /// An interval without the rules that the log has to hear of.
+    gap: Option<Gap>,
     queue: u16,
     bit: Mark,
     kill_bit: Mark,
@@ -92,9 +103,11 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Looks for the first time, and waits for what is found. Without a bit there is nothing to look for.
-    pub fn look(queue: u16, bit: Mark, kill_bit: Mark) -> Self {
+    /// Looks for the first time, and waits for what is found.
+    pub fn look(queue: u16, bit: Mark, kill_bit: Mark, watch: Watch) -> Self {
         let mut refusals = Self {
+            watched: Watched::new(watch, clock::wall()),
+            gap: None,
             queue,
             bit,
             kill_bit,
@@ -107,16 +120,14 @@ impl Refusals {
             warned: Vec::new(),
             warned_of_ends: [false; 2],
         };
-        if bit.0 | kill_bit.0 != 0 {
-            refusals.begin(refusals.looked);
-            let found = refusals
-                .looking
-                .as_ref()
-                .and_then(|looking| looking.recv_timeout(PATIENCE).ok());
-            if let Some(found) = found {
-                refusals.looking = None;
-                refusals.learn(found);
-            }
+        refusals.begin(refusals.looked);
+        let found = refusals
+            .looking
+            .as_ref()
+            .and_then(|looking| looking.recv_timeout(PATIENCE).ok());
+        if let Some(found) = found {
+            refusals.looking = None;
+            refusals.learn(found);
         }
         refusals
     }
@@ -156,13 +167,16 @@ impl Refusals {
     /// Looks again as soon as may be.
     pub(super) fn look_at_once(&mut self) {
         (self.wanted, self.at_once) = (true, true);
+        self.watched.forget();
+    }
+
+    /// The interval without rules that became known since the last call.
+    pub(super) fn take_gap(&mut self) -> Option<Gap> {
+        self.gap.take()
     }
 
     /// Takes over what a look found, and begins the next if one is due.
     pub(super) fn step(&mut self, now: Instant) {
-        if self.bit.0 | self.kill_bit.0 == 0 {
-            return;
-        }
         if let Some(looking) = &self.looking {
             match looking.try_recv() {
                 Ok(found) => {
@@ -181,7 +195,10 @@ impl Refusals {
                 }
             }
         }
-        if self.wanted && (self.at_once || now >= self.looked + LOOK_EVERY) {
+        let is_asked_for = self.bit.0 | self.kill_bit.0 != 0
+            && self.wanted
+            && (self.at_once || now >= self.looked + LOOK_EVERY);
+        if is_asked_for || self.watched.is_due(self.looked, now) {
             self.begin(now);
         }
     }
@@ -190,14 +207,23 @@ impl Refusals {
         self.tell_again |= self.at_once;
         (self.looked, self.wanted, self.at_once) = (now, false, false);
         let (queue, bit, kill_bit) = (self.queue, self.bit, self.kill_bit);
+        let mending = self.watched.mending();
         let (tell, told) = mpsc::channel();
         // A thread that ends takes with it what it lends to the commands.
         let begun = std::thread::Builder::new()
             .name("look-at-rules".to_owned())
             .spawn(move || {
                 lend_net_admin();
+                let loaded = mending.map(|load| load());
+                if let Some(Err(error)) = &loaded {
+                    tracing::warn!(%error, "the rules that are gone cannot be loaded again");
+                }
+                let seen = Seen {
+                    not_loaded: matches!(loaded, Some(Err(_))),
+                    ..Seen::new(queue, bit, kill_bit, &check::rules())
+                };
                 // If nobody waits any more, nobody needs to know.
-                let _ = tell.send(Seen::new(queue, bit, kill_bit, &check::rules()));
+                let _ = tell.send(seen);
             });
         match begun {
             Ok(_) => self.looking = Some(told),
@@ -209,6 +235,13 @@ impl Refusals {
     }
 
     fn learn(&mut self, found: Seen) {
+        let places: Vec<Place> = found.places.iter().map(|(place, _)| *place).collect();
+        let (v4, v6) = found.visible;
+        let visible = |is_ipv4| if is_ipv4 { v4 } else { v6 };
+        self.gap = self.watched.learn(&places, visible, clock::wall()).or(self.gap);
+        if found.not_loaded {
+            self.watched.not_mended();
+        }
         self.seen = found;
         let seen = &self.seen;
         self.warned.retain(|place| {
@@ -254,18 +287,18 @@ impl Refusals {
                 hook,
                 "the rules cannot be seen (iptables-save, nft list ruleset), so packets that the server rejects are dropped without an answer; install either command, or set marks.reject-bit = 0"
             );
-        } else if matches!(place.0, Hook::Forward | Hook::Input) {
+        } else if matches!(place.0, Hook::Forward | Hook::Input | Hook::Output) {
             tracing::warn!(
                 family,
                 hook,
-                mend = format_args!("nufw-agent rules --hook {} | sh", self.hooks(place.0)),
+                mend = format_args!("nufw-agent rules --hook {} --apply", self.hooks(place.0)),
                 "no rule surely refuses packets with marks.reject-bit, so those that the server rejects are dropped without an answer; load the rules, then send SIGHUP"
             );
         } else {
             tracing::warn!(
                 family,
                 hook,
-                "no rule surely refuses packets with marks.reject-bit, so those that the server rejects are dropped without an answer; hold connections back in forward or input (nufw-agent rules), then send SIGHUP"
+                "no rule surely refuses packets with marks.reject-bit, so those that the server rejects are dropped without an answer; hold connections back in forward, input or output (nufw-agent rules), then send SIGHUP"
             );
         }
     }
@@ -281,7 +314,7 @@ impl Refusals {
                         .any(|(place, _)| *place == (hook, is_ipv4))
                 })
         };
-        let hooks: Vec<_> = [Hook::Forward, Hook::Input]
+        let hooks: Vec<_> = [Hook::Forward, Hook::Input, Hook::Output]
             .into_iter()
             .filter(|hook| used(*hook))
             .map(name)

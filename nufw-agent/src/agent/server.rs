@@ -2,12 +2,14 @@
 //!
 //! Answers become verdicts at once; they are sent to the kernel by the turn that hears them.
 
-use super::Agent;
+use super::{Agent, send_batches};
 use crate::link::{Happened, LinkLoss};
-use crate::queue::Disposition;
 use crate::sources::Sources;
 use nufw_common::clock;
-use nufw_proto::gateway::{LastRow, ToAgent, ToServer, Welcome};
+use nufw_proto::gateway::{Ask, Blind, Capabilities, LastRow, ToAgent, ToServer, Welcome};
+
+/// Asks that are remembered for a server that is away; of further ones it learns that nothing came of them from a dump.
+const MAX_ELSEWHERE: usize = 16_384;
 
 impl Agent {
     pub(super) fn hear_link(&mut self, happened: Happened) {
@@ -73,6 +75,18 @@ impl Agent {
         }
         if let Err(error) = self.relay.resume(welcome.acknowledged) {
             self.link.cut(LinkLoss::Protocol(error.to_string()));
+            return;
+        }
+        self.forget_link();
+        self.ask_again();
+        if welcome.capabilities.has(Capabilities::WITHOUT_VERDICT) {
+            let bit = self.settings.blind_bit;
+            self.link.queue(&ToServer::Blind(Blind { bit }));
+            if let Some(elsewhere) = self.link.server().and_then(|at| self.elsewhere.get_mut(at)) {
+                send_batches(elsewhere, &mut self.link, ToServer::Elsewhere);
+            }
+        } else if self.settings.on_loss.may_be_blind() {
+            tracing::warn!("the server is too old to log what passes while it is away");
         }
         if let Some(row) = self.last_row
             && self.link.is_up()
@@ -81,14 +95,49 @@ impl Agent {
         }
     }
 
-    /// Fails closed: what waits is dropped at once.
-    fn link_lost(&mut self) {
-        self.inbox.clear();
+    /// Asks this server for every packet that waits. Another one that was asked before is told so when it is back.
+    fn ask_again(&mut self) {
+        let Some(server) = self.link.server() else {
+            return;
+        };
+        let (asks, elsewhere, stats) = (&mut self.asks, &mut self.elsewhere, &mut self.stats);
+        self.pending.for_each_mut(|id, waiting| {
+            let ask = Ask {
+                id,
+                ..waiting.ask.clone()
+            };
+            if let Some(before) = waiting.server.replace(server) {
+                stats.asked_again += 1;
+                if before != server
+                    && let Some(told) = elsewhere.get_mut(before)
+                    && told.len() < MAX_ELSEWHERE
+                {
+                    told.push(ask.clone());
+                }
+            } else {
+                stats.asked += 1;
+            }
+            asks.push(ask);
+        });
+    }
+
+    /// Nothing that belongs to one link goes out over the next.
+    fn forget_link(&mut self) {
         self.asks.clear();
         self.dumps.abandon();
-        for waiting in self.pending.drain() {
+    }
+
+    /// What waits goes on waiting while another link is looked for; then it fails as chosen, closed by default.
+    fn link_lost(&mut self) {
+        self.inbox.clear();
+        self.forget_link();
+        if self.link.is_looking() {
+            return;
+        }
+        let waiting: Vec<_> = self.pending.drain().collect();
+        for waiting in waiting {
             self.stats.without_link += 1;
-            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+            self.unasked(waiting.packet_id, waiting.mark, self.settings.on_loss.server);
         }
     }
 

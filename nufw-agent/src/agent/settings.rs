@@ -3,6 +3,7 @@
 //! Other people's bits of a mark stay as they were.
 
 use crate::conntrack::Interest;
+use crate::loss::{Choices, OnLoss};
 use crate::queue::Disposition;
 use nufw_proto::Mark;
 use std::time::Duration;
@@ -18,6 +19,10 @@ pub struct Settings {
     pub reject_bit: Mark,
     /// The bit of a connection's mark that later rules refuse by; 0 deletes instead.
     pub kill_bit: Mark,
+    /// The bit of what passes without a verdict; 0 where nothing may.
+    pub blind_bit: Mark,
+    /// What becomes of packets that cannot be asked about.
+    pub on_loss: Choices,
     /// Packets that may wait in the kernel.
     pub queue_length: u32,
     /// How long a packet waits for an answer.
@@ -31,18 +36,32 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The mark of an accepted packet: the user's number under the mask, other people's bits as they were.
+    /// The mark of an accepted packet: the user's number under the mask, other people's bits as they were. It was asked
+    /// about, so that it is not blind whatever the rules marked it with.
     pub(super) fn mark_of_user(&self, packet: Mark, user: Mark) -> Option<u32> {
-        let mask = self.mark_mask.0;
-        self.sets_marks
-            .then_some(packet.0 & !mask & !self.reject_bit.0 | user.0 & mask)
+        let (mask, blind) = (self.mark_mask.0, self.blind_bit.0);
+        if self.sets_marks {
+            return Some(packet.0 & !mask & !self.reject_bit.0 & !blind | user.0 & mask);
+        }
+        (packet.0 & blind != 0).then_some(packet.0 & !blind)
+    }
+
+    /// What becomes of a packet that cannot be asked about.
+    pub(super) fn unasked(&self, choice: OnLoss, packet: Mark) -> Disposition {
+        if choice == OnLoss::Drop || self.blind_bit.0 == 0 {
+            return Disposition::Drop;
+        }
+        let users = if self.sets_marks { self.mark_mask.0 } else { 0 };
+        Disposition::Accept {
+            mark: Some(packet.0 & !users & !self.reject_bit.0 | self.blind_bit.0),
+        }
     }
 
     pub(super) fn rejection(&self, packet: Mark) -> Disposition {
         match self.reject_bit.0 {
             0 => Disposition::Drop,
             bit => Disposition::Accept {
-                mark: Some(packet.0 & !self.mark_mask.0 | bit),
+                mark: Some(packet.0 & !self.mark_mask.0 & !self.blind_bit.0 | bit),
             },
         }
     }

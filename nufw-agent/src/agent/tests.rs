@@ -6,6 +6,8 @@ fn settings(sets_marks: bool, reject_bit: u32) -> Settings {
         mark_mask: Mark(0x00ff_ffff),
         reject_bit: Mark(reject_bit),
         kill_bit: Mark(0),
+        blind_bit: Mark(0x0400_0000),
+        on_loss: Choices::default(),
         queue_length: 1,
         packet_timeout: Duration::from_secs(15),
         max_pending: 1,
@@ -18,7 +20,7 @@ fn settings(sets_marks: bool, reject_bit: u32) -> Settings {
 fn a_users_mark_leaves_other_bits_alone() {
     let settings = settings(true, 0x0100_0000);
     assert_eq!(
-        settings.mark_of_user(Mark(0xab12_3456), Mark(1001)),
+        settings.mark_of_user(Mark(0xaf12_3456), Mark(1001)),
         Some(0xaa00_03e9)
     );
     // Never more than the mask, and never the reject bit.
@@ -29,11 +31,23 @@ fn a_users_mark_leaves_other_bits_alone() {
 }
 
 #[test]
-fn without_m_an_accepted_packet_keeps_its_mark() {
-    assert_eq!(
-        settings(false, 0x0100_0000).mark_of_user(Mark(7), Mark(1001)),
-        None
-    );
+fn without_m_an_accepted_packet_keeps_its_mark_but_for_the_blind_bit() {
+    let settings = settings(false, 0x0100_0000);
+    assert_eq!(settings.mark_of_user(Mark(7), Mark(1001)), None);
+    assert_eq!(settings.mark_of_user(Mark(0x0400_0007), Mark(1001)), Some(7));
+}
+
+#[test]
+fn what_cannot_be_asked_about_is_dropped_or_carries_the_blind_bit_and_no_user() {
+    let mut settings = settings(true, 0x0100_0000);
+    assert_eq!(settings.unasked(OnLoss::Drop, Mark(7)), Disposition::Drop);
+    let blind = |settings: &Settings| settings.unasked(OnLoss::Accept, Mark(0x8100_0007));
+    let accept = |mark| Disposition::Accept { mark: Some(mark) };
+    assert_eq!(blind(&settings), accept(0x8400_0000));
+    settings.sets_marks = false;
+    assert_eq!(blind(&settings), accept(0x8400_0007));
+    settings.blind_bit = Mark(0);
+    assert_eq!(blind(&settings), Disposition::Drop, "never without a mark");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Reads files and runs the listing commands of iptables and nft; changes nothing. What cannot be seen stays unsaid.
 
 use super::ruleset::{RuleFacts, scan_iptables, scan_nft};
-use super::{AgentConfigView, HostFacts, TlsContent, TlsFile};
+use super::{AgentConfigView, HostFacts, Listings, TlsContent, TlsFile};
 use crate::queue;
 use nufw_common::privileges::{self, Capability};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
@@ -17,7 +17,8 @@ use std::str::FromStr;
 /// Looks at everything that [`super::judge`] wants to know.
 pub fn collect(view: &AgentConfigView) -> HostFacts {
     let conntrack = |name: &str| sysctl(&format!("net/netfilter/nf_conntrack_{name}"));
-    let (rules_v4, rules_v6) = rules();
+    let listings = listings();
+    let (rules_v4, rules_v6) = rules_in(&listings);
     HostFacts {
         net_admin: privileges::has(Capability::CAP_NET_ADMIN),
         queue_holder: queue::holder(view.queue),
@@ -29,6 +30,7 @@ pub fn collect(view: &AgentConfigView) -> HostFacts {
         rmem_max: sysctl("net/core/rmem_max"),
         rules_v4,
         rules_v6,
+        listings,
         listeners: queue::other_event_listeners(),
         files: view.files.iter().map(file_problem).collect(),
     }
@@ -49,27 +51,40 @@ fn can_force_buffer() -> bool {
         .is_ok_and(|socket| sockopt::set_socket_recv_buffer_size_force(&socket, SMALL).is_ok())
 }
 
-/// The rules for IPv4 and for IPv6, as far as they can be seen. Runs the listing commands, which need `CAP_NET_ADMIN`.
-pub fn rules() -> (Option<RuleFacts>, Option<RuleFacts>) {
-    let nft = listing("nft", &["list", "ruleset"]);
-    let of = |save, family| rules_of(nft.as_deref(), save, family);
-    (of("iptables-save", "ip"), of("ip6tables-save", "ip6"))
+/// What the listing commands print. They need `CAP_NET_ADMIN`.
+fn listings() -> Listings {
+    Listings {
+        v4: listing("iptables-save", &[]),
+        v6: listing("ip6tables-save", &[]),
+        nft: listing("nft", &["list", "ruleset"]),
+    }
 }
 
-fn rules_of(nft: Option<&str>, save: &str, family: &str) -> Option<RuleFacts> {
-    let tables = listing(save, &[]);
+/// The rules for IPv4 and for IPv6, as far as they can be seen. Runs the listing commands, which need `CAP_NET_ADMIN`.
+pub fn rules() -> (Option<RuleFacts>, Option<RuleFacts>) {
+    rules_in(&listings())
+}
+
+fn rules_in(seen: &Listings) -> (Option<RuleFacts>, Option<RuleFacts>) {
+    let of = |tables: &Option<String>, family| rules_of(seen.nft.as_deref(), tables.as_deref(), family);
+    (of(&seen.v4, "ip"), of(&seen.v6, "ip6"))
+}
+
+/// Whether iptables keeps its tables in nftables, and understands what it finds in them.
+pub(super) fn is_over_nft(saved: &str) -> bool {
+    saved.contains("(nf_tables)") && !saved.contains("incompatible")
+}
+
+fn rules_of(nft: Option<&str>, tables: Option<&str>, family: &str) -> Option<RuleFacts> {
     let native = nft.map(|text| {
         let mut facts = scan_nft(text, &["inet", family]);
         // The tables are the same ones, unless iptables says that it does not understand them.
-        if tables
-            .as_deref()
-            .is_some_and(|text| text.contains("(nf_tables)") && !text.contains("incompatible"))
-        {
+        if tables.is_some_and(is_over_nft) {
             facts.forget_iptables_chains();
         }
         facts
     });
-    match (native, tables.as_deref().map(scan_iptables)) {
+    match (native, tables.map(scan_iptables)) {
         (Some(native), Some(tables)) => Some(native.and(tables)),
         (one, other) => one.or(other),
     }

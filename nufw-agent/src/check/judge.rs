@@ -2,12 +2,12 @@
 //!
 //! Each need is one function; each finding that is not fine names the command that mends it.
 
-use super::{AgentConfigView, Finding, HostFacts, Level, RuleFacts};
+use super::{AgentConfigView, Finding, HostFacts, Level, RuleFacts, whole};
 use crate::queue::Holder;
 use crate::rules::QueueHook;
 use nufw_common::exit::Exit;
 
-fn ok(need: impl Into<String>, found: impl Into<String>) -> Finding {
+pub(super) fn ok(need: impl Into<String>, found: impl Into<String>) -> Finding {
     Finding {
         need: need.into(),
         level: Level::Ok,
@@ -17,7 +17,7 @@ fn ok(need: impl Into<String>, found: impl Into<String>) -> Finding {
     }
 }
 
-fn warn(need: impl Into<String>, found: impl Into<String>, mend: impl Into<String>) -> Finding {
+pub(super) fn warn(need: impl Into<String>, found: impl Into<String>, mend: impl Into<String>) -> Finding {
     Finding {
         level: Level::Warn,
         mend: Some(mend.into()),
@@ -47,6 +47,9 @@ pub fn judge(view: &AgentConfigView, facts: &HostFacts) -> Vec<Finding> {
     findings.extend(reject_rules(view, facts));
     findings.extend(end_rules(view, facts));
     findings.extend(rules(view, facts));
+    findings.extend(whole::generated(view, facts));
+    findings.extend(whole::escapes(view, facts));
+    findings.extend(whole::choices(view, facts));
     for (file, problem) in view.files.iter().zip(&facts.files) {
         findings.push(match problem {
             None => ok(file.key, file.path.display().to_string()),
@@ -180,7 +183,7 @@ fn buffers(view: &AgentConfigView, facts: &HostFacts) -> Option<Finding> {
     })
 }
 
-const LOAD_RULES: &str = "nufw-agent rules | sh";
+const LOAD_RULES: &str = whole::APPLY;
 
 fn queue_rule(view: &AgentConfigView, facts: &HostFacts) -> Finding {
     let need = format!("a rule that sends to queue {}", view.queue);
@@ -211,13 +214,6 @@ fn queue_rule(view: &AgentConfigView, facts: &HostFacts) -> Finding {
             LOAD_RULES,
         );
     }
-    if with.iter().any(|(_, rules)| rules.bypasses(view.queue)) {
-        return warn(
-            need,
-            "it has the bypass option: while the agent does not run, everything passes unasked",
-            "remove --queue-bypass from the rule unless that is what you want",
-        );
-    }
     if without.is_empty() {
         ok(need, names(&with))
     } else {
@@ -239,7 +235,7 @@ fn reject_rules(view: &AgentConfigView, facts: &HostFacts) -> Option<Finding> {
     if view.reject_bit == 0 {
         return Some(ok(need, "not wanted (marks.reject-bit = 0): it is dropped"));
     }
-    let hooks = [QueueHook::Forward, QueueHook::Input];
+    let hooks = QueueHook::ALL;
     let (mut there, mut lacking, mut used) = (Vec::new(), Vec::new(), Vec::new());
     for (family, rules) in [("IPv4", &facts.rules_v4), ("IPv6", &facts.rules_v6)] {
         let Some(rules) = rules else { continue };
@@ -316,7 +312,7 @@ fn end_rules(view: &AgentConfigView, facts: &HostFacts) -> Option<Finding> {
 fn load_rules(hooks: &[QueueHook]) -> String {
     let hooks: Vec<_> = hooks.iter().map(ToString::to_string).collect();
     format!(
-        "nufw-agent rules --hook {} | sh    # then SIGHUP to the agent",
+        "nufw-agent rules --hook {} --apply    # then SIGHUP to the agent",
         hooks.join(",")
     )
 }
@@ -369,7 +365,7 @@ fn rules(view: &AgentConfigView, facts: &HostFacts) -> Vec<Finding> {
                     "{}: the event mask hides most events from it",
                     listeners.join(", ")
                 ),
-                "nufw-agent rules --all-events | sh    # if it needs them",
+                "nufw-agent rules --all-events --apply    # if it needs them",
             ));
         }
     }

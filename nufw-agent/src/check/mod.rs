@@ -4,14 +4,19 @@
 
 mod chains;
 mod collect;
+mod escapes;
 mod judge;
 mod ruleset;
+mod whole;
 
 pub use collect::{collect, rules};
 pub use judge::judge;
 pub use ruleset::{RuleFacts, scan_iptables, scan_nft};
+pub use whole::Listings;
 
+use crate::loss::Choices;
 use crate::queue::Holder;
+use crate::rules::RulesOptions;
 use nufw_common::exit::Exit;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -22,6 +27,8 @@ use std::path::PathBuf;
 pub struct AgentConfigView {
     /// `queue.number`.
     pub queue: u16,
+    /// The rules that the configuration asks for; `None` where a server's name cannot be resolved.
+    pub rules: Option<RulesOptions>,
     /// `queue.receive-buffer`, bytes.
     pub queue_buffer: usize,
     /// `conntrack.receive-buffer`, bytes.
@@ -30,10 +37,16 @@ pub struct AgentConfigView {
     pub relays_events: bool,
     /// `marks.set`.
     pub sets_marks: bool,
+    /// `marks.mask`.
+    pub mask: u32,
     /// `marks.reject-bit`; 0 drops instead.
     pub reject_bit: u32,
     /// `marks.kill-bit`; 0 deletes instead.
     pub kill_bit: u32,
+    /// `marks.blind-bit`; 0 where nothing may pass unasked.
+    pub blind_bit: u32,
+    /// What becomes of packets that cannot be asked about.
+    pub on_loss: Choices,
     /// The files of `[tls]`.
     pub files: Vec<TlsFile>,
 }
@@ -83,6 +96,8 @@ pub struct HostFacts {
     pub rules_v4: Option<RuleFacts>,
     /// The rules for IPv6.
     pub rules_v6: Option<RuleFacts>,
+    /// What both were read from.
+    pub listings: Listings,
     /// Who else listens to conntrack events.
     pub listeners: Vec<Holder>,
     /// What is wrong with each of [`AgentConfigView::files`], in their order.

@@ -6,12 +6,16 @@ use std::path::Path;
 fn view() -> AgentConfigView {
     AgentConfigView {
         queue: 7,
+        rules: None,
         queue_buffer: 16 << 20,
         event_buffer: 64 << 20,
         relays_events: true,
         sets_marks: true,
+        mask: 0x00ff_ffff,
         reject_bit: 0x0100_0000,
         kill_bit: 0x0200_0000,
+        blind_bit: 0,
+        on_loss: Choices::default(),
         files: vec![TlsFile {
             key: "tls.key",
             path: PathBuf::from("/etc/nufw/gw1.key"),
@@ -48,6 +52,7 @@ fn healthy() -> HostFacts {
         rmem_max: Some(212_992),
         rules_v4: Some(scan_iptables(RULES)),
         rules_v6: Some(scan_iptables(RULES)),
+        listings: Listings::default(),
         listeners: Vec::new(),
         files: vec![None],
     }
@@ -258,7 +263,7 @@ fn missing_reject_rules_are_a_line_of_their_own() {
     assert!(half.found.contains("drops"));
     assert_eq!(
         half.mend.as_deref(),
-        Some("nufw-agent rules --hook forward | sh    # then SIGHUP to the agent")
+        Some("nufw-agent rules --hook forward --apply    # then SIGHUP to the agent")
     );
     // Without a bit nothing needs to be there.
     let view = AgentConfigView {

@@ -22,7 +22,7 @@ fn the_command_line_is_consistent() {
 #[test]
 fn the_command_line_wins_over_the_file() {
     let config = config(&["-d", "other:77", "-q", "3", "-t", "20", "-C", "-m"]);
-    assert_eq!(config.target().unwrap().address, "other:77");
+    assert_eq!(config.server.targets().unwrap()[0].address, "other:77");
     assert_eq!(config.queue.number, 3);
     assert_eq!(config.queue.packet_timeout.0, std::time::Duration::from_secs(20));
     assert!(config.conntrack.relay && !config.conntrack.marked_only && config.marks.set);
@@ -32,7 +32,7 @@ fn the_command_line_wins_over_the_file() {
 fn nothing_said_changes_nothing() {
     let config = config(&[]);
     assert!(!config.conntrack.relay && !config.marks.set);
-    assert_eq!(config.target().unwrap().address, "from-file:4128");
+    assert_eq!(config.server.targets().unwrap()[0].address, "from-file:4128");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn help_teaches_by_examples() {
     let help = Cli::command().render_long_help().to_string();
     for word in [
         "nufw-agent -d nuauth.example",
-        "rules --hook forward",
+        "nufw-agent rules --apply",
         "HUP reads",
         "NUFW_LOG",
     ] {

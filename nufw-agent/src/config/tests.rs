@@ -95,6 +95,34 @@ fn complaints_name_file_line_and_key() {
             "[marks]\nkill-bit = \"0x01000000\"\n",
             "nufw-agent.toml:2: key marks.kill-bit: found 0x01000000, expected one bit outside of marks.mask (0x00ffffff)",
         ),
+        (
+            "[server]\naddress = [\"a\", \"b\", \"c\"]\nname = [\"a\", \"b\"]\n",
+            "nufw-agent.toml:3: key server.name: found 2 names for 3 servers, expected one name for all",
+        ),
+        (
+            "[server]\naddress = \"a\"\nreturn-after = \"0s\"\n",
+            "nufw-agent.toml:3: key server.return-after: found 0s, expected a time from 1s",
+        ),
+        (
+            "[queue]\non-agent-loss = \"pass\"\n",
+            "nufw-agent.toml:2: key queue.on-agent-loss: found string \"pass\", expected",
+        ),
+        (
+            "[queue]\non-agent-loss = \"accept\"\n[marks]\nblind-bit = 0\n",
+            "nufw-agent.toml:4: key marks.blind-bit: found 0x00000000, expected one bit outside of marks.mask (0x00ffffff) and marks.reject-bit",
+        ),
+        (
+            "[marks]\nblind-bit = \"0x01000000\"\n",
+            "nufw-agent.toml:2: key marks.blind-bit: found 0x01000000, expected one bit",
+        ),
+        (
+            "[rules]\nhooks = [\"outside\"]\n",
+            "nufw-agent.toml:2: key rules.hooks",
+        ),
+        (
+            "[rules]\nwatch = \"10ms\"\n",
+            "nufw-agent.toml:2: key rules.watch: found 10ms, expected at least 1s",
+        ),
     ];
     for (text, expected) in cases {
         let complaint = complaint(text);
@@ -117,12 +145,13 @@ fn a_server_is_needed_to_run_only() {
     let config = load(Some(&path), Overrides::new()).unwrap();
     assert!(
         config
-            .target()
+            .server
+            .targets()
             .unwrap_err()
             .to_string()
             .contains("key server.address is missing")
     );
-    assert_eq!(config.server_address(), None);
+    assert_eq!(config.server.addresses().next(), None);
 }
 
 #[test]
@@ -137,7 +166,61 @@ fn addresses_may_lack_the_port() {
     ] {
         let (_dir, path) = write(&format!("[server]\naddress = \"{address}\"\n"));
         let config = load(Some(&path), Overrides::new()).unwrap();
-        assert_eq!(config.target().unwrap().address, expected);
+        assert_eq!(config.server.targets().unwrap()[0].address, expected);
+    }
+}
+
+#[test]
+fn several_servers_are_a_list_or_a_text_with_commas_the_best_first() {
+    for text in [
+        "address = [\"a\", \"b:77\"]\nname = \"nuauth.example\"",
+        "address = \"a, b:77\"\nname = [\"nuauth.example\", \"nuauth.example\"]",
+    ] {
+        let (_dir, path) = write(&format!("[server]\n{text}\n"));
+        let config = load(Some(&path), Overrides::new()).unwrap();
+        let targets = config.server.targets().unwrap();
+        let addresses: Vec<_> = targets.iter().map(|target| target.address.as_str()).collect();
+        assert_eq!(addresses, ["a:4128", "b:77"]);
+        for target in &targets {
+            assert_eq!(target.name.to_str(), "nuauth.example");
+        }
+    }
+}
+
+#[test]
+fn nothing_speaks_of_blind_connections_where_nothing_may_be_blind() {
+    let settings = |text: &str| {
+        let (_dir, path) = write(text);
+        let config = load(Some(&path), Overrides::new()).unwrap();
+        let fails_open = config.queue_options().fail_open;
+        (
+            config.settings().blind_bit,
+            config.rules(Vec::new()).blind_bit,
+            config.interest(),
+            fails_open,
+        )
+    };
+    let marked = "[conntrack]\nmarked-only = true\n";
+    assert_eq!(
+        settings(marked),
+        (Mark(0), 0, Interest::Marked(Mark(0x00ff_ffff)), false)
+    );
+    let bit = 0x0400_0000;
+    for (choice, fails_open) in [
+        ("server-loss", false),
+        ("queue-full", true),
+        ("agent-loss", false),
+    ] {
+        let text = format!("{marked}[queue]\non-{choice} = \"accept\"\n");
+        assert_eq!(
+            settings(&text),
+            (
+                Mark(bit),
+                bit,
+                Interest::Marked(Mark(0x00ff_ffff | bit)),
+                fails_open
+            )
+        );
     }
 }
 

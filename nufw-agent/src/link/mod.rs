@@ -1,12 +1,14 @@
-//! The link to the server: made, kept alive, lost and made again.
+//! The link to a server: made, kept alive, lost and made again, with the best server of the list that can be had.
 //!
-//! While there is none, nothing is asked: the caller drops packets. What the messages mean is the caller's part too;
-//! the link only carries them, bounded, and never blocks the packet path on a server that does not read.
+//! While there is none, nothing is asked. What the messages mean, and what becomes of packets meanwhile, is the caller's
+//! part; the link only carries them, bounded, and never blocks the packet path on a server that does not read.
 
+mod better;
 mod connect;
 
 pub use connect::{ConnectError, Target};
 
+use better::Better;
 use connect::Session;
 use nufw_common::backoff::Backoff;
 use nufw_common::clock;
@@ -75,7 +77,26 @@ enum State {
 
 /// A running attempt, given up when dropped.
 #[derive(Debug)]
-struct Attempt(JoinHandle<Result<Session, ConnectError>>);
+struct Attempt(JoinHandle<Result<(usize, Session), ConnectError>>);
+
+impl Attempt {
+    async fn outcome(&mut self) -> Result<(usize, Session), ConnectError> {
+        match (&mut self.0).await {
+            Ok(outcome) => outcome,
+            Err(panicked) => Err(ConnectError::Protocol(panicked.to_string())),
+        }
+    }
+}
+
+/// Ends a link in order, if the server lets it.
+async fn part(mut session: Box<Session>, reason: &'static str) {
+    let goodbye = ToServer::Goodbye(Goodbye {
+        reason: Text::lossy(reason),
+    });
+    if session.writer.queue(&goodbye).is_ok() {
+        let _ = tokio::time::timeout(FAREWELL, session.writer.close()).await;
+    }
+}
 
 impl Drop for Attempt {
     fn drop(&mut self) {
@@ -86,7 +107,17 @@ impl Drop for Attempt {
 /// The link.
 #[derive(Debug)]
 pub struct Link {
-    target: Arc<Target>,
+    /// The servers, the best first.
+    targets: Arc<[Target]>,
+    /// The one that the link is with.
+    server: usize,
+    /// A link was lost, and not every server has been tried since.
+    looking: bool,
+    better: Better,
+    /// A better server that it is time to return to.
+    wanted: Option<usize>,
+    /// The link with it while it is being made; the present one stays in use.
+    returning: Option<Attempt>,
     hello: Hello,
     tls: Arc<rustls::ClientConfig>,
     state: State,
@@ -101,10 +132,22 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link that is first attempted at once. `hello.first_held` is filled in at each attempt.
-    pub fn new(target: Target, tls: Arc<rustls::ClientConfig>, hello: Hello, now: Instant) -> Self {
+    /// A link that is first attempted at once, with the first of the servers that can be had. A better one is returned to
+    /// when it has been healthy for `return_after`. `hello.first_held` is filled in at each attempt.
+    pub fn new(
+        targets: Vec<Target>,
+        return_after: Duration,
+        tls: Arc<rustls::ClientConfig>,
+        hello: Hello,
+        now: Instant,
+    ) -> Self {
         Self {
-            target: Arc::new(target),
+            targets: targets.into(),
+            server: 0,
+            looking: true,
+            better: Better::new(return_after, now),
+            wanted: None,
+            returning: None,
             hello,
             tls,
             state: State::Waiting(now),
@@ -120,6 +163,21 @@ impl Link {
     /// Uses other certificates from the next attempt on; a link that is up stays.
     pub fn set_tls(&mut self, tls: Arc<rustls::ClientConfig>) {
         self.tls = tls;
+    }
+
+    /// How many servers there are to choose from.
+    pub fn servers(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The server of the present link, by its place in the list.
+    pub fn server(&self) -> Option<usize> {
+        matches!(self.state, State::Up(_)).then_some(self.server)
+    }
+
+    /// Whether a link may be had at any moment: the last was lost, and not every server has been tried since.
+    pub fn is_looking(&self) -> bool {
+        self.looking
     }
 
     /// Whether the server can be asked.
@@ -146,25 +204,29 @@ impl Link {
             match &mut self.state {
                 State::Waiting(until) => {
                     tokio::time::sleep_until((*until).into()).await;
-                    let hello = Hello {
-                        first_held,
-                        ..self.hello.clone()
-                    };
-                    let attempt = connect::connect(Arc::clone(&self.target), Arc::clone(&self.tls), hello);
-                    self.state = State::Connecting(Attempt(tokio::spawn(attempt)));
+                    let all = self.targets.iter().cloned().enumerate().collect();
+                    self.state = State::Connecting(self.attempt(all, first_held));
                 }
                 State::Connecting(attempt) => {
-                    let outcome = match (&mut attempt.0).await {
-                        Ok(outcome) => outcome,
-                        Err(panicked) => Err(ConnectError::Protocol(panicked.to_string())),
-                    };
-                    return match outcome {
-                        Ok(session) => self.rise(session, inbox),
+                    return match attempt.outcome().await {
+                        Ok((server, session)) => self.rise(server, session, inbox),
                         Err(error) => self.lose(error.into()),
                     };
                 }
+                State::Up(_) if self.wanted.is_some() && self.returning.is_none() => {
+                    let wanted = self.wanted.take();
+                    let targets = wanted.and_then(|at| Some((at, self.targets.get(at)?.clone())));
+                    self.returning = Some(self.attempt(targets.into_iter().collect(), first_held));
+                }
                 State::Up(session) => {
                     let unsent = session.writer.waiting() > 0;
+                    let is_returning = self.returning.is_some();
+                    let returning = async {
+                        match &mut self.returning {
+                            Some(attempt) => attempt.outcome().await,
+                            None => std::future::pending().await,
+                        }
+                    };
                     let loss = tokio::select! {
                         read = session.reader.read_batch(inbox) => match read {
                             Ok(Read::Messages) => {
@@ -178,6 +240,17 @@ impl Link {
                             Ok(()) => continue,
                             Err(error) => error.into(),
                         },
+                        outcome = returning, if is_returning => {
+                            self.returning = None;
+                            match outcome {
+                                Ok((server, session)) => return self.rise(server, session, inbox),
+                                Err(error) => {
+                                    tracing::debug!(%error, "a better server was healthy, but gives no link");
+                                    self.better.begin(clock::mono());
+                                    continue;
+                                }
+                            }
+                        }
                     };
                     return self.lose(loss);
                 }
@@ -195,8 +268,28 @@ impl Link {
         .await
     }
 
-    fn rise(&mut self, mut session: Session, inbox: &mut Vec<ToAgent>) -> Happened {
+    fn attempt(&self, targets: Vec<(usize, Target)>, first_held: EventSeq) -> Attempt {
+        let hello = Hello {
+            first_held,
+            ..self.hello.clone()
+        };
+        let attempt = connect::connect_any(targets, Arc::clone(&self.tls), hello);
+        Attempt(tokio::spawn(attempt))
+    }
+
+    fn rise(&mut self, server: usize, mut session: Session, inbox: &mut Vec<ToAgent>) -> Happened {
         let now = clock::mono();
+        if let State::Up(former) = std::mem::replace(&mut self.state, State::Waiting(now)) {
+            // What the former server still says is of a link that is over.
+            inbox.clear();
+            let reason = "the gateway goes back to a better server";
+            tracing::info!(server = self.targets[server].address, "{reason}");
+            tokio::spawn(part(former, reason));
+        }
+        self.server = server;
+        self.looking = false;
+        self.broken = None;
+        self.better.begin(now);
         self.dead_after = Duration::from_millis(u64::from(session.welcome.dead_after_ms.max(300)));
         self.liveness = Liveness::new(self.dead_after, now);
         self.up_since = Some(now);
@@ -209,6 +302,8 @@ impl Link {
     fn lose(&mut self, loss: LinkLoss) -> Happened {
         self.broken = None;
         let now = clock::mono();
+        (self.wanted, self.returning) = (None, None);
+        self.looking = self.up_since.is_some();
         // A server that takes a link and drops it at once is left alone for longer and longer, as one that is away.
         if self.up_since.take().is_some_and(|up| now >= up + HELD) {
             self.backoff.reset();
@@ -218,18 +313,31 @@ impl Link {
         self.state = State::Waiting(now + wait);
         // A server that is away for a night is one line, not thousands.
         let reason = loss.to_string();
-        let server = &self.target.address;
+        let server = self.address();
         if self.told.contains(&reason) || self.told.len() >= MAX_TOLD {
             tracing::debug!(server, reason, ?wait, "still no link to the server");
         } else {
             tracing::warn!(
                 server,
                 reason,
-                "no link to the server; new connections are dropped until it is back"
+                "no link to the server; new connections are dropped, or pass if queue.on-server-loss says so, until there is one"
             );
             self.told.push(reason);
         }
         Happened::Lost(loss)
+    }
+
+    /// Whom the last link, or attempt, was with.
+    fn address(&self) -> String {
+        if self.looking || self.targets.len() == 1 {
+            return self.targets[self.server].address.clone();
+        }
+        let all: Vec<_> = self
+            .targets
+            .iter()
+            .map(|target| target.address.as_str())
+            .collect();
+        all.join(", ")
     }
 
     /// Ends the link for a reason that the caller found; told by the next [`Self::next`].
@@ -277,6 +385,9 @@ impl Link {
             self.broken = Some(LinkLoss::Dead(self.dead_after));
         } else if self.liveness.due_to_send(now) {
             self.queue(&ToServer::Heartbeat(Heartbeat));
+        }
+        if self.returning.is_none() && self.wanted.is_none() {
+            self.wanted = self.better.step(&self.targets, self.server, &self.tls, now);
         }
     }
 

@@ -1,12 +1,19 @@
-//! The firewall rules that the agent needs, as text for the administrator to read and to load.
+//! The firewall rules that the agent needs: as text to read, and loaded or removed as a whole.
 //!
-//! Prints only; nothing here changes the host. The rules are in chains and tables of their own, so that loading them
-//! twice changes nothing and removing them leaves everything else as it was.
+//! The rules are in chains and tables of their own, so that loading them twice changes nothing and removing them leaves
+//! everything else as it was. Only [`load`] changes the host.
 
+mod compare;
 mod iptables;
+pub mod load;
 mod nft;
 
+pub use compare::differences;
+pub use load::{Backend, LoadError};
+
+use crate::loss::{Choices, OnLoss};
 use nufw_proto::gateway::Hook;
+use serde::Deserialize;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -14,10 +21,10 @@ use std::str::FromStr;
 /// For whom the rules are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// A shell script of iptables and ip6tables commands: `nufw-agent rules | sh`.
+    /// A shell script of iptables and ip6tables commands: `nufw-agent rules`.
     #[default]
     Iptables,
-    /// A ruleset: `nufw-agent rules --format nft | nft -f -`.
+    /// A ruleset: `nufw-agent rules --format nft`.
     Nft,
 }
 
@@ -45,12 +52,20 @@ impl FromStr for Format {
 }
 
 /// Where connections are held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum QueueHook {
     /// Connections through the gateway.
     Forward,
     /// Connections to the gateway itself.
     Input,
+    /// Connections from the gateway itself.
+    Output,
+}
+
+impl QueueHook {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::Input, Self::Output];
 }
 
 impl FromStr for QueueHook {
@@ -60,9 +75,10 @@ impl FromStr for QueueHook {
         match word {
             "forward" => Ok(Self::Forward),
             "input" => Ok(Self::Input),
+            "output" => Ok(Self::Output),
             _ => Err(UnknownWord {
                 found: word.to_owned(),
-                expected: "forward or input",
+                expected: "forward, input or output",
             }),
         }
     }
@@ -73,6 +89,7 @@ impl From<QueueHook> for Hook {
         match hook {
             QueueHook::Forward => Self::Forward,
             QueueHook::Input => Self::Input,
+            QueueHook::Output => Self::Output,
         }
     }
 }
@@ -82,26 +99,46 @@ impl fmt::Display for QueueHook {
         f.write_str(match self {
             Self::Forward => "forward",
             Self::Input => "input",
+            Self::Output => "output",
         })
+    }
+}
+
+/// The queues that packets are spread over: one, or several that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Queues {
+    /// The first.
+    pub first: u16,
+    /// The last; not below the first.
+    pub last: u16,
+}
+
+impl Queues {
+    /// One queue.
+    pub fn one(number: u16) -> Self {
+        Self {
+            first: number,
+            last: number,
+        }
+    }
+}
+
+impl From<u16> for Queues {
+    fn from(number: u16) -> Self {
+        Self::one(number)
     }
 }
 
 /// What the rules must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulesOptions {
-    /// The language of the output.
-    pub format: Format,
-    /// Prints what removes the rules instead.
-    pub remove: bool,
-    /// The queue.
-    pub queue: u16,
+    /// The queues.
+    pub queues: Queues,
     /// Where connections are held back; empty means [`QueueHook::Forward`].
     pub hooks: Vec<QueueHook>,
-    /// Addresses of the authentication server, to which agents and clients connect unasked.
-    pub servers: Vec<IpAddr>,
-    /// The server's port for agents.
-    pub gateway_port: u16,
-    /// The server's port for clients.
+    /// Addresses of the authentication servers, and their ports for agents: agents and clients connect to them unasked.
+    pub servers: Vec<(IpAddr, u16)>,
+    /// The servers' port for clients.
     pub client_port: u16,
     /// Whether the user's mark is saved on the connection.
     pub set_marks: bool,
@@ -111,6 +148,10 @@ pub struct RulesOptions {
     pub reject_bit: u32,
     /// The bit of a connection's mark that means "ended"; outside of the mask. 0 for none.
     pub kill_bit: u32,
+    /// The bit of a mark that says that the connection passed without a verdict; 0 where nothing may.
+    pub blind_bit: u32,
+    /// What becomes of packets that cannot be asked about.
+    pub on_loss: Choices,
     /// Whether conntrack makes only the three events that the agent needs.
     pub event_mask: bool,
 }
@@ -118,17 +159,16 @@ pub struct RulesOptions {
 impl Default for RulesOptions {
     fn default() -> Self {
         Self {
-            format: Format::Iptables,
-            remove: false,
-            queue: 0,
+            queues: Queues::default(),
             hooks: vec![QueueHook::Forward],
             servers: Vec::new(),
-            gateway_port: nufw_proto::GATEWAY_PORT,
             client_port: nufw_proto::CLIENT_PORT,
             set_marks: true,
             mask: 0x00ff_ffff,
             reject_bit: 0x0100_0000,
             kill_bit: 0x0200_0000,
+            blind_bit: 0,
+            on_loss: Choices::default(),
             event_mask: true,
         }
     }
@@ -137,6 +177,32 @@ impl Default for RulesOptions {
 impl RulesOptions {
     fn holds(&self, hook: QueueHook) -> bool {
         self.hooks.contains(&hook) || (self.hooks.is_empty() && hook == QueueHook::Forward)
+    }
+
+    /// Whether packets of connections that were ended are refused in a hook: both directions of what is held back somewhere.
+    fn ends_in(&self, hook: QueueHook) -> bool {
+        let own = self.holds(QueueHook::Input) || self.holds(QueueHook::Output);
+        self.kill_bit != 0
+            && match hook {
+                QueueHook::Forward => self.holds(hook),
+                QueueHook::Input | QueueHook::Output => own,
+            }
+    }
+
+    /// The bits of a packet's mark that the connection takes over.
+    fn saved_bits(&self) -> u32 {
+        (if self.set_marks { self.mask } else { 0 }) | self.blind_bit
+    }
+
+    /// Whether packets are marked as blind before the queue: a verdict takes the bit away, so that it stays on what the
+    /// kernel lets pass without one.
+    fn marks_before(&self) -> bool {
+        self.blind_bit != 0 && self.on_loss.kernel_may_be_blind()
+    }
+
+    /// Whether packets pass while nobody reads the queue.
+    fn bypasses(&self) -> bool {
+        self.blind_bit != 0 && self.on_loss.agent == OnLoss::Accept
     }
 }
 
@@ -173,13 +239,19 @@ impl Lines {
     }
 }
 
-/// The rules as text.
-pub fn render(options: &RulesOptions) -> String {
-    match (options.format, options.remove) {
-        (Format::Iptables, false) => iptables::install(options),
-        (Format::Iptables, true) => iptables::remove(),
-        (Format::Nft, false) => nft::install(options),
-        (Format::Nft, true) => nft::remove(),
+/// The rules as text: a shell script, or a ruleset of nft.
+pub fn render(format: Format, options: &RulesOptions) -> String {
+    match format {
+        Format::Iptables => iptables::install(options),
+        Format::Nft => nft::install(options),
+    }
+}
+
+/// What removes the rules, as text.
+pub fn render_removal(format: Format) -> String {
+    match format {
+        Format::Iptables => iptables::remove(),
+        Format::Nft => nft::remove(),
     }
 }
 

@@ -21,9 +21,7 @@ fn clear(text: &mut Lines) {
 
 pub(super) fn install(options: &RulesOptions) -> String {
     let mut text = Lines::default();
-    text.line(
-        "# Rules of nufw-agent. Load: nufw-agent rules --format nft | nft -f -    Remove: add --remove",
-    );
+    text.line("# Rules of nufw-agent. Load: nufw-agent rules --format nft --apply    Remove: … --remove");
     text.line("# Conntrack needs besides:");
     for (key, value, reason) in SYSCTLS {
         text.line(format!("#     sysctl -w {key}={value}    # {reason}"));
@@ -33,113 +31,151 @@ pub(super) fn install(options: &RulesOptions) -> String {
     }
     clear(&mut text);
     text.line("table inet nufw {");
-    let mask = format!("{:#010x}", options.mask);
-    if options.event_mask {
-        // Priority raw would be before conntrack, where the statement has no effect.
-        let rule = "ct state new ct event set new,reply,destroy".to_owned();
-        chain(&mut text, "events", "prerouting", "mangle", &[rule]);
-    }
-    if options.set_marks {
-        let rule = format!("ct mark and {mask} != 0 meta mark set ct mark and {mask}");
-        chain(&mut text, "restore", "prerouting", "mangle + 1", &[rule]);
-    }
-    let save = format!("ct state new meta mark and {mask} != 0 ct mark set meta mark and {mask}");
-    if options.holds(QueueHook::Forward) {
-        chain(
-            &mut text,
-            "hold_forward",
-            "forward",
-            "mangle",
-            &held(options, false),
-        );
-        chain(
-            &mut text,
-            "verdict_forward",
-            "forward",
-            "filter - 1",
-            &verdict(options),
-        );
-        if options.set_marks {
-            chain(
-                &mut text,
-                "save",
-                "postrouting",
-                "mangle",
-                std::slice::from_ref(&save),
-            );
+    for chain in chains(options) {
+        text.line(format!("\tchain {} {{", chain.name));
+        text.line(format!(
+            "\t\ttype filter hook {} priority {}; policy accept;",
+            chain.hook, chain.priority
+        ));
+        for rule in chain.rules {
+            text.line(format!("\t\t{rule}"));
         }
-    }
-    if options.holds(QueueHook::Input) {
-        chain(&mut text, "hold_input", "input", "mangle", &held(options, true));
-        // The resets and errors that tell the other end of an ended connection are of the connection, too.
-        let mut rules = vec!["ct state related iif lo return".to_owned()];
-        rules.extend(verdict(options));
-        if options.set_marks {
-            // What is for the gateway itself never reaches postrouting.
-            rules.push(save);
-        }
-        chain(&mut text, "verdict_input", "input", "filter - 1", &rules);
-        if options.kill_bit != 0 {
-            // The other direction of connections to the gateway itself.
-            let mut rules = vec!["ct state related return".to_owned()];
-            rules.extend(ended(options));
-            chain(&mut text, "ended_output", "output", "filter - 1", &rules);
-        }
+        text.line("\t}");
     }
     text.line("}");
     text.0
 }
 
-fn chain(text: &mut Lines, name: &str, hook: &str, priority: &str, rules: &[String]) {
-    text.line(format!("\tchain {name} {{"));
-    text.line(format!(
-        "\t\ttype filter hook {hook} priority {priority}; policy accept;"
-    ));
-    for rule in rules {
-        text.line(format!("\t\t{rule}"));
-    }
-    text.line("\t}");
+/// A chain of our table.
+pub(super) struct Chain {
+    pub(super) name: String,
+    hook: String,
+    priority: &'static str,
+    pub(super) rules: Vec<String>,
 }
 
-fn held(options: &RulesOptions, is_input: bool) -> Vec<String> {
+pub(super) fn chains(options: &RulesOptions) -> Vec<Chain> {
+    let mut chains = Vec::new();
+    let mut add = |name: &str, hook: &str, priority: &'static str, rules: Vec<String>| {
+        chains.push(Chain {
+            name: name.to_owned(),
+            hook: hook.to_owned(),
+            priority,
+            rules,
+        });
+    };
+    let mask = format!("{:#010x}", options.mask);
+    let from_here = options.holds(QueueHook::Output);
+    if options.event_mask {
+        // Priority raw would be before conntrack, where the statement has no effect.
+        let rule = || vec!["ct state new ct event set new,reply,destroy".to_owned()];
+        add("events", "prerouting", "mangle", rule());
+        if from_here {
+            add("events_output", "output", "mangle - 1", rule());
+        }
+    }
+    let restore = || {
+        vec![format!(
+            "ct mark and {mask} != 0 meta mark set ct mark and {mask}"
+        )]
+    };
+    if options.set_marks {
+        add("restore", "prerouting", "mangle + 1", restore());
+        if from_here {
+            add("restore_output", "output", "mangle - 1", restore());
+        }
+    }
+    let bits = format!("{:#010x}", options.saved_bits());
+    let save = format!("ct state new meta mark and {bits} != 0 ct mark set meta mark and {bits}");
+    let saves = options.saved_bits() != 0;
+    for hook in QueueHook::ALL.into_iter().filter(|hook| options.holds(*hook)) {
+        let at = hook.to_string();
+        add(&format!("hold_{at}"), &at, "mangle", held(options, hook));
+        let mut rules = Vec::new();
+        if options.kill_bit != 0 {
+            rules.extend(related(hook));
+            rules.extend(ended(options));
+        }
+        rules.extend(reject(options));
+        if hook == QueueHook::Input && saves {
+            // What is for the gateway itself never reaches postrouting.
+            rules.push(save.clone());
+        }
+        add(&format!("verdict_{at}"), &at, "filter - 1", rules);
+    }
+    // Both directions of connections that the gateway has itself.
+    for hook in QueueHook::ALL {
+        if options.ends_in(hook) && !options.holds(hook) {
+            let mut rules: Vec<String> = related(hook).into_iter().collect();
+            rules.extend(ended(options));
+            add(&format!("ended_{hook}"), &hook.to_string(), "filter - 1", rules);
+        }
+    }
+    if saves && (options.holds(QueueHook::Forward) || from_here) {
+        add("save", "postrouting", "mangle", vec![save]);
+    }
+    chains
+}
+
+fn held(options: &RulesOptions, hook: QueueHook) -> Vec<String> {
     let mut rules = Vec::new();
-    if is_input {
-        rules.push("iif lo return".to_owned());
+    match hook {
+        QueueHook::Forward => {}
+        QueueHook::Input => rules.push("iif lo return".to_owned()),
+        QueueHook::Output => rules.push("oif lo return".to_owned()),
     }
     rules.push("ct state established,related return".to_owned());
     rules.push("ct state invalid drop".to_owned());
-    for server in &options.servers {
+    for (server, gateway_port) in &options.servers {
         let family = match server {
             IpAddr::V4(_) => "ip",
             IpAddr::V6(_) => "ip6",
         };
         rules.push(format!(
-            "{family} daddr {server} tcp dport {{ {}, {} }} return",
-            options.gateway_port, options.client_port
+            "{family} daddr {server} tcp dport {{ {gateway_port}, {} }} return",
+            options.client_port
         ));
     }
     rules.push("ct state new ct status confirmed return".to_owned());
-    rules.push(format!("ct state new queue num {}", options.queue));
-    if !is_input {
+    if options.marks_before() {
+        let bit = format!("{:#010x}", options.blind_bit);
+        rules.push(format!("ct state new meta mark set meta mark or {bit}"));
+    }
+    let queues = options.queues;
+    let queue = if queues.first == queues.last {
+        queues.first.to_string()
+    } else {
+        format!("{}-{}", queues.first, queues.last)
+    };
+    let bypass = if options.bypasses() { " bypass" } else { "" };
+    rules.push(format!("ct state new queue num {queue}{bypass}"));
+    if hook == QueueHook::Forward {
         rules.push("drop".to_owned());
     }
     rules
 }
 
-/// What the server rejects, and what belongs to connections that were ended.
-fn verdict(options: &RulesOptions) -> Vec<String> {
-    let bit = format!("{:#010x}", options.reject_bit);
-    let mut rules = ended(options);
-    rules.extend(refuse(&format!("meta mark and {bit} == {bit}")));
-    rules
-}
-
-fn ended(options: &RulesOptions) -> Vec<String> {
-    let bit = format!("{:#010x}", options.kill_bit);
-    if options.kill_bit == 0 {
+fn reject(options: &RulesOptions) -> Vec<String> {
+    if options.reject_bit == 0 {
         return Vec::new();
     }
+    let bit = format!("{:#010x}", options.reject_bit);
+    refuse(&format!("meta mark and {bit} == {bit}"))
+}
+
+/// What belongs to connections that were ended.
+fn ended(options: &RulesOptions) -> Vec<String> {
+    let bit = format!("{:#010x}", options.kill_bit);
     refuse(&format!("ct mark and {bit} == {bit}"))
+}
+
+/// The resets and errors that tell the other end of an ended connection are of the connection, too.
+fn related(hook: QueueHook) -> Option<String> {
+    match hook {
+        QueueHook::Forward => None,
+        QueueHook::Input => Some("ct state related iif lo return".to_owned()),
+        QueueHook::Output => Some("ct state related return".to_owned()),
+    }
 }
 
 fn refuse(matches: &str) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use crate::support::{Netns, permitted, runtime, sh};
 use nufw_agent::check::{AgentConfigView, Finding, Level, collect, judge, rules};
+use nufw_agent::loss::Choices;
 use nufw_agent::queue::{Queue, QueueOptions};
 use nufw_agent::rules::{Format, QueueHook, RulesOptions, render};
 use nufw_common::exit::Exit;
@@ -10,12 +11,16 @@ use nufw_proto::gateway::Hook;
 fn view() -> AgentConfigView {
     AgentConfigView {
         queue: 3,
+        rules: None,
         queue_buffer: 65_536,
         event_buffer: 65_536,
         relays_events: true,
         sets_marks: true,
+        mask: 0x00ff_ffff,
         reject_bit: 0x0100_0000,
         kill_bit: 0x0200_0000,
+        blind_bit: 0,
+        on_loss: Choices::default(),
         files: Vec::new(),
     }
 }
@@ -37,10 +42,11 @@ fn what_is_missing_is_mended_by_the_rules() {
         for need in ["sysctl nf_conntrack_acct = 1", "a rule that sends to queue 3"] {
             assert!(needs.iter().any(|found| found == need), "{need} in {needs:?}");
         }
-        sh(&render(&RulesOptions {
-            queue: 3,
+        let options = RulesOptions {
+            queues: 3.into(),
             ..RulesOptions::default()
-        }));
+        };
+        sh(&render(Format::Iptables, &options));
         let loose: Vec<_> = bad().into_iter().map(|finding| finding.need).collect();
         assert_eq!(
             loose,
@@ -107,20 +113,21 @@ fn reject_rules_are_recognised_in_what_the_commands_print() {
     }
     Netns::new().run(|| {
         let options = RulesOptions {
-            queue: 3,
+            queues: 3.into(),
             hooks: vec![QueueHook::Forward, QueueHook::Input],
             ..RulesOptions::default()
         };
         assert_eq!(refused(), [false; 4]);
         sh("sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0");
-        sh(&render(&options));
+        sh(&render(Format::Iptables, &options));
         assert_eq!(refused(), [true; 4]);
-        sh(&render(&RulesOptions {
+        let fewer = RulesOptions {
             hooks: vec![QueueHook::Forward],
             ..options.clone()
-        }));
+        };
+        sh(&render(Format::Iptables, &fewer));
         assert_eq!(refused(), [true, false, true, false]);
-        sh(&render(&options));
+        sh(&render(Format::Iptables, &options));
         sh("iptables -I FORWARD -p tcp -j ACCEPT; ip6tables -I INPUT -i lo -j LOG");
         assert_eq!(refused(), [false, true, true, true]);
         sh("iptables -F FORWARD; iptables -D INPUT -j NUFW_INPUT; ip6tables -F");
@@ -139,13 +146,10 @@ fn reject_rules_are_recognised_in_what_the_commands_print() {
             "{line:#?}"
         );
         let mend = line[0].mend.as_deref().unwrap();
-        assert!(mend.contains("--hook forward,input | sh"), "{mend}");
+        assert!(mend.contains("--hook forward,input --apply"), "{mend}");
 
         // The queue of iptables with the verdicts of nftables: this kernel may not have the queue statement.
-        let text = render(&RulesOptions {
-            format: Format::Nft,
-            ..options
-        });
+        let text = render(Format::Nft, &options);
         let text = text.replace("queue num 3\n", "accept\n");
         sh(&format!("nft -f - <<'END'\n{text}END\n"));
         assert_eq!(refused(), [true; 4]);

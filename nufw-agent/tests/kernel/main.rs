@@ -7,6 +7,7 @@
 mod check;
 #[cfg(test)]
 mod ended;
+mod load;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]

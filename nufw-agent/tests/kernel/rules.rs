@@ -3,7 +3,7 @@
 use crate::support::{Netns, PATIENCE, SILENCE, permitted, runtime};
 use nufw_agent::packet;
 use nufw_agent::queue::{Disposition, InterfaceNames, Queue, QueueOptions};
-use nufw_agent::rules::{Format, QueueHook, RulesOptions, render};
+use nufw_agent::rules::{Format, QueueHook, RulesOptions, render, render_removal};
 use nufw_proto::Transport;
 use nufw_proto::gateway::Hook;
 use std::fs::File;
@@ -23,9 +23,12 @@ const DROPPED: u16 = 8003;
 
 fn both() -> RulesOptions {
     RulesOptions {
-        queue: 3,
+        queues: 3.into(),
         hooks: vec![QueueHook::Forward, QueueHook::Input],
-        servers: vec!["10.9.2.2".parse().unwrap(), "fd09:2::2".parse().unwrap()],
+        servers: vec![
+            ("10.9.2.2".parse().unwrap(), 4128),
+            ("fd09:2::2".parse().unwrap(), 4128),
+        ],
         ..RulesOptions::default()
     }
 }
@@ -49,7 +52,7 @@ fn loading_twice_is_loading_once_and_removing_leaves_the_rest() {
                 iptables -A INPUT -s 192.0.2.1 -j ACCEPT\n\
                 ip6tables -t raw -A PREROUTING -p udp --dport 53 -j CT --notrack";
     netns.sh(mine);
-    let script = render(&both());
+    let script = render(Format::Iptables, &both());
     netns.sh(&script);
     let once = loaded(&netns);
     netns.sh(&script);
@@ -66,26 +69,21 @@ fn loading_twice_is_loading_once_and_removing_leaves_the_rest() {
     );
     assert_eq!(netns.sh("sysctl -n net.netfilter.nf_conntrack_acct").trim(), "1");
 
-    netns.sh(&render(&RulesOptions {
+    let fewer = RulesOptions {
         hooks: vec![QueueHook::Forward],
         set_marks: false,
         event_mask: false,
         ..both()
-    }));
+    };
+    netns.sh(&render(Format::Iptables, &fewer));
     let fewer = loaded(&netns);
     for gone in ["NUFW_INPUT", "NUFW_SAVE", "NUFW_RESTORE", "NUFW_EVENTS"] {
         assert!(!fewer.contains(gone), "{gone} in {fewer}");
     }
     assert!(fewer.contains("--queue-num 3"));
 
-    netns.sh(&render(&RulesOptions {
-        remove: true,
-        ..both()
-    }));
-    netns.sh(&render(&RulesOptions {
-        remove: true,
-        ..both()
-    }));
+    netns.sh(&render_removal(Format::Iptables));
+    netns.sh(&render_removal(Format::Iptables));
     let rest = loaded(&netns);
     assert!(!rest.contains("NUFW"), "{rest}");
     for rule in ["--set-xmark 0x2000000", "-s 192.0.2.1/32 -j ACCEPT", "--notrack"] {
@@ -99,10 +97,7 @@ fn the_nft_ruleset_loads_but_for_the_queue_statement() {
         return;
     }
     let netns = Netns::new();
-    let text = render(&RulesOptions {
-        format: Format::Nft,
-        ..both()
-    });
+    let text = render(Format::Nft, &both());
     assert_eq!(text.matches("queue num 3\n").count(), 2);
     // Kernels without CONFIG_NFT_QUEUE refuse the statement even when it is only checked.
     let text = text.replace("queue num 3\n", "accept\n");
@@ -117,11 +112,7 @@ fn the_nft_ruleset_loads_but_for_the_queue_statement() {
     ] {
         assert!(once.contains(rule), "{rule} in {once}");
     }
-    let remove = render(&RulesOptions {
-        format: Format::Nft,
-        remove: true,
-        ..both()
-    });
+    let remove = render_removal(Format::Nft);
     let rest = netns.sh(&format!("nft -f - <<'END'\n{remove}END\nnft list ruleset\n"));
     assert_eq!(rest.trim(), "");
 }
@@ -372,7 +363,7 @@ fn connections_are_held_marked_rejected_and_counted_by_three_events() {
         return;
     }
     let lab = Lab::new();
-    lab.gateway.sh(&render(&both()));
+    lab.gateway.sh(&render(Format::Iptables, &both()));
     let decider = lab.gateway.run(Decider::new);
     let events = lab.gateway.run(Events::start);
     for port in [ACCEPTED, REJECTED, DROPPED, 4129] {
@@ -448,10 +439,7 @@ fn the_nft_ruleset_saves_rejects_and_masks() {
         return;
     }
     let lab = Lab::new();
-    let text = render(&RulesOptions {
-        format: Format::Nft,
-        ..both()
-    });
+    let text = render(Format::Nft, &both());
     let verdicts = format!(
         "ct state new th dport {ACCEPTED} meta mark set {USER} return\n\
          ct state new th dport {REJECTED} meta mark set {REJECT} return\n\
@@ -505,7 +493,7 @@ fn established_connections_carry_the_mark_on_every_packet() {
         return;
     }
     let lab = Lab::new();
-    lab.gateway.sh(&render(&both()));
+    lab.gateway.sh(&render(Format::Iptables, &both()));
     // The administrator's own classification, on both ways through the gateway.
     lab.gateway.sh(&format!(
         "iptables -t mangle -A FORWARD -p tcp --tcp-flags SYN NONE -m mark --mark {USER}/0xffffff\n\

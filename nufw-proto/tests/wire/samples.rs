@@ -314,7 +314,17 @@ every! { agent_to_server: gateway::ToServer {
             to: Timestamp::from_micros(i64::MAX),
             cause: gateway::GapCause::StoreFull,
         },
+        "rules-missing" => gateway::Gap {
+            from: moment(),
+            to: moment(),
+            cause: gateway::GapCause::RulesMissing,
+        },
     }
+    Blind {
+        "usual" => gateway::Blind { bit: Mark(0x0400_0000) },
+        "none" => gateway::Blind { bit: Mark(0) },
+    }
+    Elsewhere { "one" => batch(vec![ask(1, web())]), }
     DumpBegin { "asked" => gateway::DumpBegin { dump: DumpId(7) }, }
     DumpPart {
         "two" => gateway::DumpPart { dump: DumpId(7), entries: batch(vec![entry(), bare_entry()]) },

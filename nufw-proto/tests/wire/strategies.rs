@@ -215,7 +215,8 @@ fn ask() -> impl Strategy<Value = gateway::Ask> {
 fn gap() -> impl Strategy<Value = gateway::Gap> {
     let cause = prop_oneof![
         Just(gateway::GapCause::NetlinkOverrun),
-        Just(gateway::GapCause::StoreFull)
+        Just(gateway::GapCause::StoreFull),
+        Just(gateway::GapCause::RulesMissing)
     ];
     (time(), time(), cause).prop_map(|(from, to, cause)| gateway::Gap { from, to, cause })
 }
@@ -233,6 +234,8 @@ pub(crate) fn agent_to_server() -> impl Strategy<Value = gateway::ToServer> {
             events
         })),
         gap().prop_map(ToServer::Gap),
+        any::<u32>().prop_map(|bit| ToServer::Blind(gateway::Blind { bit: Mark(bit) })),
+        batch(ask()).prop_map(ToServer::Elsewhere),
         dump().prop_map(|dump| ToServer::DumpBegin(DumpBegin { dump })),
         (dump(), batch(entry())).prop_map(|(dump, entries)| ToServer::DumpPart(DumpPart { dump, entries })),
         (dump(), any::<bool>()).prop_map(|(dump, complete)| ToServer::DumpEnd(DumpEnd { dump, complete })),

@@ -13,6 +13,8 @@ fn seen(v4: Option<&str>, v6: Option<&str>) -> Seen {
 
 fn refusals(bit: Mark) -> Refusals {
     Refusals {
+        watched: Watched::new(Watch::default(), clock::wall()),
+        gap: None,
         queue: 3,
         bit,
         kill_bit: if bit.0 == 0 { Mark(0) } else { KILL },

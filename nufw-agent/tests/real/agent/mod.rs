@@ -9,7 +9,7 @@ mod rejected;
 use crate::support::netns::Lab;
 use crate::support::peer::{Peer, Session};
 use crate::support::process::Agent;
-use nufw_agent::rules::{RulesOptions, render};
+use nufw_agent::rules::{Format, RulesOptions, render};
 use std::time::Duration;
 
 pub(super) const SOON: Duration = Duration::from_secs(5);
@@ -35,7 +35,8 @@ pub(super) async fn linked(peer: &Peer, agent: &mut Agent) -> Session {
 /// A lab with the rules that the agent itself prints.
 pub(super) fn lab() -> Result<Lab, String> {
     let lab = Lab::new()?;
-    lab.gateway.sh(&render(&RulesOptions::default()));
+    lab.gateway
+        .sh(&render(Format::Iptables, &RulesOptions::default()));
     lab.gateway.sh("sysctl -qw net.netfilter.nf_conntrack_tcp_timeout_close=1 net.netfilter.nf_conntrack_tcp_timeout_time_wait=1");
     Ok(lab)
 }

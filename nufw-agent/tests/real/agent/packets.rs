@@ -1,8 +1,9 @@
 //! What becomes of packets: accepted, dropped, rejected, late, without a link, from strangers.
 
 use super::{SERVER, SOON, connecting, datagrams, lab, linked, runtime, waiting};
-use crate::support::peer::Peer;
+use crate::support::peer::{Peer, welcome};
 use crate::support::process::{Agent, directory};
+use nufw_agent::rules::{Format, RulesOptions, render};
 use nufw_proto::gateway::{Answer, Hook, KnownAddresses, ToAgent, ToServer, Verdict};
 use nufw_proto::{Addr, Batch, ConnId, CtEventKind, Mark};
 use std::collections::HashSet;
@@ -100,7 +101,7 @@ fn a_dropped_packet_vanishes_and_a_rejected_one_is_refused() {
 }
 
 #[test]
-fn without_a_link_packets_are_dropped_at_once_and_with_the_next_they_pass() {
+fn without_a_server_packets_are_dropped_at_once_and_with_the_next_link_they_pass() {
     let lab = match lab() {
         Ok(lab) => lab,
         Err(why) => crate::skip!("{why}"),
@@ -116,8 +117,16 @@ fn without_a_link_packets_are_dropped_at_once_and_with_the_next_they_pass() {
         link.ask().await;
         assert_eq!(waiting(&lab), 1);
         drop((peer, link));
-        agent.wait_for_log("no link to the server");
-        assert_eq!(waiting(&lab), 0, "a packet of a lost link waits on");
+        // Every server has been tried in vain; the packet's time, 15 s, is far from over.
+        agent.wait_for_log("Connection refused");
+        let end = nufw_common::clock::mono() + Duration::from_secs(5);
+        while waiting(&lab) > 0 {
+            assert!(
+                nufw_common::clock::mono() < end,
+                "a packet of a lost link waits on"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert!(first.join().unwrap().is_err());
         assert!(
             connecting(&lab, Duration::from_millis(300))
@@ -152,6 +161,65 @@ fn without_a_link_packets_are_dropped_at_once_and_with_the_next_they_pass() {
             log.matches("WARN nufw_agent::link").count() <= 2,
             "one reason, one warning:\n{log}"
         );
+    });
+}
+
+#[test]
+fn a_packet_that_waits_when_its_link_is_lost_is_asked_about_again_over_the_next() {
+    let lab = match lab() {
+        Ok(lab) => lab,
+        Err(why) => crate::skip!("{why}"),
+    };
+    runtime().block_on(async {
+        let dir = directory("");
+        let peer = Peer::listen(&lab.gateway, dir.path());
+        let mut agent = Agent::start(&lab.gateway, dir, &[]);
+        let mut link = linked(&peer, &mut agent).await;
+        let listener = lab.listen(SERVER);
+        let connecting = connecting(&lab, SOON);
+        let asked = link.ask().await;
+        drop(link);
+        let mut link = peer.accept().await;
+        link.say(ToAgent::Welcome(welcome(0, 10_000))).await;
+        let again = link.ask().await;
+        assert_eq!(again, asked, "the same packet under the same name");
+        link.accept(&again, 1, 1001).await;
+        connecting.join().unwrap().unwrap();
+        listener.accept().unwrap();
+    });
+}
+
+#[test]
+fn without_a_server_packets_pass_marked_as_blind_if_that_was_chosen() {
+    let lab = match lab() {
+        Ok(lab) => lab,
+        Err(why) => crate::skip!("{why}"),
+    };
+    runtime().block_on(async {
+        let dir = directory("[queue]\non-server-loss = \"accept\"\npacket-timeout = \"3s\"\n");
+        let peer = Peer::listen(&lab.gateway, dir.path());
+        let mut agent = Agent::start(&lab.gateway, dir, &[]);
+        let blind = RulesOptions {
+            blind_bit: 0x0400_0000,
+            ..RulesOptions::default()
+        };
+        lab.gateway.sh(&render(Format::Iptables, &blind));
+        let mut link = linked(&peer, &mut agent).await;
+        let listener = lab.listen(SERVER);
+        let marked = || lab.gateway.sh("conntrack -L -p tcp --dport 80 2>/dev/null");
+        // A server that is there and does not answer in the packet's time.
+        let unanswered = connecting(&lab, SOON);
+        link.ask().await;
+        let open = unanswered.join().unwrap().unwrap();
+        listener.accept().unwrap();
+        assert!(marked().contains("mark=67108864 "), "{}", marked());
+        // What it says afterwards is too late, and harmless.
+        drop((open, peer, link));
+        agent.wait_for_log("Connection refused");
+        lab.gateway.sh("conntrack -F 2>/dev/null");
+        let _blind = connecting(&lab, SOON).join().unwrap().unwrap();
+        listener.accept().unwrap();
+        assert!(marked().contains("mark=67108864 "), "{}", marked());
     });
 }
 

@@ -4,7 +4,7 @@ use super::{SERVER, connecting, lab, linked, runtime};
 use crate::support::netns::Lab;
 use crate::support::peer::{Peer, Session};
 use crate::support::process::{Agent, directory};
-use nufw_agent::rules::{RulesOptions, render};
+use nufw_agent::rules::{Format, RulesOptions, render};
 use nufw_proto::gateway::Verdict;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -35,7 +35,7 @@ async fn dropped_and_then_refused(lab: Lab, start: impl FnOnce(&Lab, tempfile::T
         2,
         "one a family, at the start"
     );
-    assert!(agent.log().contains("nufw-agent rules --hook forward | sh"));
+    assert!(agent.log().contains("nufw-agent rules --hook forward --apply"));
     let mut link = linked(&peer, &mut agent).await;
     let listener = lab.listen(SERVER);
     listener.set_nonblocking(true).unwrap();
@@ -47,7 +47,8 @@ async fn dropped_and_then_refused(lab: Lab, start: impl FnOnce(&Lab, tempfile::T
     assert_eq!(lab.gateway.sh("conntrack -L -p tcp --dport 80 2>/dev/null"), "");
     assert_eq!(agent.log().matches(WARNING).count(), 2, "said once");
 
-    lab.gateway.sh(&render(&RulesOptions::default()));
+    lab.gateway
+        .sh(&render(Format::Iptables, &RulesOptions::default()));
     agent.signal("HUP");
     agent.wait_for_logs(MENDED, 2);
     let (error, time) = rejected(&lab, &mut link).await;
@@ -94,7 +95,8 @@ fn rules_that_are_loaded_later_are_noticed_without_a_signal() {
         let peer = Peer::listen(&lab.gateway, dir.path());
         let mut agent = Agent::start(&lab.gateway, dir, &[]);
         let mut link = linked(&peer, &mut agent).await;
-        lab.gateway.sh(&render(&RulesOptions::default()));
+        lab.gateway
+            .sh(&render(Format::Iptables, &RulesOptions::default()));
         assert_eq!(rejected(&lab, &mut link).await.0, ErrorKind::TimedOut);
         // The next look may be half a minute away; the link is kept meanwhile.
         let end = nufw_common::clock::mono() + Duration::from_secs(40);
