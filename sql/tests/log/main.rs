@@ -97,6 +97,7 @@ on_every_database! {
     plain::every_table_has_its_columns_in_one_order_and_nufws_names_are_among_them,
     search::every_filter_finds_its_rows_in_both_tables,
     search::pages_give_each_row_once_in_order_while_rows_move,
+    search::an_end_that_was_not_seen_is_never_taken_for_certain,
     search::whois_names_everybody_who_may_have_had_the_address_and_port_and_nobody_else,
 }
 
