@@ -109,18 +109,18 @@ enum Woken {
 }
 
 impl Agent {
-    /// Puts the parts together.
+    /// Puts the parts together. Without events no row outlives its verdict, and there is nothing to end.
     pub fn new(
         settings: Settings,
         queue: Queue,
         names: InterfaceNames,
-        events: Option<Events>,
-        control: Option<Control>,
+        tracking: Option<(Events, Control)>,
         link: Link,
         load_tls: LoadTls,
         refusals: Refusals,
     ) -> Self {
         let now = clock::mono();
+        let (events, control) = tracking.unzip();
         Self {
             queue,
             names,

@@ -251,12 +251,10 @@ fn open(
         .transpose()
         .map_err(|error| failure(error.into()))?;
     let queue = Queue::open(&config.queue_options()).map_err(|error| failure(error.into()))?;
-    // Without events no row outlives its verdict, and there is nothing to end.
-    let control = events
-        .is_some()
-        .then(Control::open)
-        .transpose()
-        .map_err(|error| failure(error.into()))?;
+    let tracking = match events {
+        Some(events) => Some((events, Control::open().map_err(|error| failure(error.into()))?)),
+        None => None,
+    };
     let refusals = Refusals::look(config.queue.number, settings.reject_bit, settings.kill_bit);
     let names = InterfaceNames::new()
         .context("cannot ask for the names of interfaces")
@@ -271,7 +269,7 @@ fn open(
         sets_marks = settings.sets_marks,
         "ready"
     );
-    if let Some((granted, forced)) = events.as_ref().map(Events::receive_buffer) {
+    if let Some((granted, forced)) = tracking.as_ref().map(|(events, _)| events.receive_buffer()) {
         tracing::info!(
             granted,
             forced,
@@ -288,7 +286,7 @@ fn open(
     let hello = Hello {
         software: Text::lossy(SOFTWARE),
         boot: BootId(rand::rng().random()),
-        capabilities: if control.is_some() {
+        capabilities: if tracking.is_some() {
             Capabilities::KILL
         } else {
             Capabilities::default()
@@ -301,7 +299,7 @@ fn open(
     };
     let link = Link::new(target, tls, hello, clock::mono());
     Ok(Agent::new(
-        settings, queue, names, events, control, link, load_tls, refusals,
+        settings, queue, names, tracking, link, load_tls, refusals,
     ))
 }
 
