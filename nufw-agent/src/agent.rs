@@ -133,7 +133,7 @@ enum Woken {
 }
 
 impl Agent {
-    /// Puts the parts together.
+    /// Puts the parts together. Without events no row outlives its verdict, and there is nothing to end.
     pub fn new(
         settings: Settings,
         kernel: Kernel,

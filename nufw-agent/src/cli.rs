@@ -317,7 +317,7 @@ fn open(
         sets_marks = settings.sets_marks,
         "ready"
     );
-    if let Some((granted, forced)) = events.as_ref().map(Events::receive_buffer) {
+    if let Some((granted, forced)) = tracking.as_ref().map(|(events, _)| events.receive_buffer()) {
         tracing::info!(
             granted,
             forced,

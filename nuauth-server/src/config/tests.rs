@@ -364,7 +364,7 @@ fn what_ends_connections_and_what_is_told_are_choices() {
         ("sessions", "grace = \"2h\"", "key sessions.grace: "),
         ("policy", "on-reload = \"yes\"", "key policy.on-reload: "),
         ("reject", "on-timeout = \"kill\"", "key reject.on-timeout: "),
-        ("reject", "on-full = \"reject\"", "key reject.on-full: "),
+        ("reject", "on-full = \"reject\"", "unknown key reject.on-full, "),
     ] {
         let errors = errors_with(section, line);
         assert!(

@@ -172,10 +172,10 @@ async fn both_ends(lab: Lab, agent: Agent, mut link: Session, client_first: bool
 #[test]
 fn both_ends_are_reset_and_another_connection_goes_on() {
     in_a_lab("", async |lab, agent, link| {
-        both_ends(lab, agent, link, true).await
+        both_ends(lab, agent, link, true).await;
     });
     in_a_lab("", async |lab, agent, link| {
-        both_ends(lab, agent, link, false).await
+        both_ends(lab, agent, link, false).await;
     });
 }
 
@@ -183,12 +183,12 @@ fn both_ends_are_reset_and_another_connection_goes_on() {
 fn both_ends_of_a_translated_connection_are_reset() {
     let masquerade = "iptables -t nat -A POSTROUTING -o gs -j MASQUERADE";
     in_a_lab(masquerade, async |lab, agent, link| {
-        both_ends(lab, agent, link, true).await
+        both_ends(lab, agent, link, true).await;
     });
     let both = "iptables -t nat -A POSTROUTING -o gs -j MASQUERADE
                 iptables -t nat -A PREROUTING -i gc -p tcp -d 10.2.0.2 --dport 80 -j DNAT --to-destination 10.2.0.2:80";
     in_a_lab(both, async |lab, agent, link| {
-        both_ends(lab, agent, link, false).await
+        both_ends(lab, agent, link, false).await;
     });
 }
 
@@ -281,7 +281,7 @@ fn an_idle_connection_is_forgotten_when_its_time_is_over() {
         let step = KillStep::Refused;
         assert_eq!(told(&mut link).await, Killed { row: row(1), step });
         let all = link
-            .until_within(Duration::from_secs(60), "gone", |message| {
+            .until_within(Duration::from_mins(1), "gone", |message| {
                 matches!(message, ToServer::Killed(_))
             })
             .await;
