@@ -6,6 +6,7 @@
 
 mod dumps;
 mod end;
+mod observed;
 mod refusals;
 mod server;
 mod settings;
@@ -28,6 +29,7 @@ use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
 use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
+use observed::Observer;
 use std::io;
 use std::time::{Duration, Instant};
 use wakers::Wakers;
@@ -60,6 +62,7 @@ pub enum AgentError {
 /// What a waiting packet is known by.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
+    asked: Instant,
     packet_id: u32,
     mark: Mark,
     hook: Hook,
@@ -95,6 +98,7 @@ pub struct Agent {
     whole_at: Timestamp,
     overrun_log: Seldom,
     events_paused: bool,
+    observer: Observer,
 }
 
 /// Why a turn begins.
@@ -139,6 +143,7 @@ impl Agent {
             whole_at: clock::wall(),
             overrun_log: Seldom::default(),
             events_paused: false,
+            observer: Observer::new(now),
             settings,
         }
     }
@@ -208,6 +213,7 @@ impl Agent {
     /// One turn. Read it as the life of a packet: asked for here, answered in a later turn.
     async fn turn(&mut self, mut happened: Option<Happened>) -> Result<(), AgentError> {
         let now = clock::mono();
+        self.observer.turn = now;
         // Before any answer is heard: the server relies on it that no verdict counts after the packet's time.
         self.expire(now);
         if happened.is_none() {
@@ -230,6 +236,7 @@ impl Agent {
         self.refusals.step(now);
         self.watch
             .look(&self.stats, || kernel_counters(self.queue.number()), now);
+        self.tell(now);
         Ok(())
     }
 
@@ -311,6 +318,7 @@ impl Agent {
         }
         let mark = Mark(packet.mark);
         let waiting = Waiting {
+            asked: now,
             packet_id: packet.packet_id,
             mark,
             hook: packet.hook,
@@ -341,6 +349,8 @@ impl Agent {
             }
             return;
         };
+        let waited = self.observer.turn.saturating_duration_since(waiting.asked);
+        self.observer.seen.waits.add(waited);
         let disposition = match verdict {
             Verdict::Accept { row, mark } => {
                 self.stats.accepted += 1;
@@ -384,6 +394,7 @@ impl Agent {
         let mut overflow = Overflow::None;
         for event in self.fresh.drain(..) {
             self.stats.events += 1;
+            self.observer.seen.event(event.kind);
             self.dumps.on_event(&event);
             match self.relay.push(event) {
                 Overflow::None => {}

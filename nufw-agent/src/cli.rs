@@ -7,6 +7,7 @@ use crate::check;
 use crate::config::{self, Config, Overrides};
 use crate::conntrack::Events;
 use crate::link::Link;
+use crate::observe::{self, Opened, StatusError};
 use crate::queue::{InterfaceNames, Queue, QueueError};
 use crate::rules::{self, RulesOptions};
 use anyhow::Context as _;
@@ -31,6 +32,7 @@ Examples:
   nufw-agent rules --hook forward | sh  the firewall rules that hold new connections back
   nufw-agent -d nuauth.example          run, with certificates from /etc/nufw
   nufw-agent -f /etc/nufw/gw1.toml -q 3 -t 20s
+  nufw-agent status                     how the running agent is
   nufw-agent -M                         relay events of marked connections only
 
 A rule sends the first packet of each new connection to the queue. It passes when the server
@@ -81,6 +83,15 @@ enum Command {
     Run,
     /// Say what this host lacks, and how to mend each
     Check {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how the running agent is: queue, packets, events, link, buffers
+    #[command(
+        after_help = "Asks over the key status.socket. Exit code 69 when no agent runs, 77 when it may not be asked."
+    )]
+    Status {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -175,8 +186,34 @@ pub fn main() -> ExitCode {
                 Err(error) => exit::report(Err(Failure::new(Exit::IoErr, error))),
             };
         }
+        Command::Status { json } => print_status(&config, json),
         Command::Rules(args) => print_rules(&config, &args),
     })
+}
+
+fn print_status(config: &Config, json: bool) -> Result<(), Failure> {
+    let socket = config
+        .places()
+        .status
+        .context("status.socket is empty, so the agent cannot be asked")
+        .or_exit(Exit::Config)?;
+    let status = observe::ask(&socket).map_err(|error| {
+        let exit = match &error {
+            StatusError::Denied(_) => Exit::NoPerm,
+            StatusError::Absent(_) | StatusError::Lost(..) => Exit::Unavailable,
+        };
+        Failure::new(exit, error)
+    })?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &status)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(out))
+    } else {
+        observe::show(&status, &mut out)
+    }
+    .context("the status cannot be written")
+    .or_exit(Exit::IoErr)
 }
 
 fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
@@ -215,13 +252,15 @@ fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
 
 fn run(config: &Config) -> Result<(), Failure> {
     logging::init("info");
-    config.target().or_exit(Exit::Config)?;
+    let target = config.target().or_exit(Exit::Config)?;
     let client_tls = config.client_tls();
     let tls = tls::client_config(&client_tls)
         .context("the link to the server cannot be made ([tls])")
         .or_exit(Exit::Config)?;
     let load_tls: LoadTls =
         Box::new(move || tls::client_config(&client_tls).map_err(|error| error.to_string()));
+    // Before any right is given up.
+    let opened = Opened::open(&config.places()).or_exit(Exit::Unavailable)?;
     // Before the runtime: capabilities are per thread. Everything below needs this one alone.
     privileges::keep_only(&[Capability::CAP_NET_ADMIN]).or_exit(Exit::OsErr)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -230,7 +269,11 @@ fn run(config: &Config) -> Result<(), Failure> {
         .context("cannot start the runtime")
         .or_exit(Exit::OsErr)?;
     runtime.block_on(async {
-        let agent = open(config, tls, load_tls)?;
+        let mut agent = open(config, tls, load_tls)?;
+        let (facts, moments) = (agent.facts(&target.address), agent.watched());
+        let _watching = observe::watch(opened, facts, moments)
+            .context("the thread that tells metrics and status cannot be started")
+            .or_exit(Exit::OsErr)?;
         lifecycle::notify_ready();
         agent.run().await.map_err(failure)
     })

@@ -6,8 +6,10 @@ use crate::agent::Settings;
 use crate::check::{AgentConfigView, TlsContent, TlsFile};
 use crate::conntrack::{EventOptions, Interest};
 use crate::link::Target;
+use crate::observe::{self, Places};
 use crate::queue::QueueOptions;
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Loader, Problems};
+use nufw_common::listen::Place;
 use nufw_common::tls::{self, ClientTls};
 use nufw_proto::{GATEWAY_ALPN, GATEWAY_PORT, Mark};
 use serde::Deserialize;
@@ -17,6 +19,10 @@ use std::time::Duration;
 
 /// Where the configuration is when the command line does not say.
 pub const DEFAULT_FILE: &str = "/etc/nufw/nufw-agent.toml";
+
+/// What names a place to listen at.
+const PLACE: &str =
+    "an address and port (\"127.0.0.1:9641\", \"[::1]:9641\"), \"unix:/path/of/socket\", or \"\" for nowhere";
 
 /// What holds where the file is silent.
 const DEFAULTS: &str = r#"
@@ -43,6 +49,10 @@ max-unacknowledged = 262144
 set = true
 mask = "0x00ffffff"
 reject-bit = "0x01000000"
+
+[metrics]
+
+[status]
 "#;
 
 /// Least and most time that a packet may wait. The server gives up two seconds earlier.
@@ -67,6 +77,10 @@ pub struct Config {
     pub conntrack: Conntrack,
     /// Marks.
     pub marks: Marks,
+    /// Metrics and health.
+    pub metrics: Metrics,
+    /// The status.
+    pub status: Status,
 }
 
 /// `[server]`
@@ -137,6 +151,22 @@ pub struct Marks {
     pub reject_bit: HexOrInt,
 }
 
+/// `[metrics]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Metrics {
+    /// Where metrics and health are told over HTTP; nowhere when it is absent or empty.
+    pub listen: Option<String>,
+}
+
+/// `[status]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Status {
+    /// The socket of `nufw-agent status`; none when it is empty.
+    pub socket: Option<PathBuf>,
+}
+
 /// What the command line says about keys of the file: key, value, option.
 pub type Overrides = Vec<(&'static str, String, &'static str)>;
 
@@ -180,6 +210,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         ..
     } = &loaded.value;
     let mut problems = Problems::default();
+    check_watching(loaded, &mut problems);
     if let Some(address) = &server.address {
         let known = split_address(address);
         if known.is_none() {
@@ -258,6 +289,26 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         ));
     }
     problems.finish(())
+}
+
+/// Where the agent can be watched.
+fn check_watching(loaded: &Loaded<Config>, problems: &mut Problems) {
+    let Config { metrics, status, .. } = &loaded.value;
+    if let Some(listen) = metrics.listen.as_deref().filter(|listen| !listen.is_empty())
+        && Place::parse(listen).is_none()
+    {
+        problems.push(loaded.reject("metrics.listen", format_args!("{listen:?}"), PLACE));
+    }
+    if let Some(socket) = &status.socket
+        && !socket.as_os_str().is_empty()
+        && !socket.is_absolute()
+    {
+        problems.push(loaded.reject(
+            "status.socket",
+            format_args!("{:?}", socket.display().to_string()),
+            "the whole path of a socket, or \"\" to go without",
+        ));
+    }
 }
 
 /// Host and port of an address; the port of the protocol where none is said.
@@ -355,6 +406,17 @@ impl Config {
             copy_range: self.queue.copy_range,
             receive_buffer: usize::try_from(self.queue.receive_buffer.0).unwrap_or(usize::MAX),
             fail_open: false,
+        }
+    }
+
+    /// Where the agent can be watched.
+    pub fn places(&self) -> Places {
+        let named = self.status.socket.clone();
+        Places {
+            metrics: self.metrics.listen.as_deref().and_then(Place::parse),
+            status_named: named.is_some(),
+            status: Some(named.unwrap_or_else(|| observe::DEFAULT_SOCKET.into()))
+                .filter(|socket| !socket.as_os_str().is_empty()),
         }
     }
 

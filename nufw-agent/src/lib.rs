@@ -10,6 +10,7 @@ pub mod config;
 pub mod conntrack;
 pub mod link;
 pub mod nfnl;
+pub mod observe;
 pub mod packet;
 pub mod pending;
 pub mod queue;

@@ -20,6 +20,7 @@ mod staging;
 mod test;
 mod traffic;
 mod wait;
+mod watching;
 
 pub use accept_all::accept_all;
 pub use bench::{BenchOptions, bench, bench_log};
@@ -38,3 +39,4 @@ pub use staging::{DatabaseLock, Trace, make_private};
 pub use test::{lab_possible, missing_strace, two_users_possible, with_lab};
 pub use traffic::{Attempt, Outcome, TcpService, UdpService, sink, udp_probe};
 pub use wait::{now, wait_for, wait_some};
+pub use watching::{http_get, scrape};

@@ -9,6 +9,7 @@ use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig
 use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::control::DEFAULT_SOCKET;
+use nufw_common::listen::Place;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -40,6 +41,8 @@ pub(super) struct Raw {
     log: Tried<RawLog>,
     #[serde(default)]
     control: Tried<RawControl>,
+    #[serde(default)]
+    metrics: Tried<RawMetrics>,
     #[serde(default)]
     limits: Tried<RawLimits>,
 }
@@ -103,6 +106,12 @@ struct RawLog {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawControl {
     socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawMetrics {
+    listen: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -176,6 +185,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let raw_log = check.problems.take(raw.log.0);
     let log = raw_log.as_ref().and_then(|raw| check.log(raw));
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
+    let metrics = check.problems.take(raw.metrics.0);
+    let metrics = metrics.and_then(|raw| check.place("metrics.listen", raw.listen));
     let limits = check.problems.take(raw.limits.0);
 
     let engine = match (&raw_clients, &limits) {
@@ -217,6 +228,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             policy,
             log,
             control,
+            metrics,
             ports,
             engine,
         }),
@@ -465,6 +477,18 @@ impl Check<'_> {
             socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
             configured,
         }
+    }
+
+    /// A place to listen at; none where it is absent or empty, and where it is wrong, which is told.
+    fn place(&mut self, key: &str, raw: Option<String>) -> Option<Place> {
+        let text = raw.filter(|text| !text.is_empty())?;
+        let place = Place::parse(&text);
+        if place.is_none() {
+            let expected =
+                "an address and port (\"127.0.0.1:9642\"), \"unix:/path/of/socket\", or \"\" for nowhere";
+            self.reject(key, format_args!("{text:?}"), expected);
+        }
+        place
     }
 
     fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: &engine::Limits) -> engine::Limits {

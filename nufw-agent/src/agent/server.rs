@@ -50,6 +50,7 @@ impl Agent {
     }
 
     fn link_up(&mut self, welcome: &Welcome) {
+        self.observer.linked(clock::mono());
         self.sources = Sources::new(clock::mono());
         tracing::info!(
             server = welcome.software.as_str(),
@@ -72,6 +73,7 @@ impl Agent {
 
     /// Fails closed: what waits is dropped at once.
     fn link_lost(&mut self) {
+        self.observer.link_lost();
         self.inbox.clear();
         self.asks.clear();
         self.dumps.abandon();
