@@ -2,6 +2,7 @@
 
 mod events;
 mod life;
+mod observed;
 mod packets;
 mod rejected;
 
