@@ -6,10 +6,11 @@ use crate::finder::FinderOptions;
 use hyper::header::HeaderName;
 use ipnet::IpNet;
 use nufw_common::config::{ConfigError, HumanDuration, Loaded, Loader, Problems};
+use nufw_common::listen::Place;
 use nulog::{Location, StoreError, TRANSACTION_TIMEOUT};
 use serde::Deserialize;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Serve {
     /// Where it listens.
-    pub listen: Vec<Listen>,
+    pub listen: Vec<Place>,
     /// Permissions of sockets in the file system.
     pub socket_mode: u32,
     /// Users who may ask over them, beside root and our own.
@@ -157,37 +158,6 @@ pub enum Asker {
     Uid(u32),
     /// By the name of a local account, which may come to be later.
     Name(String),
-}
-
-/// A place to listen at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
-    /// A socket in the file system.
-    Unix(PathBuf),
-    /// A TCP address and port.
-    Tcp(SocketAddr),
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Tcp(address) => write!(f, "{address}"),
-        }
-    }
-}
-
-impl Listen {
-    /// Reads `unix:/path` or `address:port`.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') && !path.ends_with('/') => {
-                Some(Self::Unix(PathBuf::from(path)))
-            }
-            Some(_) => None,
-            None => text.parse().ok().map(Self::Tcp),
-        }
-    }
 }
 
 impl Asker {
@@ -356,7 +326,7 @@ fn check(loaded: &Loaded<Raw>, dir: &Path) -> Result<Config, ConfigError> {
         "serve.listen",
         &serve.listen,
         "\"unix:/path/of/socket\" or an address and port: \"127.0.0.1:4130\", \"[::1]:4130\"",
-        Listen::parse,
+        Place::parse,
     );
     if serve.listen.is_empty() {
         checker.reject("serve.listen", "an empty list", "at least one place to listen at");

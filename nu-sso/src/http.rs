@@ -4,10 +4,9 @@
 
 use crate::ask::{AskError, parse_protocol, parse_tuple};
 use crate::finder::{Answer, FindError, Finder};
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Request, StatusCode};
+use nufw_common::http::{self, Answer as Response};
 use nufw_proto::Tuple;
 
 /// Address of the far end, the client, as the asker sees it.
@@ -67,11 +66,7 @@ pub(crate) fn question(headers: &HeaderMap) -> Result<Tuple, BadRequest> {
 }
 
 /// Answers one request: `/health`, or a question at `/lookup` and everything below it, whatever the method.
-pub(crate) async fn respond<B>(
-    finder: &Finder,
-    user_header: &HeaderName,
-    request: &Request<B>,
-) -> Response<Full<Bytes>> {
+pub(crate) async fn respond<B>(finder: &Finder, user_header: &HeaderName, request: &Request<B>) -> Response {
     let path = request.uri().path();
     if path == "/health" {
         return match finder.check().await {
@@ -102,7 +97,7 @@ pub(crate) async fn respond<B>(
     }
 }
 
-fn named(user_header: &HeaderName, answer: &Answer) -> Response<Full<Bytes>> {
+fn named(user_header: &HeaderName, answer: &Answer) -> Response {
     // A name that a header cannot carry must not become another one.
     let Ok(user) = HeaderValue::from_bytes(answer.user.as_bytes()) else {
         tracing::warn!(row = %answer.row.id, "the name of this row's user cannot be an HTTP header; answered with 503");
@@ -121,22 +116,14 @@ fn named(user_header: &HeaderName, answer: &Answer) -> Response<Full<Bytes>> {
     response
 }
 
-fn unavailable(error: &FindError) -> Response<Full<Bytes>> {
+fn unavailable(error: &FindError) -> Response {
     tracing::debug!(%error, "the log cannot be asked");
     text(StatusCode::SERVICE_UNAVAILABLE, "the log cannot be asked\n")
 }
 
-/// A plain answer, which nobody may keep: the next connection with this tuple may be another user's.
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
+/// A plain answer.
+fn text(status: StatusCode, body: &str) -> Response {
+    http::text(status, "text/plain; charset=utf-8", body.to_owned())
 }
 
 #[cfg(test)]

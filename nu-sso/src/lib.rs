@@ -6,11 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod askers;
 mod cli;
 pub mod config;
 mod finder;
 mod http;
-mod listen;
 mod once;
 mod serve;
 mod server;

@@ -2,31 +2,23 @@
 //!
 //! Sockets, limits and signals; what a question means is `http`'s.
 
+use crate::askers::Askers;
 use crate::config::{Config, Serve};
 use crate::finder::Finder;
 use crate::http;
-use crate::listen::{Askers, ListenError, Listener, Peer, Stream};
 use anyhow::Context as _;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::Request;
+use hyper::body::Incoming;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
-use nufw_common::lifecycle::{self, Shutdown, Signal, Signals};
-use std::convert::Infallible;
+use nufw_common::http::{self as common_http, Answer, Site, Times};
+use nufw_common::lifecycle::{self, Signal, Signals};
+use nufw_common::listen::{ListenError, Listener, Peer};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of a request's line and headers; more is answered with 431.
-const MAX_HEAD: usize = 16 * 1024;
-/// Headers of a request; more is answered with 431.
-const MAX_HEADERS: usize = 64;
-/// Pause after the system refused to accept, so that a lack of descriptors does not become a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the same complaint about askers is logged.
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
@@ -91,7 +83,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
     });
     let mut listeners = Vec::new();
     for place in &config.serve.listen {
-        let listener = Listener::bind(place, config.serve.socket_mode).await;
+        let listener = Listener::bind(place, config.serve.socket_mode);
         listeners.push(listener.map_err(|error| Failure::new(exit_of(&error), error))?);
     }
     let (trigger, token) = lifecycle::shutdown();
@@ -99,7 +91,7 @@ pub(crate) async fn run(config: &Config) -> Result<(), Failure> {
         .into_iter()
         .map(|listener| {
             tracing::info!(listen = listener.place(), database = %config.database, "ready");
-            tokio::spawn(listen(listener, Arc::clone(&shared), token.clone()))
+            tokio::spawn(common_http::serve(listener, Arc::clone(&shared), token.clone()))
         })
         .collect();
     lifecycle::notify_ready();
@@ -147,38 +139,7 @@ fn exit_of(error: &ListenError) -> Exit {
     }
 }
 
-async fn listen(listener: Listener, shared: Arc<Shared>, mut token: Shutdown) {
-    let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = token.wait() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                if let Some(permit) = shared.admit(peer) {
-                    match stream {
-                        Stream::Unix(stream) => serve_one(stream, permit, Arc::clone(&shared), &graceful),
-                        Stream::Tcp(stream) => serve_one(stream, permit, Arc::clone(&shared), &graceful),
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept an asker");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    // The name goes first: a successor may take it while we answer the last questions.
-    drop(listener);
-    let drained = tokio::time::timeout(shared.serve.drain_timeout, graceful.shutdown()).await;
-    if drained.is_err() {
-        tracing::warn!("some askers were still connected after serve.drain-timeout");
-    }
-}
-
-impl Shared {
+impl Site for Shared {
     fn admit(&self, peer: Peer) -> Option<OwnedSemaphorePermit> {
         if !self.askers.load().may_ask(peer) {
             if let Some(count) = self.strangers.add() {
@@ -201,32 +162,16 @@ impl Shared {
         }
         permit
     }
-}
 
-fn serve_one(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    permit: OwnedSemaphorePermit,
-    shared: Arc<Shared>,
-    graceful: &GracefulShutdown,
-) {
-    let idle = shared.serve.idle_timeout;
-    let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move {
-            Ok::<_, Infallible>(http::respond(&shared.finder, &shared.serve.user_header, &request).await)
+    fn times(&self) -> Times {
+        Times {
+            idle: self.serve.idle_timeout,
+            lifetime: None,
+            drain: self.serve.drain_timeout,
         }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an asker's connection ended early");
-        }
-        drop(permit);
-    });
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Answer {
+        http::respond(&self.finder, &self.serve.user_header, &request).await
+    }
 }

@@ -3,7 +3,7 @@
 //! Parses and dispatches; what a command does is its module's business.
 
 use crate::config::{DEFAULT_PATH, Override};
-use crate::{check, db, hash_password, pki};
+use crate::{check, db, hash_password, pki, status};
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{Exit, Failure};
 use std::io::Write;
@@ -39,6 +39,7 @@ From nothing to a running server:
   nuauth-server db migrate           # unless the log is a file of SQLite
   nuauth-server check                # is everything right, and what was understood?
   nuauth-server                      # runs in the foreground
+  nuauth-server status               # how the running one is
 
 Signals: HUP reloads users, access lists, certificates and revocation list; TERM ends.
 Environment: NUAUTH_<SECTION>_<KEY> overrides the file, as in NUAUTH_LOG_SYNC=false;
@@ -56,6 +57,15 @@ pub enum Command {
                             and write the database."
     )]
     Check {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how the running server is: gateways, sessions, decisions, journal
+    #[command(
+        after_help = "Asks over control.socket. Exit code 69 when no server runs, 77 when it may not be asked."
+    )]
+    Status {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -203,6 +213,7 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
             });
         }
         Some(Command::Check { json }) => check::run(&cli.config, &overrides, json, out)?,
+        Some(Command::Status { json }) => status::run(&cli.config, &overrides, json, out)?,
         Some(Command::Pki(command)) => pki::run(&command, out)?,
         Some(Command::Db(Db::Migrate)) => db::migrate(&cli.config, &overrides, out)?,
         Some(Command::HashPassword) => hash_password::run(out)?,

@@ -7,7 +7,7 @@ use crate::auth::{self, FailureLimiter};
 use crate::config::Mechanism;
 use crate::engine::{Identity, Leaving, SessionFacts};
 use crate::hub::{Event, ToSession, WAITING_FOR_PEER, goodbye};
-use crate::port::Complaints;
+use crate::port::{Blame, Cause, Complaints};
 use crate::revocation::{self, Revoked, Serial};
 use crate::users::Users;
 use arc_swap::ArcSwap;
@@ -77,15 +77,15 @@ impl ClientPort {
         address: SocketAddr,
         stranger: OwnedSemaphorePermit,
     ) {
+        self.complaints.connected();
         let greeted = tokio::time::timeout(self.greeting_timeout, self.greet(stream, address)).await;
         let (peer, admitted) = match greeted {
             Ok(Ok(Some(greeted))) => greeted,
             Ok(Ok(None)) => return,
-            Ok(Err(why)) => return self.complaints.tell("clients", address, &why),
+            Ok(Err(Blame { cause, why })) => return self.complaints.tell("clients", address, cause, &why),
             Err(_) => {
-                return self
-                    .complaints
-                    .tell("clients", address, "the peer did not log in in time");
+                let what = "the peer did not log in in time";
+                return self.complaints.tell("clients", address, Cause::Late, what);
             }
         };
         drop(stranger);
@@ -97,18 +97,19 @@ impl ClientPort {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-    ) -> Result<Option<(Peer, Admission)>, String> {
+    ) -> Result<Option<(Peer, Admission)>, Blame> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         let stream = acceptor
             .accept(stream)
             .await
-            .map_err(|error| tls::explain(&error))?;
+            .map_err(|error| Blame::tls(tls::explain(&error)))?;
         let session = stream.get_ref().1;
-        tls::require_alpn(session.alpn_protocol(), CLIENT_ALPN).map_err(|error| error.to_string())?;
+        tls::require_alpn(session.alpn_protocol(), CLIENT_ALPN)
+            .map_err(|error| Blame::tls(error.to_string()))?;
         let certificate = match session.peer_certificates() {
             None => None,
             Some(chain) => {
-                let names = tls::peer_names(chain).map_err(|error| error.to_string())?;
+                let names = tls::peer_names(chain).map_err(|error| Blame::tls(error.to_string()))?;
                 auth::certificate_user(&names).map(str::to_owned)
             }
         };
@@ -122,12 +123,17 @@ impl ClientPort {
             writer: FrameWriter::new(write),
         };
         match peer.next().await? {
-            ToServer::Prove(proof) => self.prove(peer, &proof).await.map(|()| None),
+            ToServer::Prove(proof) => {
+                self.prove(peer, &proof).await?;
+                Ok(None)
+            }
             ToServer::Hello(hello) => {
                 let admission = self.login(&mut peer, hello).await?;
                 Ok(admission.map(|admission| (peer, admission)))
             }
-            _ => Err("the peer's first message was neither a hello nor a proof".to_owned()),
+            _ => Err(Blame::from(
+                "the peer's first message was neither a hello nor a proof".to_owned(),
+            )),
         }
     }
 
@@ -208,7 +214,9 @@ impl ClientPort {
 
     /// Checks a login, bounded in number and rate.
     async fn authenticate(&self, peer: &Peer, login: &Login) -> Result<Arc<Identity>, Refusal> {
-        let complain = |what: &str| self.complaints.tell("clients", peer.address, what);
+        let complain = |what: &str| {
+            self.complaints.tell("clients", peer.address, Cause::Login, what);
+        };
         let source = Addr::from(peer.address.ip());
         let limiter = || self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let login = auth::Login::parse(
@@ -321,8 +329,9 @@ impl ClientPort {
                 Err(_) => return Left::lost("nothing came from it for too long".to_owned()),
                 Ok(Err(error @ (LinkError::Cut | LinkError::Io(_)))) => return Left::lost(error.to_string()),
                 Ok(Err(error)) => {
-                    self.complaints.tell("clients", peer, &error.to_string());
-                    return Left::lost(error.to_string());
+                    let what = error.to_string();
+                    self.complaints.tell("clients", peer, Cause::Protocol, &what);
+                    return Left::lost(what);
                 }
                 Ok(Ok(Read::Closed)) => return Left::logged_out("it ended the connection".to_owned()),
                 Ok(Ok(Read::Messages)) => {}

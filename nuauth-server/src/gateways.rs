@@ -5,7 +5,7 @@
 use crate::config::Gateways;
 use crate::engine::LinkId;
 use crate::hub::{Event, ToLink, WAITING_FOR_PEER, goodbye};
-use crate::port::Complaints;
+use crate::port::{Blame, Cause, Complaints};
 use crate::revocation::{self, Revoked, Serial};
 use arc_swap::ArcSwap;
 use nufw_common::clock;
@@ -50,6 +50,7 @@ impl GatewayPort {
         peer: SocketAddr,
         stranger: OwnedSemaphorePermit,
     ) {
+        self.complaints.connected();
         let greeted = tokio::time::timeout(self.greeting_timeout, self.greet(stream)).await;
         drop(stranger);
         let Greeted {
@@ -61,11 +62,10 @@ impl GatewayPort {
         } = match greeted {
             Ok(Ok(Some(greeted))) => greeted,
             Ok(Ok(None)) => return,
-            Ok(Err(why)) => return self.complaints.tell("gateways", peer, &why),
+            Ok(Err(Blame { cause, why })) => return self.complaints.tell("gateways", peer, cause, &why),
             Err(_) => {
-                return self
-                    .complaints
-                    .tell("gateways", peer, "the peer did not say hello in time");
+                let what = "the peer did not say hello in time";
+                return self.complaints.tell("gateways", peer, Cause::Late, what);
             }
         };
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
@@ -90,27 +90,31 @@ impl GatewayPort {
         let _ = self.hub.send(Event::GatewayDown { link }).await;
         match ended {
             Ended::Orderly(why) => tracing::info!(gateway = &*name, %peer, "gateway gone: {why}"),
-            Ended::Bad(error) => tracing::warn!(gateway = &*name, %peer, "gateway cut off: {error}"),
+            Ended::Bad(error) => {
+                self.complaints.count(Cause::Protocol);
+                tracing::warn!(gateway = &*name, %peer, "gateway cut off: {error}");
+            }
         }
     }
 
     /// TLS handshake, name, hello; `None` when a known gateway ends the session in order before its hello.
-    async fn greet(&self, stream: TcpStream) -> Result<Option<Greeted>, String> {
+    async fn greet(&self, stream: TcpStream) -> Result<Option<Greeted>, Blame> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         let stream = acceptor
             .accept(stream)
             .await
-            .map_err(|error| tls::explain(&error))?;
+            .map_err(|error| Blame::tls(tls::explain(&error)))?;
         let session = stream.get_ref().1;
-        tls::require_alpn(session.alpn_protocol(), GATEWAY_ALPN).map_err(|error| error.to_string())?;
+        tls::require_alpn(session.alpn_protocol(), GATEWAY_ALPN)
+            .map_err(|error| Blame::tls(error.to_string()))?;
         let names = tls::peer_names(session.peer_certificates().unwrap_or_default())
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Blame::tls(error.to_string()))?;
         let Some(name) = self.known.load().recognise(&names) else {
-            return Err(format!(
+            return Err(Blame::tls(format!(
                 "the certificate's names [{}] are not one of the configured gateways: add it to gateways.names, or \
                  find out who uses it",
                 names.dns.join(", ")
-            ));
+            )));
         };
         let serial = revocation::serial(session.peer_certificates());
         let (read, write) = tokio::io::split(stream);
@@ -142,7 +146,9 @@ impl GatewayPort {
                     writer: FrameWriter::new(write),
                 }))
             }
-            _ => Err("the peer's first message was not a hello alone".to_owned()),
+            _ => Err(Blame::from(
+                "the peer's first message was not a hello alone".to_owned(),
+            )),
         }
     }
 

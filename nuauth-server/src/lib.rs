@@ -16,11 +16,13 @@ mod gateways;
 pub mod hash_password;
 mod hub;
 pub mod journal;
+pub mod observe;
 pub mod pki;
 pub mod policy;
 mod port;
 mod revocation;
 mod server;
+pub mod status;
 mod unlogged;
 pub mod users;
 

@@ -74,15 +74,96 @@ pub(crate) async fn accept<F>(
     }
 }
 
-/// Tells the log of peers that misbehave, without letting them fill it.
+/// Of what kind a peer's misdeed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The handshake failed, or the certificate is not one of ours.
+    Tls,
+    /// It did not log in or say hello in time.
+    Late,
+    /// Its credentials are wrong.
+    Login,
+    /// It broke the protocol.
+    Protocol,
+}
+
+/// Why a peer was not greeted, for the log.
+#[derive(Debug)]
+pub(crate) struct Blame {
+    pub(crate) cause: Cause,
+    pub(crate) why: String,
+}
+
+impl Blame {
+    pub(crate) fn tls(why: impl Into<String>) -> Self {
+        Self {
+            cause: Cause::Tls,
+            why: why.into(),
+        }
+    }
+}
+
+impl From<String> for Blame {
+    fn from(why: String) -> Self {
+        Self {
+            cause: Cause::Protocol,
+            why,
+        }
+    }
+}
+
+/// What a port has met since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortState {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Handshakes and certificates that failed.
+    pub tls: u64,
+    /// Peers that did not log in or say hello in time.
+    pub late: u64,
+    /// Logins that failed.
+    pub login: u64,
+    /// Peers that broke the protocol.
+    pub protocol: u64,
+}
+
+/// Counts peers and what they do wrong, and tells the log of it without letting them fill it.
 #[derive(Default)]
-pub(crate) struct Complaints(Mutex<HashMap<Addr, (Instant, u64)>>);
+pub(crate) struct Complaints {
+    told: Mutex<HashMap<Addr, (Instant, u64)>>,
+    counts: Mutex<PortState>,
+}
 
 impl Complaints {
-    /// Logs what a peer did, at most once in ten seconds for its address.
-    pub(crate) fn tell(&self, port: &'static str, peer: SocketAddr, what: &str) {
+    /// What was counted.
+    pub(crate) fn state(&self) -> PortState {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn connected(&self) {
+        self.counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .connections += 1;
+    }
+
+    /// A peer did something wrong that is told elsewhere.
+    pub(crate) fn count(&self, cause: Cause) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *match cause {
+            Cause::Tls => &mut counts.tls,
+            Cause::Late => &mut counts.late,
+            Cause::Login => &mut counts.login,
+            Cause::Protocol => &mut counts.protocol,
+        } += 1;
+    }
+
+    /// Counts what a peer did, and logs it at most once in ten seconds for its address.
+    pub(crate) fn tell(&self, port: &'static str, peer: SocketAddr, cause: Cause, what: &str) {
+        self.count(cause);
         let now = clock::mono();
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= MAX_COMPLAINTS {
             told.clear();
         }
@@ -97,5 +178,34 @@ impl Complaints {
                 told.insert(Addr::from(peer.ip()), (now, 0));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_from_the_log_is_counted_all_the_same() {
+        let complaints = Complaints::default();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4));
+        complaints.connected();
+        for cause in [
+            Cause::Tls,
+            Cause::Login,
+            Cause::Login,
+            Cause::Late,
+            Cause::Protocol,
+        ] {
+            complaints.tell("clients", peer, cause, "something");
+        }
+        let expected = PortState {
+            connections: 1,
+            tls: 1,
+            late: 1,
+            login: 2,
+            protocol: 1,
+        };
+        assert_eq!(complaints.state(), expected);
     }
 }

@@ -11,6 +11,7 @@ use crate::engine::{Engine, Input, Now};
 use crate::gateways::{self, GatewayPort};
 use crate::hub::{Event, Hub, WAITING_EVENTS};
 use crate::journal::{self, Journal, Known};
+use crate::observe::{self, Reloads, Watched};
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
@@ -72,6 +73,7 @@ struct Server {
     clients: Arc<ClientPort>,
     control: Arc<ControlPort>,
     revoked: watch::Sender<Arc<Revoked>>,
+    reloads: Arc<Reloads>,
 }
 
 /// Runs the server until SIGTERM.
@@ -92,10 +94,14 @@ async fn serve(config: ServerConfig, overrides: Vec<Override>, files: Files) -> 
         .or_exit(Exit::OsErr)?;
     let gateway_listeners = port::listen(&config.gateways.listen).or_exit(Exit::Unavailable)?;
     let client_listeners = port::listen(&config.clients.listen).or_exit(Exit::Unavailable)?;
+    let metrics = observe::open(config.metrics.as_ref()).or_exit(Exit::Unavailable)?;
     let (trigger, shutdown) = lifecycle::shutdown();
     let (server, mut hub) = start(config, overrides, files).await?;
     let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
     server.open(gateway_listeners, client_listeners, socket, &shutdown);
+    if let Some(bound) = metrics {
+        observe::run(server.watched(), bound, &shutdown);
+    }
     lifecycle::notify_ready();
     let crashed = loop {
         tokio::select! {
@@ -204,6 +210,7 @@ async fn start(
             clients,
             control,
             revoked,
+            reloads: Arc::new(Reloads::new()),
         },
         task,
     ))
@@ -231,6 +238,23 @@ impl Server {
         );
     }
 
+    /// What askers for metrics are answered from.
+    fn watched(&self) -> Watched {
+        let log = &self.config.log;
+        let listen = [&self.config.gateways.listen, &self.config.clients.listen];
+        Watched {
+            hub: self.hub.clone(),
+            journal: self.journal.clone(),
+            spool_limit: (log.on_loss == OnLoss::Spool).then_some(log.spool.limit),
+            backpressure: self.journal.backpressure(),
+            gateways: Arc::clone(&self.gateways),
+            clients: Arc::clone(&self.clients),
+            reloads: Arc::clone(&self.reloads),
+            listening: listen.into_iter().flatten().copied().collect(),
+            started: u64::try_from(clock::wall().micros() / 1_000_000).unwrap_or_default(),
+        }
+    }
+
     /// Reads users, access lists, gateway names, certificates and revocation list again. Sessions and links stay; all
     /// that was there stays when one file is bad.
     fn reload(&self) {
@@ -238,6 +262,7 @@ impl Server {
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
             .and_then(|config| Ok((Files::load(&config)?, config)));
+        self.reloads.made(loaded.is_ok());
         match loaded {
             Ok((files, config)) => {
                 self.gateways.tls.store(files.for_gateways);

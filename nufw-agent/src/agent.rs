@@ -8,6 +8,7 @@ mod dumps;
 mod end;
 mod kernel_says;
 mod kills;
+mod observed;
 mod refusals;
 mod server;
 mod settings;
@@ -33,6 +34,7 @@ use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
 use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
+use observed::Observer;
 use std::io;
 use std::time::{Duration, Instant};
 use wakers::Wakers;
@@ -65,6 +67,7 @@ pub enum AgentError {
 /// What a waiting packet is known by.
 #[derive(Debug, Clone)]
 struct Waiting {
+    asked: Instant,
     packet_id: u32,
     mark: Mark,
     hook: Hook,
@@ -122,6 +125,7 @@ pub struct Agent {
     overrun_log: Seldom,
     kernel_says: KernelSays,
     events_paused: bool,
+    observer: Observer,
 }
 
 /// Why a turn begins.
@@ -174,6 +178,7 @@ impl Agent {
             kernel_says: KernelSays::default(),
             events_paused: false,
             link,
+            observer: Observer::new(now),
             settings,
         }
     }
@@ -243,6 +248,7 @@ impl Agent {
     /// One turn. Read it as the life of a packet: asked for here, answered in a later turn.
     async fn turn(&mut self, mut happened: Option<Happened>) -> Result<(), AgentError> {
         let now = clock::mono();
+        self.observer.turn = now;
         // Before any answer is heard: the server relies on it that no verdict counts after the packet's time.
         self.expire(now);
         if happened.is_none() {
@@ -271,6 +277,7 @@ impl Agent {
         }
         self.kernel_watch
             .look(&self.stats, || kernel_counters(self.queue.number()), now);
+        self.tell(now);
         Ok(())
     }
 
@@ -377,6 +384,7 @@ impl Agent {
             received: packet.timestamp.unwrap_or(received),
         };
         let waiting = Waiting {
+            asked: now,
             packet_id: packet.packet_id,
             mark,
             hook: packet.hook,
@@ -410,6 +418,8 @@ impl Agent {
             }
             return;
         };
+        let waited = self.observer.turn.saturating_duration_since(waiting.asked);
+        self.observer.seen.waits.add(waited);
         let disposition = match verdict {
             Verdict::Accept { row, mark } => {
                 self.stats.accepted += 1;
@@ -454,6 +464,7 @@ impl Agent {
         for event in self.fresh.drain(..) {
             self.stats.events += 1;
             self.kernel_says.look(&event);
+            self.observer.seen.event(event.kind);
             self.dumps.on_event(&event);
             match self.relay.push(event) {
                 Overflow::None => {}

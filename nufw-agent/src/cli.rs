@@ -7,6 +7,7 @@ use crate::check::{self, AgentConfigView};
 use crate::config::{self, Config, Overrides};
 use crate::conntrack::{Control, Events};
 use crate::link::Link;
+use crate::observe::{self, Opened, StatusError};
 use crate::queue::{InterfaceNames, Queue, QueueError};
 use crate::rules::{self, Backend, LoadError};
 use anyhow::Context as _;
@@ -32,6 +33,7 @@ Examples:
   nufw-agent rules --apply              load them, all or none
   nufw-agent -d nuauth.example          run, with certificates from /etc/nufw
   nufw-agent -f /etc/nufw/gw1.toml -q 3 -t 20s
+  nufw-agent status                     how the running agent is
   nufw-agent -M                         relay events of marked connections only
 
 A rule sends the first packet of each new connection to the queue. It passes when the server
@@ -82,6 +84,15 @@ enum Command {
     Run,
     /// Say what this host lacks, and how to mend each
     Check {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how the running agent is: queue, packets, events, link, buffers
+    #[command(
+        after_help = "Asks over the key status.socket. Exit code 69 when no agent runs, 77 when it may not be asked."
+    )]
+    Status {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -185,8 +196,34 @@ pub fn main() -> ExitCode {
                 Err(error) => exit::report(Err(Failure::new(Exit::IoErr, error))),
             };
         }
+        Command::Status { json } => print_status(&config, json),
         Command::Rules(args) => rules(&config, &args),
     })
+}
+
+fn print_status(config: &Config, json: bool) -> Result<(), Failure> {
+    let socket = config
+        .places()
+        .status
+        .context("status.socket is empty, so the agent cannot be asked")
+        .or_exit(Exit::Config)?;
+    let status = observe::ask(&socket).map_err(|error| {
+        let exit = match &error {
+            StatusError::Denied(_) => Exit::NoPerm,
+            StatusError::Absent(_) | StatusError::Lost(..) => Exit::Unavailable,
+        };
+        Failure::new(exit, error)
+    })?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &status)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(out))
+    } else {
+        observe::show(&status, &mut out)
+    }
+    .context("the status cannot be written")
+    .or_exit(Exit::IoErr)
 }
 
 fn rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
@@ -261,6 +298,8 @@ fn run(config: &Config) -> Result<(), Failure> {
         .or_exit(Exit::Config)?;
     let load_tls: LoadTls =
         Box::new(move || tls::client_config(&client_tls).map_err(|error| error.to_string()));
+    // Before any right is given up.
+    let opened = Opened::open(&config.places()).or_exit(Exit::Unavailable)?;
     // Before the runtime: capabilities are per thread. Everything below needs this one alone.
     privileges::keep_only(&[Capability::CAP_NET_ADMIN]).or_exit(Exit::OsErr)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -269,7 +308,11 @@ fn run(config: &Config) -> Result<(), Failure> {
         .context("cannot start the runtime")
         .or_exit(Exit::OsErr)?;
     runtime.block_on(async {
-        let agent = open(config, tls, load_tls)?;
+        let mut agent = open(config, tls, load_tls)?;
+        let (facts, moments) = (agent.facts(&config.server.shown()), agent.watched());
+        let _watching = observe::watch(opened, facts, moments)
+            .context("the thread that tells metrics and status cannot be started")
+            .or_exit(Exit::OsErr)?;
         lifecycle::notify_ready();
         agent.run().await.map_err(failure)
     })
@@ -307,17 +350,13 @@ fn open(
     tracing::info!(
         queue = queue.number(),
         queue_buffer = queue.granted_receive_buffer(),
-        server = targets
-            .iter()
-            .map(|target| target.address.as_str())
-            .collect::<Vec<_>>()
-            .join(","),
+        server = config.server.shown(),
         relays_events = relay.relay,
         marked_only = relay.marked_only,
         sets_marks = settings.sets_marks,
         "ready"
     );
-    if let Some((granted, forced)) = tracking.as_ref().map(|(events, _)| events.receive_buffer()) {
+    if let Some((granted, forced)) = events.as_ref().map(Events::receive_buffer) {
         tracing::info!(
             granted,
             forced,

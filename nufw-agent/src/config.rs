@@ -6,9 +6,11 @@ use crate::agent::Settings;
 use crate::check::{AgentConfigView, TlsContent, TlsFile};
 use crate::conntrack::{EventOptions, Interest};
 use crate::loss::{Choices, OnLoss};
+use crate::observe::{self, Places};
 use crate::queue::QueueOptions;
 use crate::rules::{Backend, QueueHook, Queues, RulesOptions};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Loader, Problems};
+use nufw_common::listen::Place;
 use nufw_common::tls::ClientTls;
 use nufw_proto::{CLIENT_PORT, GATEWAY_ALPN, Mark};
 use serde::Deserialize;
@@ -22,6 +24,10 @@ pub use server::{Names, Server};
 
 /// Where the configuration is when the command line does not say.
 pub const DEFAULT_FILE: &str = "/etc/nufw/nufw-agent.toml";
+
+/// What names a place to listen at.
+const PLACE: &str =
+    "an address and port (\"127.0.0.1:9641\", \"[::1]:9641\"), \"unix:/path/of/socket\", or \"\" for nowhere";
 
 /// What holds where the file is silent.
 const DEFAULTS: &str = r#"
@@ -62,6 +68,10 @@ hooks = ["forward"]
 backend = "auto"
 watch = "10s"
 reapply = false
+
+[metrics]
+
+[status]
 "#;
 
 /// Least and most time that a packet may wait. The server gives up two seconds earlier.
@@ -89,6 +99,10 @@ pub struct Config {
     pub marks: Marks,
     /// The firewall's rules.
     pub rules: Rules,
+    /// Metrics and health.
+    pub metrics: Metrics,
+    /// The status.
+    pub status: Status,
 }
 
 /// `[tls]`
@@ -173,6 +187,22 @@ pub struct Rules {
     pub reapply: bool,
 }
 
+/// `[metrics]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Metrics {
+    /// Where metrics and health are told over HTTP; nowhere when it is absent or empty.
+    pub listen: Option<String>,
+}
+
+/// `[status]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Status {
+    /// The socket of `nufw-agent status`; none when it is empty.
+    pub socket: Option<PathBuf>,
+}
+
 /// What the command line says about keys of the file: key, value, option.
 pub type Overrides = Vec<(&'static str, String, &'static str)>;
 
@@ -218,6 +248,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
     } = &loaded.value;
     let mut problems = Problems::default();
     server.check(loaded, &mut problems);
+    check_watching(loaded, &mut problems);
     let mut within = |key: &str, found: u64, least: u64, most: u64| {
         if found < least || found > most {
             problems.push(loaded.reject(key, found, format_args!("a number from {least} to {most}")));
@@ -315,6 +346,26 @@ fn check_bits(loaded: &Loaded<Config>, problems: &mut Problems) {
     }
 }
 
+/// Where the agent can be watched.
+fn check_watching(loaded: &Loaded<Config>, problems: &mut Problems) {
+    let Config { metrics, status, .. } = &loaded.value;
+    if let Some(listen) = metrics.listen.as_deref().filter(|listen| !listen.is_empty())
+        && Place::parse(listen).is_none()
+    {
+        problems.push(loaded.reject("metrics.listen", format_args!("{listen:?}"), PLACE));
+    }
+    if let Some(socket) = &status.socket
+        && !socket.as_os_str().is_empty()
+        && !socket.is_absolute()
+    {
+        problems.push(loaded.reject(
+            "status.socket",
+            format_args!("{:?}", socket.display().to_string()),
+            "the whole path of a socket, or \"\" to go without",
+        ));
+    }
+}
+
 impl Config {
     /// What becomes of packets that cannot be asked about.
     pub fn on_loss(&self) -> Choices {
@@ -400,6 +451,17 @@ impl Config {
             copy_range: self.queue.copy_range,
             receive_buffer: usize::try_from(self.queue.receive_buffer.0).unwrap_or(usize::MAX),
             fail_open: self.queue.on_queue_full == OnLoss::Accept,
+        }
+    }
+
+    /// Where the agent can be watched.
+    pub fn places(&self) -> Places {
+        let named = self.status.socket.clone();
+        Places {
+            metrics: self.metrics.listen.as_deref().and_then(Place::parse),
+            status_named: named.is_some(),
+            status: Some(named.unwrap_or_else(|| observe::DEFAULT_SOCKET.into()))
+                .filter(|socket| !socket.as_os_str().is_empty()),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod conntrack;
 pub mod link;
 pub mod loss;
 pub mod nfnl;
+pub mod observe;
 pub mod packet;
 pub mod pending;
 pub mod queue;

@@ -4,6 +4,7 @@
 //! since the last such line.
 
 use crate::queue::KernelCounters;
+use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// How often the counters are looked at.
@@ -14,7 +15,8 @@ pub const WARN_EVERY: Duration = Duration::from_secs(30);
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
 /// The counters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stats {
     /// Packets read from the queue.
     pub packets: u64,

@@ -7,8 +7,14 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod exit;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod lifecycle;
 pub mod link;
+pub mod listen;
 pub mod logging;
+#[cfg(feature = "observe")]
+pub mod observe;
 pub mod privileges;
 pub mod tls;
+pub mod waits;

@@ -3,9 +3,9 @@
 //! Reads the command line and calls the library; nothing else.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lab::{BenchOptions, Closing, DemoOptions, LoadOptions, Pace};
+use lab::{BenchOptions, Closing, DemoOptions, FloodOptions, LoadOptions, Pace};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measures the path of a packet, or the log alone.
+    /// Measures the path of a packet, the log alone, or the gateway.
     Bench {
         /// What to measure.
         #[arg(value_enum, default_value_t = Measured::Path)]
@@ -62,9 +62,30 @@ enum Command {
         /// Connections begun per second, instead of a number in flight.
         #[arg(long)]
         rate: Option<u32>,
+        /// How long a connection may take to open.
+        #[arg(long, default_value_t = 20_000)]
+        timeout_ms: u64,
         /// Holds every connection until stdin ends, instead of resetting it.
         #[arg(long)]
         hold: bool,
+    },
+    /// Sends first packets of TCP connections that nobody goes on with, and reports as JSON.
+    Flood {
+        /// Where to.
+        #[arg(long)]
+        target: SocketAddrV4,
+        /// First source address.
+        #[arg(long)]
+        source: Ipv4Addr,
+        /// So many addresses from there on.
+        #[arg(long, default_value_t = 1)]
+        sources: u32,
+        /// Packets a second; as many as can be sent unless it is given.
+        #[arg(long)]
+        rate: Option<u32>,
+        /// For how long.
+        #[arg(long)]
+        milliseconds: u64,
     },
     /// Accepts TCP connections and reads nothing.
     Sink {
@@ -92,6 +113,8 @@ enum Measured {
     Path,
     /// Whole lives into each database, the bare loop beside them, and ulogd2.
     Log,
+    /// What the gateway loses: at full rate, in floods, by overruns and restarts, beside conntrack and ulogd2.
+    Gateway,
 }
 
 fn main() -> ExitCode {
@@ -119,6 +142,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             match what {
                 Measured::Path => lab::bench(options, &mut out),
                 Measured::Log => lab::bench_log(options, &mut out),
+                Measured::Gateway => lab::bench_gateway(options, &mut out),
             }
         }
         Command::Load {
@@ -128,6 +152,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             count,
             in_flight,
             rate,
+            timeout_ms,
             hold,
         } => {
             let report = lab::load(&LoadOptions {
@@ -137,13 +162,31 @@ fn run(command: Command) -> anyhow::Result<()> {
                 count,
                 pace: rate.map_or(Pace::Closed(in_flight), Pace::Open),
                 closing: if hold { Closing::Hold } else { Closing::Reset },
-                timeout: Duration::from_secs(20),
+                timeout: Duration::from_millis(timeout_ms),
             })?;
             writeln!(out, "{}", serde_json::to_string(&report)?)?;
             out.flush()?;
             if hold {
                 std::io::stdin().read_to_end(&mut Vec::new())?;
             }
+            Ok(())
+        }
+        Command::Flood {
+            target,
+            source,
+            sources,
+            rate,
+            milliseconds,
+        } => {
+            let report = lab::flood(&FloodOptions {
+                target,
+                source,
+                sources,
+                first_port: 1024,
+                rate,
+                time: Duration::from_millis(milliseconds),
+            })?;
+            writeln!(out, "{}", serde_json::to_string(&report)?)?;
             Ok(())
         }
         Command::Sink { port, keep } => lab::sink(port, keep, &mut out),

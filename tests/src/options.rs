@@ -196,6 +196,9 @@ relay = true
 
 [marks]
 set = true
+
+[status]
+socket = "DIR/agent.sock"
 "#;
 
 fn write(dir: &Path, name: &str, text: &str, edits: &[(String, Value)]) -> Result<()> {

@@ -102,7 +102,7 @@ fn the_command_line_wins_over_the_file() {
     let overrides = vec![("log.database", "sqlite:/x/y.db".to_owned(), "--database")];
     let config = load(Some(&path), overrides).unwrap();
     assert_eq!(config.database.to_string(), "sqlite:/x/y.db");
-    assert_eq!(config.serve.listen, [Listen::Tcp("127.0.0.1:1".parse().unwrap())]);
+    assert_eq!(config.serve.listen, [Place::Tcp("127.0.0.1:1".parse().unwrap())]);
 }
 
 #[test]

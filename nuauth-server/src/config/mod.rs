@@ -9,6 +9,7 @@ mod raw;
 use crate::engine;
 use crate::journal::SpoolSettings;
 use nufw_common::config::{ConfigError, Loader};
+use nufw_common::listen::Place;
 use nufw_common::tls::{ClientAuth, PeerNames, ServerTls};
 use nufw_proto::{CLIENT_ALPN, GATEWAY_ALPN, Mark};
 use nulog::Location;
@@ -47,6 +48,8 @@ pub struct ServerConfig {
     pub log: Log,
     /// The socket for programs of this host.
     pub control: Control,
+    /// Where metrics and health are told over HTTP, if they are.
+    pub metrics: Option<Place>,
     /// Bounds of the ports.
     pub ports: PortLimits,
     /// Bounds of the engine; the other sections' values are in it too.

@@ -10,6 +10,7 @@ use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig
 use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::control::DEFAULT_SOCKET;
+use nufw_common::listen::Place;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -45,6 +46,8 @@ pub(super) struct Raw {
     log: Tried<RawLog>,
     #[serde(default)]
     control: Tried<RawControl>,
+    #[serde(default)]
+    metrics: Tried<RawMetrics>,
     #[serde(default)]
     limits: Tried<RawLimits>,
 }
@@ -109,6 +112,12 @@ struct RawLog {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawControl {
     socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawMetrics {
+    listen: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -185,6 +194,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let raw_log = check.problems.take(raw.log.0);
     let log = raw_log.as_ref().and_then(|raw| check.log(raw));
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
+    let metrics = check.problems.take(raw.metrics.0);
+    let metrics = metrics.and_then(|raw| check.place("metrics.listen", raw.listen));
     let limits = check.problems.take(raw.limits.0);
 
     let engine = match (&raw_clients, &limits) {
@@ -237,6 +248,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             rejects_by_default: reject.rejects_by_default(),
             log,
             control,
+            metrics,
             ports,
             engine,
         }),
@@ -486,6 +498,18 @@ impl Check<'_> {
             socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
             configured,
         }
+    }
+
+    /// A place to listen at; none where it is absent or empty, and where it is wrong, which is told.
+    fn place(&mut self, key: &str, raw: Option<String>) -> Option<Place> {
+        let text = raw.filter(|text| !text.is_empty())?;
+        let place = Place::parse(&text);
+        if place.is_none() {
+            let expected =
+                "an address and port (\"127.0.0.1:9642\"), \"unix:/path/of/socket\", or \"\" for nowhere";
+            self.reject(key, format_args!("{text:?}"), expected);
+        }
+        place
     }
 
     fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: &engine::Limits) -> engine::Limits {

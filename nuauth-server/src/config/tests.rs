@@ -90,6 +90,21 @@ fn the_control_socket_is_where_the_file_says_or_nowhere() {
 }
 
 #[test]
+fn metrics_are_told_where_the_file_says_and_nowhere_else() {
+    let with = |listen: &str| load(&format!("{GOOD}\n[metrics]\nlisten = \"{listen}\"\n"), &[]);
+    let (_dir, config) = load(GOOD, &[]).unwrap();
+    assert_eq!(config.metrics, None);
+    assert_eq!(with("").unwrap().1.metrics, None);
+    let (_dir, config) = with("127.0.0.1:9642").unwrap();
+    assert_eq!(config.metrics.unwrap().to_string(), "127.0.0.1:9642");
+    let error = with("localhost").unwrap_err();
+    assert!(
+        error.contains("metrics.listen") && error.contains("\"localhost\""),
+        "{error}"
+    );
+}
+
+#[test]
 fn every_section_reaches_what_the_engine_is_told() {
     let text = format!(
         "mark-mask = \"0xff00\"\nserver-number = 16383\ndead-after = \"3s\"\n{GOOD}\n\

@@ -14,7 +14,8 @@ mod task;
 mod tests;
 mod upkeep;
 
-pub use stats::{Durable, LogStats, WAIT_BUCKETS_MS, WaitHistogram};
+pub use nufw_common::waits::{WAIT_BUCKETS_MS, WaitHistogram};
+pub use stats::{Durable, LogStats};
 
 pub use index::SpooledRow;
 pub use opening::{Known, Opened, empty_spool};

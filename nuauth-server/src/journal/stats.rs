@@ -4,12 +4,10 @@
 
 use super::Waiting;
 use super::lanes::Batch;
+use nufw_common::waits::WaitHistogram;
 use nulog::Change;
 use serde::Serialize;
-use std::time::{Duration, Instant};
-
-/// Upper ends of the buckets of the commit wait, milliseconds; one more bucket takes what is beyond.
-pub const WAIT_BUCKETS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
+use std::time::Instant;
 
 /// What the journal did since the start, and what waits in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -20,6 +18,8 @@ pub struct LogStats {
     pub commits: u64,
     /// Transactions that failed.
     pub failed_commits: u64,
+    /// Whether the last transaction failed with nowhere else to go.
+    pub failing: bool,
     /// OPEN rows that were given up, so that their packets were dropped.
     pub failed_opens: u64,
     /// DROP rows that found no room in their lane, and are in `log_gap` as a number.
@@ -49,36 +49,11 @@ pub struct Durable {
     pub counts: u64,
 }
 
-/// How many waits were of which length.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct WaitHistogram {
-    /// Waits in each bucket of [`WAIT_BUCKETS_MS`]; the last counts those beyond. Not cumulative.
-    pub buckets: [u64; WAIT_BUCKETS_MS.len() + 1],
-    /// The sum of all waits, microseconds.
-    pub sum_us: u64,
-    /// The longest, microseconds.
-    pub max_us: u64,
-}
-
-impl WaitHistogram {
-    fn add(&mut self, wait: Duration) {
-        let bucket = WAIT_BUCKETS_MS.partition_point(|&end| Duration::from_millis(end) < wait);
-        self.buckets[bucket] += 1;
-        let wait = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-        self.sum_us = self.sum_us.saturating_add(wait);
-        self.max_us = self.max_us.max(wait);
-    }
-
-    /// How many waits there were.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().sum()
-    }
-}
-
 impl LogStats {
     /// Everything in the batch became durable at `now`.
     pub(super) fn committed(&mut self, batch: &Batch, now: Instant) {
         self.commits += 1;
+        self.failing = false;
         for (change, since) in batch.with_times() {
             *match change {
                 Change::Open(_) => {
@@ -96,24 +71,14 @@ impl LogStats {
         }
     }
 
+    /// A transaction failed, and what was in it waits.
+    pub(super) fn failed(&mut self) {
+        self.failed_commits += 1;
+        self.failing = true;
+    }
+
     /// OPEN rows were given up.
     pub(super) fn gave_up(&mut self, opens: usize) {
         self.failed_opens += u64::try_from(opens).unwrap_or(u64::MAX);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_wait_is_in_the_bucket_that_holds_it() {
-        let mut waits = WaitHistogram::default();
-        for micros in [0, 1000, 1001, 5_000_000, 5_000_001] {
-            waits.add(Duration::from_micros(micros));
-        }
-        assert_eq!(waits.buckets[..3], [2, 1, 0]);
-        assert_eq!(waits.buckets[11..], [1, 1]);
-        assert_eq!((waits.count(), waits.max_us), (5, 5_000_001));
     }
 }

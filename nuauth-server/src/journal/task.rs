@@ -413,7 +413,7 @@ impl Task {
 
     /// Gives up what is urgent, keeps the rest, and waits before the next attempt.
     async fn failed(&mut self, batch: Batch, error: &StoreError) {
-        self.shared.stats().failed_commits += 1;
+        self.shared.stats().failed();
         let (given_up, waiting) = {
             let mut lanes = self.shared.lanes();
             let given_up = lanes.failed(batch);

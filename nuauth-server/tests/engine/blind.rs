@@ -66,7 +66,7 @@ fn a_dump_finds_what_passed_while_nobody_listened_and_once_is_enough() {
     w.pass(Duration::from_secs(40));
     let dump = w.requested().unwrap();
     w.dump(gw, dump, &[], true);
-    assert_eq!(w.ends(), [(row, CloseReason::Vanished)]);
+    assert_eq!(w.ends(), [(row, CloseReason::Resync)]);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn after_a_restart_a_blind_row_goes_on_with_its_entry_or_has_vanished() {
             w.event(gw, CtEventKind::Destroy, ended(there[0], TcpState::CLOSE));
             assert_eq!(w.ends(), [(row, CloseReason::Refused)]);
         } else {
-            assert_eq!(w.ends(), [(row, CloseReason::Vanished)]);
+            assert_eq!(w.ends(), [(row, CloseReason::Resync)]);
         }
     }
 }

@@ -58,6 +58,7 @@ impl Agent {
     }
 
     fn link_up(&mut self, welcome: &Welcome) {
+        self.observer.linked(clock::mono());
         self.sources = Sources::new(clock::mono());
         tracing::info!(
             server = welcome.software.as_str(),
@@ -129,6 +130,7 @@ impl Agent {
 
     /// What waits goes on waiting while another link is looked for; then it fails as chosen, closed by default.
     fn link_lost(&mut self) {
+        self.observer.link_lost();
         self.inbox.clear();
         self.forget_link();
         if self.link.is_looking() {

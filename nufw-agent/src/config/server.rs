@@ -101,6 +101,13 @@ impl Server {
         Ok(targets)
     }
 
+    /// The servers as people are told of them.
+    pub fn shown(&self) -> String {
+        let places = self.targets().unwrap_or_default();
+        let places: Vec<String> = places.into_iter().map(|target| target.address).collect();
+        places.join(",")
+    }
+
     pub(super) fn check<T>(&self, loaded: &Loaded<T>, problems: &mut Problems) {
         let (addresses, names) = (&self.address.0, &self.name.0);
         let wrong = addresses.iter().find(|address| split_address(address).is_none());

@@ -88,6 +88,14 @@ fn complaints_name_file_line_and_key() {
         ),
         ("[marks]\nmask = 0\n", "nufw-agent.toml:2: key marks.mask:"),
         (
+            "[metrics]\nlisten = \"localhost\"\n",
+            "nufw-agent.toml:2: key metrics.listen: found \"localhost\", expected an address and port",
+        ),
+        (
+            "[status]\nsocket = \"agent.sock\"\n",
+            "nufw-agent.toml:2: key status.socket: found \"agent.sock\", expected the whole path",
+        ),
+        (
             "[marks]\nreject-bit = \"0x00000001\"\n",
             "nufw-agent.toml:2: key marks.reject-bit: found 0x00000001, expected one bit outside of marks.mask (0x00ffffff)",
         ),
@@ -241,4 +249,20 @@ fn without_relay_there_is_no_event_socket() {
             .event_options()
             .is_none()
     );
+}
+
+#[test]
+fn the_agent_is_watched_where_the_file_says() {
+    let places = |text: &str| {
+        let (_dir, path) = write(text);
+        load(Some(&path), Overrides::new()).unwrap().places()
+    };
+    let usual = places("");
+    assert_eq!(usual.metrics, None);
+    assert_eq!(usual.status.as_deref(), Some(Path::new(observe::DEFAULT_SOCKET)));
+    assert!(!usual.status_named);
+    let set = places("[metrics]\nlisten = \"unix:/run/x.sock\"\n[status]\nsocket = \"\"\n");
+    assert_eq!(set.metrics, Some(Place::Unix(PathBuf::from("/run/x.sock"))));
+    assert_eq!((set.status, set.status_named), (None, true));
+    assert_eq!(places("[metrics]\nlisten = \"\"\n").metrics, None);
 }

@@ -94,6 +94,13 @@ impl Events {
         Some(address.port_number())
     }
 
+    /// The inode of the socket, by which the kernel's table of sockets names it.
+    pub fn socket_inode(&self) -> Option<u64> {
+        rustix::fs::fstat(self.socket.get_ref())
+            .ok()
+            .map(|file| file.st_ino)
+    }
+
     /// Entries that the wire has no form for, since the start.
     pub fn unrepresentable(&self) -> u64 {
         self.unrepresentable

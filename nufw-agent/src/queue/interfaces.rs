@@ -31,6 +31,11 @@ impl InterfaceNames {
         })
     }
 
+    /// How many are remembered.
+    pub fn known(&self) -> usize {
+        self.names.len()
+    }
+
     /// The interface's name; empty for index 0 and for an interface that is gone.
     pub fn name(&mut self, index: u32, now: Instant) -> Text<15> {
         if index == 0 {

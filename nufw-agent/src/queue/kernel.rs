@@ -3,6 +3,7 @@
 //! Reads only, of the calling thread's network namespace. Whatever cannot be read or understood is absent from the
 //! answer.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,8 @@ const NETLINK_NETFILTER: u32 = 12;
 const CONNTRACK_GROUPS: u32 = 0b111;
 
 /// The kernel's own account of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KernelCounters {
     /// Netlink port of the socket that reads the queue.
     pub port: u32,

@@ -15,6 +15,7 @@ use crate::nfnl::{Messages, NLMSG_ERROR, Status, Writer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::io::Errno;
 use rustix::net::sockopt;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use tokio::io::Interest;
@@ -107,7 +108,8 @@ pub struct Refused {
 }
 
 /// What a queue has met since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct QueueStats {
     /// Packets handed out.
     pub packets: u64,
@@ -238,6 +240,13 @@ impl Queue {
     /// Bytes that the kernel granted for the receive buffer (it counts its own overhead in).
     pub fn granted_receive_buffer(&self) -> usize {
         self.granted
+    }
+
+    /// The inode of its socket, by which the kernel's table of sockets names it.
+    pub fn socket_inode(&self) -> Option<u64> {
+        rustix::fs::fstat(self.socket.get_ref())
+            .ok()
+            .map(|file| file.st_ino)
     }
 
     /// What happened since the queue was opened.

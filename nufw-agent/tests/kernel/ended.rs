@@ -10,12 +10,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 const PORT: u16 = 8001;
 
 fn load(lab: &Lab, format: Format) {
-    let text = render(&RulesOptions {
-        format,
-        queue: 3,
+    let options = RulesOptions {
+        queues: 3.into(),
         hooks: vec![QueueHook::Forward, QueueHook::Input],
         ..RulesOptions::default()
-    });
+    };
+    let text = render(format, &options);
     // Nobody reads the queue here.
     match format {
         Format::Iptables => {

@@ -68,7 +68,12 @@ impl Figure {
         sorted.sort_by(f64::total_cmp);
         let worst = matches!(
             self.metric,
-            "rows_lost" | "rows_stuck" | "connect_failures" | "commit_wait_max_ms"
+            "rows_lost"
+                | "rows_stuck"
+                | "restart_rows_lost"
+                | "events_lost"
+                | "connect_failures"
+                | "commit_wait_max_ms"
         );
         let index = if worst { sorted.len() - 1 } else { sorted.len() / 2 };
         sorted.get(index).copied().unwrap_or_default()

@@ -3,9 +3,11 @@
 //! Figures only, never a judgement: the machine is noisy, so ratios within one run are what counts.
 
 mod figures;
+mod gateway;
 mod log;
 mod system;
 
+pub use gateway::bench_gateway;
 pub use log::bench_log;
 
 use crate::command::{binary, checked};

@@ -3,6 +3,7 @@
 mod events;
 mod killed;
 mod life;
+mod observed;
 mod packets;
 mod rejected;
 

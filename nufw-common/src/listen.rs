@@ -1,0 +1,283 @@
+//! The places where askers of this host or of others knock: sockets in the file system and TCP ports.
+//!
+//! Opens, accepts and tells who knocks; speaks no protocol and judges nobody.
+
+use nufw_proto::Addr;
+use std::fmt;
+use std::fs::Permissions;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// A place to listen at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A socket in the file system.
+    Unix(PathBuf),
+    /// A TCP address and port.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl Place {
+    /// Reads `unix:/path` or `address:port`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') && !path.ends_with('/') => {
+                Some(Self::Unix(PathBuf::from(path)))
+            }
+            Some(_) => None,
+            None => text.parse().ok().map(Self::Tcp),
+        }
+    }
+}
+
+/// Why a place cannot be listened at.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another program answers there.
+    #[error("cannot listen at {0}: another program answers there already")]
+    Taken(String),
+    /// Something that is not a socket has the name.
+    #[error("cannot listen at unix:{0}: that exists and is not a socket")]
+    NotASocket(PathBuf),
+    /// The system refuses.
+    #[error("cannot listen at {place}: {error}")]
+    Refused {
+        /// Where.
+        place: String,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// A place that is open, outside of any runtime: connections wait in the kernel.
+#[derive(Debug)]
+pub enum Bound {
+    /// A socket in the file system.
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+    /// A TCP port.
+    Tcp(std::net::TcpListener),
+}
+
+/// One place, ready to accept.
+#[derive(Debug)]
+pub enum Listener {
+    /// A socket in the file system.
+    Unix {
+        /// The socket.
+        socket: UnixListener,
+        /// Its name.
+        file: SocketFile,
+    },
+    /// A TCP port.
+    Tcp(TcpListener),
+}
+
+/// The name of a socket, which is taken away at the end unless it is another's by then.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // What cannot be removed is found stale, and replaced, at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// An asker's connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over a socket in the file system.
+    Unix(UnixStream),
+    /// Over TCP.
+    Tcp(TcpStream),
+}
+
+/// Who an asker is, as far as it can be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A local process of this user; `None` when the kernel does not say.
+    User(Option<u32>),
+    /// A host.
+    Host(IpAddr),
+}
+
+impl Bound {
+    /// Opens a place; a socket in the file system gets these permissions.
+    pub fn open(place: &Place, socket_mode: u32) -> Result<Self, ListenError> {
+        let refused = |error: io::Error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                ListenError::Taken(place.to_string())
+            } else {
+                ListenError::Refused {
+                    place: place.to_string(),
+                    error,
+                }
+            }
+        };
+        let bound = match place {
+            Place::Tcp(address) => Self::Tcp(std::net::TcpListener::bind(address).map_err(refused)?),
+            Place::Unix(path) => {
+                remove_stale(path, place)?;
+                let socket = std::os::unix::net::UnixListener::bind(path).map_err(refused)?;
+                std::fs::set_permissions(path, Permissions::from_mode(socket_mode)).map_err(refused)?;
+                let file = SocketFile {
+                    path: path.clone(),
+                    identity: identity(path).map_err(refused)?,
+                };
+                Self::Unix(socket, file)
+            }
+        };
+        match &bound {
+            Self::Unix(socket, _) => socket.set_nonblocking(true),
+            Self::Tcp(socket) => socket.set_nonblocking(true),
+        }
+        .map_err(refused)?;
+        Ok(bound)
+    }
+
+    /// Hands it to the runtime of the caller.
+    pub fn listener(self) -> io::Result<Listener> {
+        Ok(match self {
+            Self::Unix(socket, file) => Listener::Unix {
+                socket: UnixListener::from_std(socket)?,
+                file,
+            },
+            Self::Tcp(socket) => Listener::Tcp(TcpListener::from_std(socket)?),
+        })
+    }
+
+    /// Where it listens, as it came out.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
+            Self::Tcp(socket) => told(socket.local_addr()),
+        }
+    }
+}
+
+fn told(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|_| "?".to_owned(), |address| address.to_string())
+}
+
+impl Listener {
+    /// Opens a place within a runtime.
+    pub fn bind(place: &Place, socket_mode: u32) -> Result<Self, ListenError> {
+        Bound::open(place, socket_mode)?
+            .listener()
+            .map_err(|error| ListenError::Refused {
+                place: place.to_string(),
+                error,
+            })
+    }
+
+    /// The next asker. Cancel-safe.
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Unix { socket, .. } => {
+                let (stream, _) = socket.accept().await?;
+                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                Ok((Stream::Unix(stream), Peer::User(uid)))
+            }
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                // Answers are one small segment; waiting to fill one would only delay it.
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer::Host(Addr::from(address.ip()).ip())))
+            }
+        }
+    }
+
+    /// Where it listens, as it came out.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Unix { file, .. } => format!("unix:{}", file.path.display()),
+            Self::Tcp(socket) => told(socket.local_addr()),
+        }
+    }
+}
+
+/// Removes a socket that nobody answers any more, as a killed process leaves it.
+fn remove_stale(path: &Path, place: &Place) -> Result<(), ListenError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(ListenError::NotASocket(path.to_path_buf())),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)
+                .map_err(|error| ListenError::Refused {
+                    place: place.to_string(),
+                    error,
+                }),
+            _ => Err(ListenError::Taken(place.to_string())),
+        },
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_used_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let place = Place::Unix(path.clone());
+        let first = Listener::bind(&place, 0o640).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        let second = Listener::bind(&place, 0o640).unwrap_err();
+        assert!(matches!(second, ListenError::Taken(_)), "{second}");
+        drop(first);
+        assert!(!path.exists());
+        std::fs::write(&path, "mine").unwrap();
+        let third = Listener::bind(&place, 0o640).unwrap_err();
+        assert!(third.to_string().contains("not a socket"), "{third}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_place_is_a_socket_with_its_whole_path_or_an_address_with_a_port() {
+        assert_eq!(
+            Place::parse("unix:/run/x.sock"),
+            Some(Place::Unix(PathBuf::from("/run/x.sock")))
+        );
+        for text in ["127.0.0.1:9641", "[::1]:9641"] {
+            assert_eq!(Place::parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "unix:",
+            "unix:x.sock",
+            "unix:/run/",
+            "127.0.0.1",
+            "localhost:9641",
+            "9641",
+        ] {
+            assert_eq!(Place::parse(text), None, "{text}");
+        }
+    }
+}
