@@ -11,4 +11,5 @@ pub mod lifecycle;
 pub mod link;
 pub mod logging;
 pub mod privileges;
+pub mod sandbox;
 pub mod tls;
