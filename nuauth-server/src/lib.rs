@@ -20,6 +20,7 @@ pub mod pki;
 pub mod policy;
 mod port;
 mod revocation;
+mod sandbox;
 mod server;
 mod unlogged;
 pub mod users;

@@ -26,6 +26,7 @@ use dumps::Dumps;
 use hashbrown::HashMap;
 use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
+use nufw_common::watchdog::Watchdog;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
 use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
 use std::io;
@@ -95,6 +96,7 @@ pub struct Agent {
     whole_at: Timestamp,
     overrun_log: Seldom,
     events_paused: bool,
+    watchdog: Watchdog,
 }
 
 /// Why a turn begins.
@@ -139,6 +141,7 @@ impl Agent {
             whole_at: clock::wall(),
             overrun_log: Seldom::default(),
             events_paused: false,
+            watchdog: Watchdog::from_environment(),
             settings,
         }
     }
@@ -208,6 +211,7 @@ impl Agent {
     /// One turn. Read it as the life of a packet: asked for here, answered in a later turn.
     async fn turn(&mut self, mut happened: Option<Happened>) -> Result<(), AgentError> {
         let now = clock::mono();
+        self.watchdog.turned(now);
         // Before any answer is heard: the server relies on it that no verdict counts after the packet's time.
         self.expire(now);
         if happened.is_none() {

@@ -9,6 +9,7 @@ use crate::conntrack::Events;
 use crate::link::Link;
 use crate::queue::{InterfaceNames, Queue, QueueError};
 use crate::rules::{self, RulesOptions};
+use crate::sandbox;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{self, Exit, Failure, OrExit as _};
@@ -73,6 +74,12 @@ struct Options {
     /// Set the user's mark on accepted packets (key marks.set)
     #[arg(short = 'm', long = "mark", global = true)]
     mark: bool,
+    /// Become this user, when started as root (key privileges.user)
+    #[arg(long, value_name = "USER", global = true)]
+    user: Option<String>,
+    /// enforce, best-effort or off: what the kernel holds the running agent to (key privileges.sandbox)
+    #[arg(long, value_name = "MODE", global = true)]
+    sandbox: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -82,6 +89,15 @@ enum Command {
     /// Say what this host lacks, and how to mend each
     Check {
         /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a running agent holds: user, capabilities, filters, sandbox
+    #[command(after_help = "Without PID: every nufw-agent of this host. Ask as root to see all of it.")]
+    Privileges {
+        /// Its process
+        pid: Option<u32>,
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
@@ -129,6 +145,8 @@ impl Options {
             yes(self.conntrack || self.marked_only),
             if self.marked_only { "-M" } else { "-C" },
         );
+        set("privileges.user", self.user.clone(), "--user");
+        set("privileges.sandbox", self.sandbox.clone(), "--sandbox");
         set("conntrack.marked-only", yes(self.marked_only), "-M");
         set(
             "marks.set",
@@ -162,6 +180,11 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    // A mistake in the configuration is no reason not to look at what runs.
+    if let Some(Command::Privileges { pid, json }) = &cli.command {
+        let mut out = std::io::stdout().lock();
+        return exit::report(privileges::print("nufw-agent", *pid, *json, &mut out).map_err(Failure::from));
+    }
     let config = match config::load(cli.options.file.as_deref(), cli.options.overrides()) {
         Ok(config) => config,
         Err(error) => return exit::report(Err(Failure::new(Exit::Config, error))),
@@ -176,6 +199,8 @@ pub fn main() -> ExitCode {
             };
         }
         Command::Rules(args) => print_rules(&config, &args),
+        // Done before the configuration was read.
+        Command::Privileges { .. } => Ok(()),
     })
 }
 
@@ -216,14 +241,15 @@ fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
 fn run(config: &Config) -> Result<(), Failure> {
     logging::init("info");
     config.target().or_exit(Exit::Config)?;
+    // Before the runtime: capabilities are per thread. Everything below needs this one alone. And before the key is read, so
+    // that a key which this user may not read is found at the start and not at a reload.
+    sandbox::own_user(config)?;
     let client_tls = config.client_tls();
     let tls = tls::client_config(&client_tls)
         .context("the link to the server cannot be made ([tls])")
         .or_exit(Exit::Config)?;
     let load_tls: LoadTls =
         Box::new(move || tls::client_config(&client_tls).map_err(|error| error.to_string()));
-    // Before the runtime: capabilities are per thread. Everything below needs this one alone.
-    privileges::keep_only(&[Capability::CAP_NET_ADMIN]).or_exit(Exit::OsErr)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -231,6 +257,9 @@ fn run(config: &Config) -> Result<(), Failure> {
         .or_exit(Exit::OsErr)?;
     runtime.block_on(async {
         let agent = open(config, tls, load_tls)?;
+        sandbox::agent_alone(config)
+            .apply(config.privileges.sandbox)
+            .or_exit(Exit::Unavailable)?;
         lifecycle::notify_ready();
         agent.run().await.map_err(failure)
     })

@@ -8,6 +8,7 @@ use crate::conntrack::{EventOptions, Interest};
 use crate::link::Target;
 use crate::queue::QueueOptions;
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Loader, Problems};
+use nufw_common::sandbox::Privileges;
 use nufw_common::tls::{self, ClientTls};
 use nufw_proto::{GATEWAY_ALPN, GATEWAY_PORT, Mark};
 use serde::Deserialize;
@@ -67,6 +68,12 @@ pub struct Config {
     pub conntrack: Conntrack,
     /// Marks.
     pub marks: Marks,
+    /// User and sandbox.
+    #[serde(default)]
+    pub privileges: Privileges,
+    /// Where all this is from, if the file is there.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// `[server]`
@@ -165,6 +172,7 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigE
     {
         *file = base.join(&file);
     }
+    path.clone_into(&mut config.file);
     // -M means nothing without what it stands on.
     config.conntrack.relay |= config.conntrack.marked_only;
     config.marks.set |= config.conntrack.marked_only;

@@ -13,3 +13,4 @@ pub mod logging;
 pub mod privileges;
 pub mod sandbox;
 pub mod tls;
+pub mod watchdog;

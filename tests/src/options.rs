@@ -176,6 +176,9 @@ database = "sqlite:DIR/nulog.db"
 
 [control]
 socket = "DIR/nuauth.sock"
+
+[privileges]
+sandbox = "enforce"
 "#;
 
 const AGENT: &str = r#"
@@ -196,6 +199,9 @@ relay = true
 
 [marks]
 set = true
+
+[privileges]
+sandbox = "enforce"
 "#;
 
 fn write(dir: &Path, name: &str, text: &str, edits: &[(String, Value)]) -> Result<()> {

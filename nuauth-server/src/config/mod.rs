@@ -8,6 +8,7 @@ mod raw;
 use crate::engine;
 use crate::journal::SpoolSettings;
 use nufw_common::config::{ConfigError, Loader};
+use nufw_common::sandbox::Privileges;
 use nufw_common::tls::{ClientAuth, PeerNames, ServerTls};
 use nufw_proto::{CLIENT_ALPN, GATEWAY_ALPN, Mark};
 use nulog::Location;
@@ -44,6 +45,8 @@ pub struct ServerConfig {
     pub log: Log,
     /// The socket for programs of this host.
     pub control: Control,
+    /// User and sandbox.
+    pub privileges: Privileges,
     /// Bounds of the ports.
     pub ports: PortLimits,
     /// Bounds of the engine; the other sections' values are in it too.
@@ -95,6 +98,8 @@ pub struct Tls {
 pub struct Log {
     /// Where it is.
     pub database: Location,
+    /// The file with its password, which is read again at a reload.
+    pub password_file: Option<PathBuf>,
     /// What becomes of rows while the database is away.
     pub on_loss: OnLoss,
     /// Where they go.

@@ -9,6 +9,7 @@ use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig
 use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::control::DEFAULT_SOCKET;
+use nufw_common::sandbox::Privileges;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -40,6 +41,8 @@ pub(super) struct Raw {
     log: Tried<RawLog>,
     #[serde(default)]
     control: Tried<RawControl>,
+    #[serde(default)]
+    privileges: Tried<Privileges>,
     #[serde(default)]
     limits: Tried<RawLimits>,
 }
@@ -176,6 +179,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let raw_log = check.problems.take(raw.log.0);
     let log = raw_log.as_ref().and_then(|raw| check.log(raw));
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
+    let privileges = check.problems.take(raw.privileges.0);
     let limits = check.problems.take(raw.limits.0);
 
     let engine = match (&raw_clients, &limits) {
@@ -194,7 +198,9 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let ports = limits.as_ref().map(|raw| check.port_limits(raw));
 
     // A part that is missing has left its reason among the problems.
-    match (gateways, clients, tls, users, policy, log, control, ports, engine) {
+    match (
+        gateways, clients, tls, users, policy, log, control, privileges, ports, engine,
+    ) {
         (
             Some(gateways),
             Some(clients),
@@ -203,6 +209,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             Some(policy),
             Some(log),
             Some(control),
+            Some(privileges),
             Some(ports),
             Some(engine),
         ) => check.problems.finish(ServerConfig {
@@ -217,6 +224,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             policy,
             log,
             control,
+            privileges,
             ports,
             engine,
         }),
@@ -421,6 +429,7 @@ impl Check<'_> {
         let (on_loss, spool) = self.spool(raw, database.file());
         Some(Log {
             database,
+            password_file: raw.password_file.as_ref().map(|file| self.path(file)),
             on_loss,
             spool,
         })

@@ -6,7 +6,7 @@ use super::Agent;
 use crate::link::{Happened, LinkLoss};
 use crate::queue::Disposition;
 use crate::sources::Sources;
-use nufw_common::clock;
+use nufw_common::{clock, lifecycle};
 use nufw_proto::gateway::{ToAgent, Welcome};
 
 impl Agent {
@@ -82,6 +82,7 @@ impl Agent {
     }
 
     pub(super) fn reload(&mut self) {
+        lifecycle::notify_reloading();
         self.refusals.look_at_once();
         match (self.load_tls)() {
             Ok(tls) => {
@@ -93,5 +94,6 @@ impl Agent {
                 "the certificates cannot be read again; those of before stay in use"
             ),
         }
+        lifecycle::notify_ready();
     }
 }

@@ -3,6 +3,7 @@
 //! Reads `/proc` alone (proc_pid_status(5)) and changes nothing. Each thread has its own, so all are looked at.
 
 use super::Capability;
+use crate::exit::{Exit, Failure};
 use crate::sandbox::{Confinement, Landlock};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -28,6 +29,17 @@ pub enum HeldError {
     /// What was found cannot be told.
     #[error("cannot write what was found: {0}")]
     Write(#[from] io::Error),
+}
+
+impl From<HeldError> for Failure {
+    fn from(error: HeldError) -> Self {
+        let exit = match &error {
+            HeldError::NoProcess(_) | HeldError::NotRunning(_) => Exit::Unavailable,
+            HeldError::Read(..) => Exit::OsErr,
+            HeldError::Write(_) => Exit::IoErr,
+        };
+        Self::new(exit, error)
+    }
 }
 
 /// What a process holds.

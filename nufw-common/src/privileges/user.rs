@@ -3,6 +3,7 @@
 //! Capabilities that are kept survive the change; everything else that root had is gone for good.
 
 use super::{PrivilegeError, keep_only};
+use crate::exit::{Exit, Failure};
 use caps::{CapSet, Capability};
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -27,6 +28,17 @@ pub enum UserError {
     /// Capabilities could not be kept or given up.
     #[error(transparent)]
     Capabilities(#[from] PrivilegeError),
+}
+
+impl From<UserError> for Failure {
+    fn from(error: UserError) -> Self {
+        let exit = match &error {
+            UserError::Unknown(_) => Exit::Config,
+            UserError::NotRoot(..) => Exit::NoPerm,
+            UserError::Refused(..) | UserError::Capabilities(_) => Exit::OsErr,
+        };
+        Self::new(exit, error)
+    }
 }
 
 /// Becomes the user `name` with its groups, keeping `keep` of the capabilities; returns whether anything was changed.

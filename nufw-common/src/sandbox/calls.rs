@@ -169,6 +169,7 @@ const STARTING: &[c_long] = &[
     libc::SYS_pidfd_send_signal,
     libc::SYS_setpgid,
     libc::SYS_setsid,
+    libc::SYS_tgkill,
     libc::SYS_wait4,
     libc::SYS_waitid,
 ];
@@ -299,7 +300,9 @@ fn rules(profile: &Profile) -> Result<Rules, seccompiler::BackendError> {
     rules.insert(libc::SYS_mprotect, vec![all(&[masked(2, execute.into(), 0)?])?]);
     // Signals to the process itself: abort. To others, only where it starts them, and then within its sandbox.
     let own = u64::from(std::process::id());
-    rules.insert(libc::SYS_tgkill, vec![all(&[equal(0, own)?])?]);
+    if !starts {
+        rules.insert(libc::SYS_tgkill, vec![all(&[equal(0, own)?])?]);
+    }
     // Its own limits: looking and lowering.
     rules.insert(
         libc::SYS_prlimit64,

@@ -61,7 +61,7 @@ pub(super) fn restrict(profile: &Profile, mode: Mode) -> Result<Option<Landlock>
         rules = add(rules, path, read | AccessFs::MakeSock | AccessFs::RemoveFile)?;
     }
     for path in &profile.execute {
-        rules = add(rules, path, AccessFs::Execute | AccessFs::ReadFile)?;
+        rules = add(rules, path, read | AccessFs::Execute)?;
     }
     if !profile.execute.is_empty() {
         for loader in LOADERS {

@@ -51,6 +51,16 @@ impl FromStr for Mode {
     }
 }
 
+/// The section `[privileges]` of a daemon's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Privileges {
+    /// Whom the daemon becomes when it was started as root.
+    pub user: Option<String>,
+    /// How much the sandbox matters.
+    pub sandbox: Mode,
+}
+
 /// A family of sockets that a daemon may make (`socket(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
@@ -165,6 +175,14 @@ impl Profile {
     #[must_use]
     pub fn execute(mut self, program: &str) -> Self {
         self.execute.extend(files::find_program(program));
+        self
+    }
+
+    /// May start every program in this directory, also one that is put there later: where this program itself is, for one
+    /// that starts itself again after an upgrade.
+    #[must_use]
+    pub fn execute_beneath(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.execute.push(directory.into());
         self
     }
 
