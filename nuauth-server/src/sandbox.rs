@@ -15,10 +15,10 @@ const TRUSTED: [&str; 3] = [
     "/var/lib/ca-certificates",
 ];
 
-/// Becomes the configured user, with the one capability that opens ports below 1024, until the profile takes that too; says
-/// whether the user is another one than before.
+/// Becomes the configured user. Until the profile takes these too, it keeps what opens ports below 1024 and what empties the
+/// bounding set. Says whether the user is another one than before.
 pub(crate) fn own_user(config: &ServerConfig) -> Result<bool, Failure> {
-    let keep = [Capability::CAP_NET_BIND_SERVICE];
+    let keep = [Capability::CAP_NET_BIND_SERVICE, Capability::CAP_SETPCAP];
     let changed = match &config.privileges.user {
         Some(user) => privileges::become_user(user, &keep)?,
         None => false,

@@ -200,7 +200,6 @@ fn both_as_a_user_of_their_own() {
                 .arg(lab.dir()),
         )?;
         lab.start_all()?;
-        lab.log_in("alice")?;
         for server in [true, false] {
             let held = held(lab, server)?;
             assert_eq!(held["uid"], NOBODY, "{held}");

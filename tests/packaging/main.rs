@@ -34,10 +34,10 @@ fn installed() -> Result<Option<(tempfile::TempDir, Root)>> {
         skipped("needs root, to install into a root of its own: sudo scripts/test");
         return Ok(None);
     }
-    for tool in ["dpkg", "dpkg-deb", "chroot", "ldd", "systemd-sysusers"] {
+    for tool in ["dpkg", "dpkg-deb", "chroot", "ldd", "systemd-sysusers", "unshare"] {
         if lab::in_path(tool).is_none() {
             skipped(&format!(
-                "needs {tool}: apt-get install dpkg coreutils libc-bin systemd"
+                "needs {tool}: apt-get install dpkg coreutils libc-bin systemd util-linux"
             ));
             return Ok(None);
         }

@@ -86,9 +86,11 @@ impl Root {
 
     /// Installs packages as dpkg does, maintainer scripts included. What they depend on is taken from this host instead.
     pub(crate) fn install(&self, packages: &[PathBuf]) -> Result<()> {
-        let output = Command::new("dpkg")
-            .arg(format!("--root={}", self.path().display()))
-            .args(["--force-depends", "--force-bad-path", "--install"])
+        // systemd-tmpfiles reads /proc; a mount namespace of its own leaves nothing mounted behind.
+        let script = "mount --bind /proc \"$1/proc\" && root=$1 && shift && exec dpkg --root=\"$root\" --force-depends --force-bad-path --install \"$@\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(self.path())
             .args(packages)
             .env("PATH", PATH)
             .env_remove("NOTIFY_SOCKET")

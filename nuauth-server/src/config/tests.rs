@@ -295,12 +295,18 @@ fn user_and_sandbox_are_read_and_a_word_that_is_none_is_refused() {
         load(&text, &[]).unwrap().1.privileges
     };
     let set = privileges("user = \"nuauth\"\nsandbox = \"enforce\"");
-    assert_eq!((set.user.as_deref(), set.sandbox), (Some("nuauth"), Mode::Enforce));
+    assert_eq!(
+        (set.user.as_deref(), set.sandbox),
+        (Some("nuauth"), Mode::Enforce)
+    );
     let unset = privileges("");
     assert_eq!((unset.user, unset.sandbox), (None, Mode::BestEffort));
     let text = format!("{GOOD}\n[privileges]\nsandbox = \"on\"\n");
     let error = load(&text, &[]).unwrap_err().to_string();
-    assert!(error.contains("enforce") && error.contains("best-effort"), "{error}");
+    assert!(
+        error.contains("enforce") && error.contains("best-effort"),
+        "{error}"
+    );
 }
 
 #[test]
