@@ -6,6 +6,7 @@ use crate::config::{DEFAULT_PATH, Override};
 use crate::{check, db, hash_password, pki, status};
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{Exit, Failure};
+use nufw_common::privileges;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,14 @@ pub struct Cli {
     /// Accept a packet only after its row is on disk (true), or at once (false); overrides log.sync
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub log_sync: Option<bool>,
+
+    /// Become this user when started as root, after the ports are open; overrides privileges.user
+    #[arg(long, global = true, value_name = "USER")]
+    pub user: Option<String>,
+
+    /// enforce, best-effort or off: what the kernel holds the running server to; overrides privileges.sandbox
+    #[arg(long, global = true, value_name = "MODE")]
+    pub sandbox: Option<String>,
 
     /// What to do
     #[command(subcommand)]
@@ -67,6 +76,15 @@ pub enum Command {
     )]
     Status {
         /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a running server holds: user, capabilities, filters, sandbox
+    #[command(after_help = "Without PID: every nuauth-server of this host. Ask as root to see all of it.")]
+    Privileges {
+        /// Its process
+        pid: Option<u32>,
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
@@ -214,6 +232,7 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
         }
         Some(Command::Check { json }) => check::run(&cli.config, &overrides, json, out)?,
         Some(Command::Status { json }) => status::run(&cli.config, &overrides, json, out)?,
+        Some(Command::Privileges { pid, json }) => privileges::print("nuauth-server", pid, json, out)?,
         Some(Command::Pki(command)) => pki::run(&command, out)?,
         Some(Command::Db(Db::Migrate)) => db::migrate(&cli.config, &overrides, out)?,
         Some(Command::HashPassword) => hash_password::run(out)?,
@@ -223,14 +242,18 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
 
 impl Cli {
     fn overrides(&self) -> Vec<Override> {
-        self.log_sync
-            .map(|sync| Override {
-                key: "log.sync",
-                value: sync.to_string(),
-                option: "--log-sync",
-            })
-            .into_iter()
-            .collect()
+        [
+            (
+                "log.sync",
+                self.log_sync.map(|sync| sync.to_string()),
+                "--log-sync",
+            ),
+            ("privileges.user", self.user.clone(), "--user"),
+            ("privileges.sandbox", self.sandbox.clone(), "--sandbox"),
+        ]
+        .into_iter()
+        .filter_map(|(key, value, option)| value.map(|value| Override { key, value, option }))
+        .collect()
     }
 }
 

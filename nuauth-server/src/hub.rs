@@ -9,6 +9,7 @@ use crate::engine::{
 };
 use crate::journal::{Entry, Journal, Report};
 use nufw_common::clock;
+use nufw_common::watchdog::Watchdog;
 use nufw_proto::client::{ClaimRequest, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
 use nufw_proto::{Addr, Batch, MAX_BATCH, SessionId, Text, Tuple, client};
@@ -167,7 +168,9 @@ impl Hub {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ending: Option<Ending> = None;
         let mut batch = Vec::with_capacity(WAITING_EVENTS);
+        let mut watchdog = Watchdog::from_environment();
         loop {
+            watchdog.turned(clock::mono());
             tokio::select! {
                 biased;
                 Some(report) = reports.recv() => {

@@ -21,6 +21,7 @@ pub mod pki;
 pub mod policy;
 mod port;
 mod revocation;
+mod sandbox;
 mod server;
 pub mod status;
 mod unlogged;

@@ -22,15 +22,15 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Peer addresses whose complaints are counted; the table is emptied when it is full.
 const MAX_COMPLAINTS: usize = 1024;
 
-/// Opens the listening sockets of a port. An IPv6 one takes IPv6 alone, so that both families can be named.
-pub(crate) fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+/// Opens the listening sockets of a port, which needs no runtime: what only root may open is opened before root is left. An IPv6 one takes IPv6 alone, so that both families can be named.
+pub(crate) fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Vec<std::net::TcpListener>> {
     addresses
         .iter()
         .map(|&address| open(address).with_context(|| format!("cannot listen on {address}")))
         .collect()
 }
 
-fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn open(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -39,7 +39,12 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(LISTEN_QUEUE)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
+}
+
+/// Hands listening sockets to the runtime, within it.
+pub(crate) fn into_tokio(listeners: Vec<std::net::TcpListener>) -> std::io::Result<Vec<TcpListener>> {
+    listeners.into_iter().map(TcpListener::from_std).collect()
 }
 
 /// Takes connections until the shutdown; each gets a task and one of the port's places for strangers, which the task

@@ -15,6 +15,7 @@ use crate::observe::{self, Reloads, Watched};
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
+use crate::sandbox;
 use crate::unlogged;
 use crate::users::Users;
 use anyhow::{Context as _, anyhow};
@@ -22,6 +23,7 @@ use arc_swap::ArcSwap;
 use nufw_common::clock;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
 use nufw_common::lifecycle::{self, Shutdown, Signal, Signals};
+use nufw_common::listen::Bound;
 use nufw_common::tls;
 use std::collections::HashMap;
 use std::path::Path;
@@ -63,6 +65,13 @@ impl Files {
     }
 }
 
+/// The open ports, before the runtime.
+struct Listeners {
+    gateways: Vec<std::net::TcpListener>,
+    clients: Vec<std::net::TcpListener>,
+    metrics: Option<Bound>,
+}
+
 /// The running server.
 struct Server {
     config: ServerConfig,
@@ -78,28 +87,45 @@ struct Server {
 
 /// Runs the server until SIGTERM.
 pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> {
-    let config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
+    let mut config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
+    // Everything is read as the server's own user: what a reload could not read is found at the start.
+    if sandbox::own_user(&config)? {
+        config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
+    }
     let files = Files::load(&config).or_exit(Exit::Config)?;
+    let listeners = Listeners {
+        gateways: port::listen(&config.gateways.listen).or_exit(Exit::Unavailable)?,
+        clients: port::listen(&config.clients.listen).or_exit(Exit::Unavailable)?,
+        metrics: observe::open(config.metrics.as_ref()).or_exit(Exit::Unavailable)?,
+    };
+    // Before any other thread starts, the runtime's and the database's included; no peer was heard yet.
+    sandbox::profile(&config)
+        .apply(config.privileges.sandbox)
+        .or_exit(Exit::Unavailable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime cannot be started")
         .or_exit(Exit::OsErr)?;
-    runtime.block_on(serve(config, overrides, files))
+    runtime.block_on(serve(config, overrides, files, listeners))
 }
 
-async fn serve(config: ServerConfig, overrides: Vec<Override>, files: Files) -> Result<(), Failure> {
+async fn serve(
+    config: ServerConfig,
+    overrides: Vec<Override>,
+    files: Files,
+    listeners: Listeners,
+) -> Result<(), Failure> {
     let mut signals = Signals::new()
         .context("signals cannot be received")
         .or_exit(Exit::OsErr)?;
-    let gateway_listeners = port::listen(&config.gateways.listen).or_exit(Exit::Unavailable)?;
-    let client_listeners = port::listen(&config.clients.listen).or_exit(Exit::Unavailable)?;
-    let metrics = observe::open(config.metrics.as_ref()).or_exit(Exit::Unavailable)?;
+    let gateway_listeners = port::into_tokio(listeners.gateways).or_exit(Exit::OsErr)?;
+    let client_listeners = port::into_tokio(listeners.clients).or_exit(Exit::OsErr)?;
     let (trigger, shutdown) = lifecycle::shutdown();
     let (server, mut hub) = start(config, overrides, files).await?;
     let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
     server.open(gateway_listeners, client_listeners, socket, &shutdown);
-    if let Some(bound) = metrics {
+    if let Some(bound) = listeners.metrics {
         observe::run(server.watched(), bound, &shutdown);
     }
     lifecycle::notify_ready();
@@ -258,7 +284,7 @@ impl Server {
     /// Reads users, access lists, gateway names, certificates and revocation list again. Sessions and links stay; all
     /// that was there stays when one file is bad.
     fn reload(&self) {
-        lifecycle::notify("RELOADING=1");
+        lifecycle::notify_reloading();
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
             .and_then(|config| Ok((Files::load(&config)?, config)));

@@ -32,6 +32,7 @@ use kernel_says::KernelSays;
 use kills::Kills;
 use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
+use nufw_common::watchdog::Watchdog;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
 use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
 use observed::Observer;
@@ -126,6 +127,7 @@ pub struct Agent {
     kernel_says: KernelSays,
     events_paused: bool,
     observer: Observer,
+    watchdog: Watchdog,
 }
 
 /// Why a turn begins.
@@ -179,6 +181,7 @@ impl Agent {
             events_paused: false,
             link,
             observer: Observer::new(now),
+            watchdog: Watchdog::from_environment(),
             settings,
         }
     }
@@ -249,6 +252,7 @@ impl Agent {
     async fn turn(&mut self, mut happened: Option<Happened>) -> Result<(), AgentError> {
         let now = clock::mono();
         self.observer.turn = now;
+        self.watchdog.turned(now);
         // Before any answer is heard: the server relies on it that no verdict counts after the packet's time.
         self.expire(now);
         if happened.is_none() {

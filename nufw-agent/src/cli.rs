@@ -10,6 +10,7 @@ use crate::link::Link;
 use crate::observe::{self, Opened, StatusError};
 use crate::queue::{InterfaceNames, Queue, QueueError};
 use crate::rules::{self, Backend, LoadError};
+use crate::sandbox;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{self, Exit, Failure, OrExit as _};
@@ -76,6 +77,12 @@ struct Options {
     /// Set the user's mark on accepted packets (key marks.set)
     #[arg(short = 'm', long = "mark", global = true)]
     mark: bool,
+    /// Become this user, when started as root (key privileges.user)
+    #[arg(long, value_name = "USER", global = true)]
+    user: Option<String>,
+    /// enforce, best-effort or off: what the kernel holds the running agent to (key privileges.sandbox)
+    #[arg(long, value_name = "MODE", global = true)]
+    sandbox: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -94,6 +101,15 @@ enum Command {
     )]
     Status {
         /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a running agent holds: user, capabilities, filters, sandbox
+    #[command(after_help = "Without PID: every nufw-agent of this host. Ask as root to see all of it.")]
+    Privileges {
+        /// Its process
+        pid: Option<u32>,
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
@@ -146,6 +162,8 @@ impl Options {
             yes(self.conntrack || self.marked_only),
             if self.marked_only { "-M" } else { "-C" },
         );
+        set("privileges.user", self.user.clone(), "--user");
+        set("privileges.sandbox", self.sandbox.clone(), "--sandbox");
         set("conntrack.marked-only", yes(self.marked_only), "-M");
         set(
             "marks.set",
@@ -179,6 +197,11 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    // A mistake in the configuration is no reason not to look at what runs.
+    if let Some(Command::Privileges { pid, json }) = &cli.command {
+        let mut out = std::io::stdout().lock();
+        return exit::report(privileges::print("nufw-agent", *pid, *json, &mut out).map_err(Failure::from));
+    }
     let config = match config::load(cli.options.file.as_deref(), cli.options.overrides()) {
         Ok(config) => config,
         Err(error) => return exit::report(Err(Failure::new(Exit::Config, error))),
@@ -198,6 +221,8 @@ pub fn main() -> ExitCode {
         }
         Command::Status { json } => print_status(&config, json),
         Command::Rules(args) => rules(&config, &args),
+        // Done before the configuration was read.
+        Command::Privileges { .. } => Ok(()),
     })
 }
 
@@ -292,16 +317,17 @@ fn print(text: &str) -> Result<(), Failure> {
 fn run(config: &Config) -> Result<(), Failure> {
     logging::init("info");
     config.server.targets().or_exit(Exit::Config)?;
+    // Before any right is given up.
+    let opened = Opened::open(&config.places()).or_exit(Exit::Unavailable)?;
+    // Before the runtime: capabilities are per thread. Everything below needs this one alone. And before the key is read, so
+    // that a key which this user may not read is found at the start and not at a reload.
+    sandbox::own_user(config)?;
     let client_tls = config.client_tls();
     let tls = tls::client_config(&client_tls)
         .context("the link to the server cannot be made ([tls])")
         .or_exit(Exit::Config)?;
     let load_tls: LoadTls =
         Box::new(move || tls::client_config(&client_tls).map_err(|error| error.to_string()));
-    // Before any right is given up.
-    let opened = Opened::open(&config.places()).or_exit(Exit::Unavailable)?;
-    // Before the runtime: capabilities are per thread. Everything below needs this one alone.
-    privileges::keep_only(&[Capability::CAP_NET_ADMIN]).or_exit(Exit::OsErr)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -309,6 +335,10 @@ fn run(config: &Config) -> Result<(), Failure> {
         .or_exit(Exit::OsErr)?;
     runtime.block_on(async {
         let mut agent = open(config, tls, load_tls)?;
+        // While there is this thread alone.
+        sandbox::agent_alone(config)
+            .apply(config.privileges.sandbox)
+            .or_exit(Exit::Unavailable)?;
         let (facts, moments) = (agent.facts(&config.server.shown()), agent.watched());
         let _watching = observe::watch(opened, facts, moments)
             .context("the thread that tells metrics and status cannot be started")

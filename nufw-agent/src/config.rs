@@ -11,6 +11,7 @@ use crate::queue::QueueOptions;
 use crate::rules::{Backend, QueueHook, Queues, RulesOptions};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Loader, Problems};
 use nufw_common::listen::Place;
+use nufw_common::sandbox::Privileges;
 use nufw_common::tls::ClientTls;
 use nufw_proto::{CLIENT_PORT, GATEWAY_ALPN, Mark};
 use serde::Deserialize;
@@ -103,6 +104,12 @@ pub struct Config {
     pub metrics: Metrics,
     /// The status.
     pub status: Status,
+    /// User and sandbox.
+    #[serde(default)]
+    pub privileges: Privileges,
+    /// Where all this is from, if the file is there.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// `[tls]`
@@ -231,6 +238,7 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigE
     {
         *file = base.join(&file);
     }
+    path.clone_into(&mut config.file);
     // -M means nothing without what it stands on.
     config.conntrack.relay |= config.conntrack.marked_only;
     config.marks.set |= config.conntrack.marked_only;

@@ -17,6 +17,7 @@ pub mod pending;
 pub mod queue;
 pub mod relay;
 pub mod rules;
+pub mod sandbox;
 pub mod sources;
 pub mod stats;
 

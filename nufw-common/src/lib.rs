@@ -16,5 +16,7 @@ pub mod logging;
 #[cfg(feature = "observe")]
 pub mod observe;
 pub mod privileges;
+pub mod sandbox;
 pub mod tls;
 pub mod waits;
+pub mod watchdog;

@@ -91,6 +91,11 @@ pub fn notify_ready() {
     notify("READY=1");
 }
 
+/// Tells the service manager that the daemon reads its configuration again (`RELOADING=1`); [`notify_ready`] ends it.
+pub fn notify_reloading() {
+    notify("RELOADING=1");
+}
+
 /// Tells the service manager that the daemon is ending.
 pub fn notify_stopping() {
     notify("STOPPING=1");

@@ -1,9 +1,14 @@
-//! Gives up every capability that is not needed.
+//! Gives up every capability and the user that are not needed, and shows what a process holds.
 //!
 //! Linux keeps capabilities per thread: call [`keep_only`] before any other thread starts, the runtime's included.
 
+mod held;
+mod user;
+
 pub use caps::Capability;
 use caps::{CapSet, CapsHashSet};
+pub use held::{Held, HeldError, print};
+pub use user::{UserError, become_user};
 
 /// The kernel refused to change or to show the capabilities.
 #[derive(Debug, thiserror::Error)]

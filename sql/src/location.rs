@@ -37,6 +37,8 @@ pub struct Location {
     pub(crate) transaction_timeout: Duration,
     /// Without password and parameters.
     shown: String,
+    /// Files of authorities that the URL names.
+    authorities: Vec<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -55,12 +57,15 @@ impl Location {
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let refused = || StoreError::Location(redacted(text));
         let scheme = text.split_once(':').map(|(scheme, _)| scheme);
-        match scheme {
-            Some("sqlite") => Self::sqlite(text).ok_or_else(refused),
-            Some("postgres" | "postgresql") => Self::postgres(text).ok_or_else(refused),
-            Some("mysql" | "mariadb") => Self::mysql(text).ok_or_else(refused),
-            _ => Err(refused()),
+        let mut location = match scheme {
+            Some("sqlite") => Self::sqlite(text),
+            Some("postgres" | "postgresql") => Self::postgres(text),
+            Some("mysql" | "mariadb") => Self::mysql(text),
+            _ => None,
         }
+        .ok_or_else(refused)?;
+        location.authorities = authorities(text);
+        Ok(location)
     }
 
     fn new(kind: Kind, shown: String) -> Self {
@@ -69,6 +74,7 @@ impl Location {
             connect_timeout: CONNECT_TIMEOUT,
             transaction_timeout: TRANSACTION_TIMEOUT,
             shown,
+            authorities: Vec::new(),
         }
     }
 
@@ -165,6 +171,28 @@ impl Location {
         }
     }
 
+    /// The TCP port of the database's server and the files of authorities that the URL names, for who confines a process;
+    /// `None` for a file and for a server that is reached by a Unix socket.
+    pub fn network(&self) -> Option<(u16, Vec<PathBuf>)> {
+        let port = match &self.kind {
+            Kind::Sqlite(_) => return None,
+            Kind::Postgres(options)
+                if options.get_socket().is_some() || options.get_host().starts_with('/') =>
+            {
+                return None;
+            }
+            Kind::Postgres(options) => options.get_port(),
+            Kind::MySql(options) => {
+                let url = options.to_url_lossy();
+                if url.query_pairs().any(|(key, _)| key == "socket") {
+                    return None;
+                }
+                url.port().unwrap_or(3306)
+            }
+        };
+        Some((port, self.authorities.clone()))
+    }
+
     /// The place as messages name it.
     pub(crate) fn name(&self) -> PathBuf {
         match &self.kind {
@@ -184,6 +212,18 @@ fn parameters<'a>(text: &'a str, known: &[&str]) -> Option<Vec<&'a str>> {
         .split('&')
         .map(|pair| pair.split_once('=').map(|(name, _)| name))
         .map(|name| name.filter(|name| known.contains(name)))
+        .collect()
+}
+
+/// The files that a URL names as authorities. One whose name is written with escapes is not found: it has to be beside the
+/// configuration.
+fn authorities(text: &str) -> Vec<PathBuf> {
+    let query = text.split_once('?').map_or("", |(_, query)| query);
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(name, _)| ["sslrootcert", "ssl-ca"].contains(name))
+        .map(|(_, file)| PathBuf::from(file.replace("%2F", "/").replace("%2f", "/")))
         .collect()
 }
 
@@ -239,6 +279,19 @@ mod tests {
             assert_eq!(location.file(), Some(Path::new("/var/lib/nufw/nulog.db")));
             assert_eq!(location.to_string(), "sqlite:/var/lib/nufw/nulog.db");
         }
+    }
+
+    #[test]
+    fn what_a_connection_needs_of_the_network_is_known() {
+        let needs = |text: &str| Location::parse(text).unwrap().network();
+        assert_eq!(needs("sqlite:/var/lib/nufw/nulog.db"), None);
+        assert_eq!(needs("postgres://u@%2Frun%2Fpg/n"), None);
+        assert_eq!(needs("mysql://u@localhost/n?socket=/run/my.sock"), None);
+        assert_eq!(needs("mysql://u@db.example/n"), Some((3306, vec![])));
+        assert_eq!(
+            needs("postgres://u@db.example:5433/n?sslrootcert=/etc/nufw/db.pem"),
+            Some((5433, vec![PathBuf::from("/etc/nufw/db.pem")]))
+        );
     }
 
     #[test]

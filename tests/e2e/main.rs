@@ -18,6 +18,8 @@ mod commit_precedes_the_verdict;
 mod configuration_mistakes_name_file_line_and_key;
 mod connection_of_before_is_not_invented;
 mod connection_to_the_gateway_itself_is_marked_and_closed;
+#[cfg(target_arch = "x86_64")]
+mod daemons_hold_only_what_they_need;
 mod database_killed_connections_go_on_and_no_row_is_lost;
 mod ended;
 mod expired;
@@ -30,6 +32,8 @@ mod full_table_evicts_and_every_row_is_closed;
 mod gateway_without_events_leaves_untracked_rows;
 mod hangup_reloads_without_dropping_a_session;
 mod hundred_datagrams_one_way_are_one_row;
+#[cfg(target_arch = "x86_64")]
+mod inject;
 mod live_rows_are_counted_so_that_a_crash_loses_an_interval;
 mod log_that_cannot_be_written_accepts_nothing;
 mod logged_in_user_passes_and_the_row_is_complete;
@@ -55,6 +59,7 @@ mod retransmissions_of_a_dropped_packet_are_one_row;
 mod rule_without_log_passes_and_leaves_no_row;
 mod second_server_on_the_same_log_is_refused;
 mod server_killed_fails_closed_and_loses_no_row;
+mod service_manager_hears_of_every_step;
 mod sso_finds_the_user_on_the_first_request_behind_masquerade;
 mod stopped_agent_loses_events_and_no_connection;
 #[path = "../../sql/tests/support/mod.rs"]

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lab::{BenchOptions, Closing, DemoOptions, FloodOptions, LoadOptions, Pace};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -41,6 +42,12 @@ enum Command {
         /// Runs once and small, to see that it works.
         #[arg(long)]
         quick: bool,
+    },
+    /// Makes Debian packages of the programs beside this one.
+    Package {
+        /// The directory that they are put into.
+        #[arg(long)]
+        out: PathBuf,
     },
     /// Opens many TCP connections and reports as JSON.
     Load {
@@ -187,6 +194,17 @@ fn run(command: Command) -> anyhow::Result<()> {
                 time: Duration::from_millis(milliseconds),
             })?;
             writeln!(out, "{}", serde_json::to_string(&report)?)?;
+            Ok(())
+        }
+        Command::Package { out: directory } => {
+            let programs = std::env::current_exe()?;
+            let programs = programs.parent().unwrap_or(Path::new("/"));
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .parent()
+                .unwrap_or(Path::new("/"));
+            for file in lab::packages(root, programs, &directory, true)? {
+                writeln!(out, "{}", file.display())?;
+            }
             Ok(())
         }
         Command::Sink { port, keep } => lab::sink(port, keep, &mut out),

@@ -176,6 +176,9 @@ database = "sqlite:DIR/nulog.db"
 
 [control]
 socket = "DIR/nuauth.sock"
+
+[privileges]
+sandbox = "enforce"
 "#;
 
 const AGENT: &str = r#"
@@ -199,6 +202,8 @@ set = true
 
 [status]
 socket = "DIR/agent.sock"
+[privileges]
+sandbox = "enforce"
 "#;
 
 fn write(dir: &Path, name: &str, text: &str, edits: &[(String, Value)]) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::engine;
 use crate::journal::SpoolSettings;
 use nufw_common::config::{ConfigError, Loader};
 use nufw_common::listen::Place;
+use nufw_common::sandbox::Privileges;
 use nufw_common::tls::{ClientAuth, PeerNames, ServerTls};
 use nufw_proto::{CLIENT_ALPN, GATEWAY_ALPN, Mark};
 use nulog::Location;
@@ -50,6 +51,8 @@ pub struct ServerConfig {
     pub control: Control,
     /// Where metrics and health are told over HTTP, if they are.
     pub metrics: Option<Place>,
+    /// User and sandbox.
+    pub privileges: Privileges,
     /// Bounds of the ports.
     pub ports: PortLimits,
     /// Bounds of the engine; the other sections' values are in it too.
@@ -101,6 +104,8 @@ pub struct Tls {
 pub struct Log {
     /// Where it is.
     pub database: Location,
+    /// The file with its password, which is read again at a reload.
+    pub password_file: Option<PathBuf>,
     /// What becomes of rows while the database is away.
     pub on_loss: OnLoss,
     /// Where they go.

@@ -11,6 +11,7 @@ use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::control::DEFAULT_SOCKET;
 use nufw_common::listen::Place;
+use nufw_common::sandbox::Privileges;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
 use serde::Deserialize;
@@ -48,6 +49,7 @@ pub(super) struct Raw {
     control: Tried<RawControl>,
     #[serde(default)]
     metrics: Tried<RawMetrics>,
+    privileges: Tried<Privileges>,
     #[serde(default)]
     limits: Tried<RawLimits>,
 }
@@ -196,6 +198,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let control = check.problems.take(raw.control.0).map(|raw| check.control(raw));
     let metrics = check.problems.take(raw.metrics.0);
     let metrics = metrics.and_then(|raw| check.place("metrics.listen", raw.listen));
+    let privileges = check.problems.take(raw.privileges.0);
     let limits = check.problems.take(raw.limits.0);
 
     let engine = match (&raw_clients, &limits) {
@@ -224,7 +227,9 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let ports = limits.as_ref().map(|raw| check.port_limits(raw));
 
     // A part that is missing has left its reason among the problems.
-    match (gateways, clients, tls, users, policy, log, control, ports, engine) {
+    match (
+        gateways, clients, tls, users, policy, log, control, privileges, ports, engine,
+    ) {
         (
             Some(gateways),
             Some(clients),
@@ -233,6 +238,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             Some(policy),
             Some(log),
             Some(control),
+            Some(privileges),
             Some(ports),
             Some(engine),
         ) => check.problems.finish(ServerConfig {
@@ -249,6 +255,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             log,
             control,
             metrics,
+            privileges,
             ports,
             engine,
         }),
@@ -453,6 +460,7 @@ impl Check<'_> {
         let (on_loss, spool) = self.spool(raw, database.file());
         Some(Log {
             database,
+            password_file: raw.password_file.as_ref().map(|file| self.path(file)),
             on_loss,
             spool,
         })

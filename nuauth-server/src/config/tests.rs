@@ -303,6 +303,28 @@ fn the_sample_is_valid() {
 }
 
 #[test]
+fn user_and_sandbox_are_read_and_a_word_that_is_none_is_refused() {
+    use nufw_common::sandbox::Mode;
+    let privileges = |lines: &str| {
+        let text = format!("{GOOD}\n[privileges]\n{lines}\n");
+        load(&text, &[]).unwrap().1.privileges
+    };
+    let set = privileges("user = \"nuauth\"\nsandbox = \"enforce\"");
+    assert_eq!(
+        (set.user.as_deref(), set.sandbox),
+        (Some("nuauth"), Mode::Enforce)
+    );
+    let unset = privileges("");
+    assert_eq!((unset.user, unset.sandbox), (None, Mode::BestEffort));
+    let text = format!("{GOOD}\n[privileges]\nsandbox = \"on\"\n");
+    let error = load(&text, &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("enforce") && error.contains("best-effort"),
+        "{error}"
+    );
+}
+
+#[test]
 fn levels_are_words_or_a_number_of_nufw() {
     let levels = |line: &str| {
         let text = format!("{GOOD}\n[log]\n{line}\n");

@@ -5,7 +5,7 @@
 use super::{Agent, send_batches};
 use crate::link::{Happened, LinkLoss};
 use crate::sources::Sources;
-use nufw_common::clock;
+use nufw_common::{clock, lifecycle};
 use nufw_proto::gateway::{Ask, Blind, Capabilities, LastRow, ToAgent, ToServer, Welcome};
 
 /// Asks that are remembered for a server that is away; of further ones it learns that nothing came of them from a dump.
@@ -144,6 +144,7 @@ impl Agent {
     }
 
     pub(super) fn reload(&mut self) {
+        lifecycle::notify_reloading();
         self.refusals.look_at_once();
         match (self.load_tls)() {
             Ok(tls) => {
@@ -155,5 +156,6 @@ impl Agent {
                 "the certificates cannot be read again; those of before stay in use"
             ),
         }
+        lifecycle::notify_ready();
     }
 }

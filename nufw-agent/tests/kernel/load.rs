@@ -48,6 +48,7 @@ fn complaints(options: &RulesOptions) -> Vec<String> {
         sets_marks: true,
         mask: options.mask,
         reject_bit: options.reject_bit,
+        kill_bit: options.kill_bit,
         blind_bit: options.blind_bit,
         on_loss: options.on_loss,
         files: Vec::new(),

@@ -117,6 +117,8 @@ impl Spool {
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(BUSY_TIMEOUT)
+                // A confined server can make no temporary file.
+                .pragma("temp_store", "memory")
                 .thread_name(|id| format!("nulog-spool-{id}"))
                 .disable_statement_logging()
                 .connect()

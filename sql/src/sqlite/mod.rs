@@ -290,6 +290,8 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", WAL_SIZE_LIMIT.to_string())
         .pragma("cache_size", format!("-{CACHE_KIB}"))
+        // A confined server can make no temporary file; every statement is bounded.
+        .pragma("temp_store", "memory")
         .thread_name(|id| format!("nulog-{id}"))
         .disable_statement_logging()
 }
