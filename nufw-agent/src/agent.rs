@@ -14,11 +14,11 @@ mod wakers;
 pub use refusals::Refusals;
 pub use settings::Settings;
 
-use crate::conntrack::{ConntrackError, Events, Received};
+use crate::conntrack::{ConntrackError, Events, Received, Tracking};
 use crate::link::{Happened, Link, LinkLoss};
 use crate::packet;
 use crate::pending::Pending;
-use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket, kernel_counters};
+use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket};
 use crate::relay::{Overflow, Relay};
 use crate::sources::Sources;
 use crate::stats::{Seldom, Stats, Watch};
@@ -60,6 +60,7 @@ pub enum AgentError {
 /// What a waiting packet is known by.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
+    queue: u16,
     packet_id: u32,
     mark: Mark,
     hook: Hook,
@@ -78,6 +79,7 @@ pub struct Agent {
     link: Link,
     load_tls: LoadTls,
     refusals: Refusals,
+    tracking: Tracking,
     pending: Pending<Waiting>,
     sources: Sources,
     relay: Relay,
@@ -85,7 +87,7 @@ pub struct Agent {
     stats: Stats,
     watch: Watch,
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
-    accepted: HashMap<u32, (AskId, ConnId)>,
+    accepted: HashMap<(u16, u32), (AskId, ConnId)>,
     unused: Vec<Unused>,
     asks: Vec<Ask>,
     packets: Vec<QueuedPacket>,
@@ -124,10 +126,11 @@ impl Agent {
             link,
             load_tls,
             refusals,
+            tracking: Tracking::of_kernel(),
             pending: Pending::new(settings.max_pending, settings.packet_timeout),
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
-            dumps: Dumps::new(settings.interest),
+            dumps: Dumps::new(settings.interest.clone()),
             stats: Stats::default(),
             watch: Watch::new(now),
             accepted: HashMap::new(),
@@ -228,8 +231,7 @@ impl Agent {
         self.send(now);
         self.link.flush(now).await;
         self.refusals.step(now);
-        self.watch
-            .look(&self.stats, || kernel_counters(self.queue.number()), now);
+        self.watch.look(&self.stats, || self.queue.kernel_counters(), now);
         Ok(())
     }
 
@@ -238,19 +240,23 @@ impl Agent {
         while let Some((ask, waiting)) = self.pending.expire(now) {
             tracing::trace!(%ask, "no answer in time; dropped");
             self.stats.timed_out += 1;
-            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+            self.queue
+                .verdict_in(waiting.queue, waiting.packet_id, Disposition::Drop);
         }
     }
 
     /// Reads the queue to its end. `false` if it would not end: then no event may be read in this turn.
     fn read_packets(&mut self, now: Instant) -> Result<bool, AgentError> {
         // No verdict is sent meanwhile, so the kernel's own limit of waiting packets bounds this.
-        let rounds = usize::try_from(self.settings.queue_length).unwrap_or(usize::MAX) / PACKETS + 2;
+        let rounds = self.settings.most_waiting() / PACKETS + 2;
         let mut drained = false;
         for _ in 0..rounds {
             let mut packets = std::mem::take(&mut self.packets);
             let read = self.queue.recv_batch(&mut packets, PACKETS);
             let received = clock::wall();
+            if !packets.is_empty() {
+                self.names.refresh();
+            }
             for packet in packets.drain(..) {
                 self.packet(&packet, received, now);
             }
@@ -264,7 +270,7 @@ impl Agent {
             if !refused.gone {
                 self.stats.refused += 1;
             }
-            if let Some((id, row)) = self.accepted.remove(&refused.packet_id) {
+            if let Some((id, row)) = self.accepted.remove(&(refused.queue, refused.packet_id)) {
                 self.stats.gone += 1;
                 self.unused(id, row);
             }
@@ -296,14 +302,15 @@ impl Agent {
             Dropped::UnknownSource => self.stats.unknown_source += 1,
             Dropped::TableFull => self.stats.table_full += 1,
         }
-        self.queue.verdict(packet.packet_id, Disposition::Drop);
+        self.queue
+            .verdict_in(packet.queue, packet.packet_id, Disposition::Drop);
     }
 
     fn ask(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) -> Result<Ask, Dropped> {
         if !self.link.is_up() {
             return Err(Dropped::NoLink);
         }
-        let tuple = packet::parse(&packet.payload, packet.hw_protocol)
+        let tuple = packet::parse(&packet.payload, packet.hw_protocol, self.tracking)
             .map_err(Dropped::Unparsable)?
             .tuple;
         if !self.sources.may_ask(tuple.src(), now) {
@@ -311,6 +318,7 @@ impl Agent {
         }
         let mark = Mark(packet.mark);
         let waiting = Waiting {
+            queue: packet.queue,
             packet_id: packet.packet_id,
             mark,
             hook: packet.hook,
@@ -323,12 +331,13 @@ impl Agent {
         Ok(Ask {
             id,
             hook: packet.hook,
-            zone: 0,
+            zone: self.settings.zone_of(packet.queue),
             tuple,
-            in_dev: self.names.name(packet.in_dev, now),
-            out_dev: self.names.name(packet.out_dev, now),
+            in_dev: self.names.name(packet.in_dev),
+            out_dev: self.names.name(packet.out_dev),
             mark,
             received: packet.timestamp.unwrap_or(received),
+            tracked: self.settings.interest.will_include(&tuple),
         })
     }
 
@@ -344,7 +353,8 @@ impl Agent {
         let disposition = match verdict {
             Verdict::Accept { row, mark } => {
                 self.stats.accepted += 1;
-                self.accepted.insert(waiting.packet_id, (id, row));
+                self.accepted
+                    .insert((waiting.queue, waiting.packet_id), (id, row));
                 Disposition::Accept {
                     mark: self.settings.mark_of_user(waiting.mark, mark),
                 }
@@ -363,7 +373,8 @@ impl Agent {
                 }
             }
         };
-        self.queue.verdict(waiting.packet_id, disposition);
+        self.queue
+            .verdict_in(waiting.queue, waiting.packet_id, disposition);
     }
 
     fn unused(&mut self, id: AskId, row: ConnId) {

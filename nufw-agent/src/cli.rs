@@ -197,6 +197,7 @@ fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
         format: args.format,
         remove: args.remove,
         queue: config.queue.number,
+        queue_count: config.queue.count,
         hooks: args.hooks.clone(),
         servers,
         gateway_port,
@@ -257,6 +258,7 @@ fn open(
     let relay = &config.conntrack;
     tracing::info!(
         queue = queue.number(),
+        queues = queue.numbers().count(),
         queue_buffer = queue.granted_receive_buffer(),
         server = target.address,
         relays_events = relay.relay,

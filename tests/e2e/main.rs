@@ -16,13 +16,18 @@ mod commit_precedes_the_verdict;
 mod configuration_mistakes_name_file_line_and_key;
 mod connection_of_before_is_not_invented;
 mod connection_to_the_gateway_itself_is_marked_and_closed;
+mod connections_of_a_zone_bind_there;
+mod data_of_ftp_belongs_to_its_control_connection;
 mod database_killed_connections_go_on_and_no_row_is_lost;
+mod every_protocol_goes_by_its_own_rules;
 mod expired;
+mod filtered_connections_end_untracked;
 mod forbidden_port_is_dropped_with_a_row;
 mod fragmented_datagram_passes_whole;
 mod gateway_without_events_leaves_untracked_rows;
 mod hangup_reloads_without_dropping_a_session;
 mod hundred_datagrams_one_way_are_one_row;
+mod interface_removed_while_a_packet_waits_closes_its_row;
 mod log_that_cannot_be_written_accepts_nothing;
 mod logged_in_user_passes_and_the_row_is_complete;
 mod mark_reaches_the_conntrack_entry;
@@ -39,6 +44,7 @@ mod retransmissions_of_a_dropped_packet_are_one_row;
 mod rule_without_log_passes_and_leaves_no_row;
 mod second_server_on_the_same_log_is_refused;
 mod server_killed_fails_closed_and_loses_no_row;
+mod several_queues_are_read_by_one_agent;
 mod sso_finds_the_user_on_the_first_request_behind_masquerade;
 #[path = "../../sql/tests/support/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]

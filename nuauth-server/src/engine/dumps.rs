@@ -40,7 +40,10 @@ impl Engine {
                 kind: None,
                 told: None,
             };
-            if let Some(slot) = self.conn_of(gateway, sight, out) {
+            // One whose first event was lost; when it came to be only the kernel's time tells.
+            let brought = |this: &mut Self, out: &mut _| this.related(gateway, sight, entry.start?, out);
+            let known = self.conn_of(gateway, sight, out);
+            if let Some(slot) = known.or_else(|| brought(self, out)) {
                 self.conns.get_mut(slot).seen_in = dump;
                 // When the answer came is not known: only that it has.
                 self.answered(slot, entry, None, out);

@@ -16,8 +16,10 @@ mod gateways;
 mod held;
 mod modes;
 mod pending;
+mod related;
 mod sessions;
 mod types;
+mod who;
 
 pub use modes::{Levels, LogMode, OnOverload};
 pub use types::{

@@ -16,7 +16,8 @@ impl Agent {
         self.asks.clear();
         for waiting in self.pending.drain() {
             self.stats.dropped += 1;
-            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+            self.queue
+                .verdict_in(waiting.queue, waiting.packet_id, Disposition::Drop);
         }
         self.queue.flush()?;
         self.read_events()?;

@@ -77,7 +77,8 @@ impl Agent {
         self.dumps.abandon();
         for waiting in self.pending.drain() {
             self.stats.without_link += 1;
-            self.queue.verdict(waiting.packet_id, Disposition::Drop);
+            self.queue
+                .verdict_in(waiting.queue, waiting.packet_id, Disposition::Drop);
         }
     }
 

@@ -189,7 +189,7 @@ fn rules(options: &RulesOptions, family: Family, chain: &Chain) -> Vec<String> {
         "-m conntrack --ctstate NEW -m mark ! --mark 0/{mask} -j CONNMARK --save-mark --nfmask {mask} --ctmask {mask}"
     );
     match (chain.table, chain.from) {
-        ("raw", _) => vec!["-j CT --ctevents new,reply,destroy".to_owned()],
+        ("raw", _) => vec!["-j CT --ctevents new,related,reply,destroy".to_owned()],
         ("mangle", "PREROUTING") => {
             vec![format!(
                 "-j CONNMARK --restore-mark --nfmask {mask} --ctmask {mask}"
@@ -230,10 +230,11 @@ fn held(options: &RulesOptions, family: Family, is_input: bool) -> Vec<String> {
     }
     // A connection that was let in and has no answer yet is still NEW, but confirmed: asked once is enough.
     rules.push("-m conntrack --ctstate NEW --ctstatus CONFIRMED -j RETURN".to_owned());
-    rules.push(format!(
-        "-m conntrack --ctstate NEW -j NFQUEUE --queue-num {}",
-        options.queue
-    ));
+    let queue = match (options.queue, options.last_queue()) {
+        (first, last) if first == last => format!("--queue-num {first}"),
+        (first, last) => format!("--queue-balance {first}:{last}"),
+    };
+    rules.push(format!("-m conntrack --ctstate NEW -j NFQUEUE {queue}"));
     if !is_input {
         // What conntrack does not follow could never be accounted for. For the gateway itself that is neighbour
         // discovery, which must pass.

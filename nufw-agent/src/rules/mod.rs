@@ -95,6 +95,8 @@ pub struct RulesOptions {
     pub remove: bool,
     /// The queue.
     pub queue: u16,
+    /// How many queues, from that number on.
+    pub queue_count: u16,
     /// Where connections are held back; empty means [`QueueHook::Forward`].
     pub hooks: Vec<QueueHook>,
     /// Addresses of the authentication server, to which agents and clients connect unasked.
@@ -119,6 +121,7 @@ impl Default for RulesOptions {
             format: Format::Iptables,
             remove: false,
             queue: 0,
+            queue_count: 1,
             hooks: vec![QueueHook::Forward],
             servers: Vec::new(),
             gateway_port: nufw_proto::GATEWAY_PORT,
@@ -132,6 +135,11 @@ impl Default for RulesOptions {
 }
 
 impl RulesOptions {
+    /// The last queue.
+    fn last_queue(&self) -> u16 {
+        self.queue.saturating_add(self.queue_count.saturating_sub(1))
+    }
+
     fn holds(&self, hook: QueueHook) -> bool {
         self.hooks.contains(&hook) || (self.hooks.is_empty() && hook == QueueHook::Forward)
     }

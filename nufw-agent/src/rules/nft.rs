@@ -36,7 +36,7 @@ pub(super) fn install(options: &RulesOptions) -> String {
     let mask = format!("{:#010x}", options.mask);
     if options.event_mask {
         // Priority raw would be before conntrack, where the statement has no effect.
-        let rule = "ct state new ct event set new,reply,destroy".to_owned();
+        let rule = "ct state new ct event set new,related,reply,destroy".to_owned();
         chain(&mut text, "events", "prerouting", "mangle", &[rule]);
     }
     if options.set_marks {
@@ -111,7 +111,11 @@ fn held(options: &RulesOptions, is_input: bool) -> Vec<String> {
         ));
     }
     rules.push("ct state new ct status confirmed return".to_owned());
-    rules.push(format!("ct state new queue num {}", options.queue));
+    let queue = match (options.queue, options.last_queue()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    };
+    rules.push(format!("ct state new queue num {queue}"));
     if !is_input {
         rules.push("drop".to_owned());
     }

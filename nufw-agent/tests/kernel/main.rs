@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod interfaces;
+#[cfg(test)]
 mod queue;
 #[cfg(test)]
 mod rules;

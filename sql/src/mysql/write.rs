@@ -10,7 +10,7 @@ use crate::plan::Step;
 use crate::remote::Work;
 use crate::rows::ExistingColumns;
 use crate::store::Applied;
-use nufw_proto::{Addr, Timestamp, Transport, Tuple};
+use nufw_proto::{Addr, ConnId, Timestamp, Transport, Tuple};
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlDatabaseError};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Type};
 use std::collections::HashSet;
@@ -138,6 +138,7 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.push(&*row.gateway);
     values.push(i64::from(row.zone));
     values.known(&row.acl);
+    values.push(row.parent.map(ConnId::get));
     Ok(())
 }
 

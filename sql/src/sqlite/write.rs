@@ -10,7 +10,7 @@ use crate::columns::{ORIGINAL, REPLY, Values, counts, expect_text, oob_time, sto
 use crate::plan::{self, Step};
 use crate::rows::ExistingColumns;
 use crate::store::Applied;
-use nufw_proto::Timestamp;
+use nufw_proto::{ConnId, Timestamp};
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteArguments;
 use std::sync::Arc;
@@ -272,6 +272,7 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.text(&row.gateway);
     values.int(row.zone);
     values.known_text(&row.acl);
+    values.maybe_int(row.parent.map(ConnId::get));
     Ok(())
 }
 
