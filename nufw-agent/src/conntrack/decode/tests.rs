@@ -83,13 +83,13 @@ fn the_connection_that_an_entry_belongs_to_is_told() {
     let control = tuple_of(6, &ports(40000, 21));
     let data = tuple_of(6, &ports(20, 40001));
     let id = nla(12, &7_u32.to_be_bytes());
-    let master = nla(14 | 0x8000, &control);
+    let master = nested(CTA_TUPLE_MASTER, std::slice::from_ref(&control));
     let decoded = decode(&attributes(&entry_of(&data, &data, &[id.clone(), master]))).unwrap();
     assert_eq!(
         decoded.entry.master.unwrap().to_string(),
         "tcp 10.0.0.1:40000 -> 10.0.0.2:21"
     );
-    let broken = nla(14 | 0x8000, &control[..20]);
+    let broken = nested(CTA_TUPLE_MASTER, &[control[..20].to_vec()]);
     let decoded = decode(&attributes(&entry_of(&data, &data, &[id, broken]))).unwrap();
     assert_eq!(decoded.entry.master, None, "the entry itself is whole");
 }
