@@ -96,6 +96,7 @@ fn live(number: u64) -> Result<[Change; 2]> {
         client_os: Some(word("Linux 6.1.0 x86_64")),
         client_app: Some(word("/usr/lib/firefox-esr/firefox-esr")),
         acl: word("web"),
+        parent: None,
     }));
     let established = Change::Established(Box::new(Established {
         id: id(number)?,

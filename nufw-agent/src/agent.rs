@@ -17,12 +17,12 @@ mod wakers;
 pub use refusals::{Reapply, Refusals, Watch};
 pub use settings::Settings;
 
-use crate::conntrack::{ConntrackError, Control, Events, Received};
+use crate::conntrack::{ConntrackError, Control, Events, Received, Tracking};
 use crate::link::{Happened, Link, LinkLoss};
 use crate::loss::OnLoss;
 use crate::packet;
 use crate::pending::Pending;
-use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket, kernel_counters};
+use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket};
 use crate::relay::{Overflow, Relay};
 use crate::sources::Sources;
 use crate::stats::{self, Seldom, Stats};
@@ -69,6 +69,7 @@ pub enum AgentError {
 #[derive(Debug, Clone)]
 struct Waiting {
     asked: Instant,
+    queue: u16,
     packet_id: u32,
     mark: Mark,
     hook: Hook,
@@ -77,6 +78,13 @@ struct Waiting {
     ask: Ask,
     /// The server that was asked, by its place in the list; `None` while none was.
     server: Option<usize>,
+}
+
+impl Waiting {
+    /// Its queue and its number there.
+    fn place(&self) -> (u16, u32) {
+        (self.queue, self.packet_id)
+    }
 }
 
 /// Makes the TLS configuration from its files, at each SIGHUP again.
@@ -103,6 +111,7 @@ pub struct Agent {
     link: Link,
     load_tls: LoadTls,
     refusals: Refusals,
+    tracking: Tracking,
     pending: Pending<Waiting>,
     sources: Sources,
     relay: Relay,
@@ -111,7 +120,7 @@ pub struct Agent {
     stats: Stats,
     kernel_watch: stats::Watch,
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
-    accepted: HashMap<u32, (AskId, ConnId)>,
+    accepted: HashMap<(u16, u32), (AskId, ConnId)>,
     unused: Vec<Unused>,
     /// The highest row id that an accept carried.
     last_row: Option<ConnId>,
@@ -160,10 +169,11 @@ impl Agent {
             events,
             load_tls,
             refusals,
+            tracking: Tracking::of_kernel(),
             pending: Pending::new(settings.max_pending, settings.packet_timeout),
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
-            dumps: Dumps::new(settings.interest),
+            dumps: Dumps::new(settings.interest.clone()),
             kills: Kills::new(control, settings.kill_bit),
             stats: Stats::default(),
             kernel_watch: stats::Watch::new(now),
@@ -280,7 +290,7 @@ impl Agent {
             self.relay.note_gap(gap);
         }
         self.kernel_watch
-            .look(&self.stats, || kernel_counters(self.queue.number()), now);
+            .look(&self.stats, || self.queue.kernel_counters(), now);
         self.tell(now);
         Ok(())
     }
@@ -291,28 +301,31 @@ impl Agent {
         while let Some((ask, waiting)) = self.pending.expire(now) {
             tracing::trace!(%ask, "no answer in time");
             self.stats.timed_out += 1;
-            self.unasked(waiting.packet_id, waiting.mark, self.settings.on_loss.server);
+            self.unasked(waiting.place(), waiting.mark, self.settings.on_loss.server);
         }
     }
 
     /// A packet about which nobody could be asked.
-    fn unasked(&mut self, packet_id: u32, mark: Mark, choice: OnLoss) {
+    fn unasked(&mut self, (queue, packet_id): (u16, u32), mark: Mark, choice: OnLoss) {
         let disposition = self.settings.unasked(choice, mark);
         if disposition != Disposition::Drop {
             self.stats.blind += 1;
         }
-        self.queue.verdict(packet_id, disposition);
+        self.queue.verdict_in(queue, packet_id, disposition);
     }
 
     /// Reads the queue to its end. `false` if it would not end: then no event may be read in this turn.
     fn read_packets(&mut self, now: Instant) -> Result<bool, AgentError> {
         // No verdict is sent meanwhile, so the kernel's own limit of waiting packets bounds this.
-        let rounds = usize::try_from(self.settings.queue_length).unwrap_or(usize::MAX) / PACKETS + 2;
+        let rounds = self.settings.most_waiting() / PACKETS + 2;
         let mut drained = false;
         for _ in 0..rounds {
             let mut packets = std::mem::take(&mut self.packets);
             let read = self.queue.recv_batch(&mut packets, PACKETS);
             let received = clock::wall();
+            if !packets.is_empty() {
+                self.names.refresh();
+            }
             for packet in packets.drain(..) {
                 self.packet(&packet, received, now);
             }
@@ -326,7 +339,7 @@ impl Agent {
             if !refused.gone {
                 self.stats.refused += 1;
             }
-            if let Some((id, row)) = self.accepted.remove(&refused.packet_id) {
+            if let Some((id, row)) = self.accepted.remove(&(refused.queue, refused.packet_id)) {
                 self.stats.gone += 1;
                 self.unused(id, row);
             }
@@ -361,7 +374,8 @@ impl Agent {
                 choice = choices.full;
             }
         }
-        self.unasked(packet.packet_id, Mark(packet.mark), choice);
+        let place = (packet.queue, packet.packet_id);
+        self.unasked(place, Mark(packet.mark), choice);
     }
 
     /// Asks for a packet, or lets it wait for the next link while one is being looked for.
@@ -370,7 +384,7 @@ impl Agent {
         if server.is_none() && !self.link.is_looking() {
             return Err(Dropped::NoLink);
         }
-        let tuple = packet::parse(&packet.payload, packet.hw_protocol)
+        let tuple = packet::parse(&packet.payload, packet.hw_protocol, self.tracking)
             .map_err(Dropped::Unparsable)?
             .tuple;
         if server.is_some() && !self.sources.may_ask(tuple.src(), now) {
@@ -380,15 +394,17 @@ impl Agent {
         let ask = Ask {
             id: AskId(0),
             hook: packet.hook,
-            zone: 0,
+            zone: self.settings.zone_of(packet.queue),
             tuple,
-            in_dev: self.names.name(packet.in_dev, now),
-            out_dev: self.names.name(packet.out_dev, now),
+            in_dev: self.names.name(packet.in_dev),
+            out_dev: self.names.name(packet.out_dev),
             mark,
             received: packet.timestamp.unwrap_or(received),
+            tracked: self.settings.interest.will_include(&tuple),
         };
         let waiting = Waiting {
             asked: now,
+            queue: packet.queue,
             packet_id: packet.packet_id,
             mark,
             hook: packet.hook,
@@ -427,7 +443,8 @@ impl Agent {
         let disposition = match verdict {
             Verdict::Accept { row, mark } => {
                 self.stats.accepted += 1;
-                self.accepted.insert(waiting.packet_id, (id, row));
+                self.accepted
+                    .insert((waiting.queue, waiting.packet_id), (id, row));
                 Disposition::Accept {
                     mark: self.settings.mark_of_user(waiting.mark, mark),
                 }
@@ -446,7 +463,8 @@ impl Agent {
                 }
             }
         };
-        self.queue.verdict(waiting.packet_id, disposition);
+        self.queue
+            .verdict_in(waiting.queue, waiting.packet_id, disposition);
     }
 
     fn unused(&mut self, id: AskId, row: ConnId) {

@@ -379,6 +379,7 @@ fn open(
     let relay = &config.conntrack;
     tracing::info!(
         queue = queue.number(),
+        queues = queue.numbers().count(),
         queue_buffer = queue.granted_receive_buffer(),
         server = config.server.shown(),
         relays_events = relay.relay,

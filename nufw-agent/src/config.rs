@@ -2,6 +2,8 @@
 //!
 //! Reads and checks only. Every complaint names the place where the value was set.
 
+mod chosen;
+
 use crate::agent::Settings;
 use crate::check::{AgentConfigView, TlsContent, TlsFile};
 use crate::conntrack::{EventOptions, Interest};
@@ -42,6 +44,8 @@ key = "agent.key"
 
 [queue]
 number = 0
+count = 1
+zones = [0]
 length = 8192
 copy-range = 256
 packet-timeout = "15s"
@@ -54,6 +58,9 @@ on-agent-loss = "drop"
 [conntrack]
 relay = true
 marked-only = false
+accept-src = []
+accept-dst = []
+accept-proto = []
 receive-buffer = "64MiB"
 max-unacknowledged = 262144
 
@@ -79,6 +86,8 @@ reapply = false
 const PACKET_TIMEOUT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mins(5));
 /// Least time between two looks at the rules: each runs the listing commands.
 const LEAST_WATCH: Duration = Duration::from_secs(1);
+/// Most queues that one agent reads; each costs the kernel `queue.length` packets at worst.
+const MAX_QUEUES: u16 = 64;
 /// Least bytes of a packet that hold the headers of an ordinary one.
 const MIN_COPY_RANGE: u16 = 80;
 /// The kernel reads the size of a buffer as a signed 32-bit number and doubles it.
@@ -132,6 +141,10 @@ pub struct Tls {
 pub struct Queue {
     /// Number, as in the rule (`-q`).
     pub number: u16,
+    /// How many queues, from that number on.
+    pub count: u16,
+    /// The conntrack zone of all queues, or one for each.
+    pub zones: Vec<u16>,
     /// Most packets that wait in the kernel.
     pub length: u32,
     /// Bytes of each packet that are copied.
@@ -158,6 +171,12 @@ pub struct Conntrack {
     pub relay: bool,
     /// Whether only those of marked connections are (`-M`).
     pub marked_only: bool,
+    /// Only those of connections from these networks; all, if empty.
+    pub accept_src: Vec<String>,
+    /// Only those of connections to these networks; all, if empty.
+    pub accept_dst: Vec<String>,
+    /// Only those of these protocols; all, if empty.
+    pub accept_proto: Vec<String>,
     /// Receive buffer.
     pub receive_buffer: ByteSize,
     /// Most events that are kept until the server has them.
@@ -264,6 +283,12 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
     };
     within("queue.length", queue.length.into(), 1, 1 << 20);
     within(
+        "queue.count",
+        queue.count.into(),
+        1,
+        u64::from(MAX_QUEUES).min(u64::from(u16::MAX - queue.number) + 1),
+    );
+    within(
         "queue.copy-range",
         queue.copy_range.into(),
         MIN_COPY_RANGE.into(),
@@ -288,6 +313,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         1024,
         1 << 24,
     );
+    check_lists(loaded, &mut problems);
     let (least, most) = PACKET_TIMEOUT;
     if queue.packet_timeout.0 < least || queue.packet_timeout.0 > most {
         problems.push(loaded.reject(
@@ -319,6 +345,24 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         ));
     }
     problems.finish(())
+}
+
+/// The zones of the queues, and of which connections events are relayed.
+fn check_lists(loaded: &Loaded<Config>, problems: &mut Problems) {
+    let Config { queue, conntrack, .. } = &loaded.value;
+    if ![1, usize::from(queue.count)].contains(&queue.zones.len()) {
+        problems.push(loaded.reject(
+            "queue.zones",
+            format_args!("{:?}", queue.zones),
+            format_args!(
+                "one conntrack zone for all queues, or one for each of the {}",
+                queue.count
+            ),
+        ));
+    }
+    if let Err((key, found, expected)) = chosen::check(conntrack) {
+        problems.push(loaded.reject(key, format_args!("{found:?}"), expected));
+    }
 }
 
 /// The reserved bits of marks: one each, outside of the mask and of one another.
@@ -374,6 +418,16 @@ fn check_watching(loaded: &Loaded<Config>, problems: &mut Problems) {
     }
 }
 
+impl Queue {
+    /// From the first to the last.
+    fn range(&self) -> Queues {
+        Queues {
+            first: self.number,
+            last: self.number.saturating_add(self.count.saturating_sub(1)),
+        }
+    }
+}
+
 impl Config {
     /// What becomes of packets that cannot be asked about.
     pub fn on_loss(&self) -> Choices {
@@ -396,7 +450,7 @@ impl Config {
     /// The rules that this configuration needs. `servers` are the addresses of the servers of `[server]`.
     pub fn rules(&self, servers: Vec<(IpAddr, u16)>) -> RulesOptions {
         RulesOptions {
-            queues: Queues::one(self.queue.number),
+            queues: self.queue.range(),
             hooks: self.rules.hooks.clone(),
             servers,
             client_port: CLIENT_PORT,
@@ -455,6 +509,7 @@ impl Config {
     pub fn queue_options(&self) -> QueueOptions {
         QueueOptions {
             number: self.queue.number,
+            count: self.queue.count,
             length: self.queue.length,
             copy_range: self.queue.copy_range,
             receive_buffer: usize::try_from(self.queue.receive_buffer.0).unwrap_or(usize::MAX),
@@ -475,11 +530,13 @@ impl Config {
 
     /// Which connections are of interest.
     pub fn interest(&self) -> Interest {
-        if self.conntrack.marked_only {
-            // What passed without a verdict has no user's mark, and must be told of all the same.
-            Interest::Marked(Mark(self.marks.mask.0 | self.blind_bit().0))
-        } else {
-            Interest::All
+        // What passed without a verdict has no user's mark, and must be told of all the same.
+        let bits = Mark(self.marks.mask.0 | self.blind_bit().0);
+        let marks = self.conntrack.marked_only.then_some(bits);
+        match (chosen::chosen(&self.conntrack, marks), marks) {
+            (Some(chosen), _) => Interest::Chosen(chosen.into()),
+            (None, Some(bits)) => Interest::Marked(bits),
+            (None, None) => Interest::All,
         }
     }
 
@@ -511,6 +568,9 @@ impl Config {
             blind_bit: self.blind_bit(),
             on_loss: self.on_loss(),
             queue_length: self.queue.length,
+            first_queue: self.queue.number,
+            zones: self.queue.zones.clone(),
+            queues: self.queue.count,
             packet_timeout: self.queue.packet_timeout.0,
             max_pending: self.queue.max_pending,
             max_unacknowledged: self.conntrack.max_unacknowledged,

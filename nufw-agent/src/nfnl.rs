@@ -67,6 +67,8 @@ pub struct Status {
     pub request_kind: u16,
     /// `nlmsg_seq` of the request.
     pub request_sequence: u32,
+    /// The resource id of the request's nfgenmsg (host order); a refusal repeats the whole request.
+    pub request_resource: Option<u16>,
 }
 
 impl<'a> Message<'a> {
@@ -83,11 +85,15 @@ impl<'a> Message<'a> {
     /// Reads the body as that of an `NLMSG_ERROR`.
     pub fn status(&self) -> Result<Status, Malformed> {
         let (code, rest) = split(self.body, 4)?;
-        let (request, _) = split(rest, NLMSG_HEADER)?;
+        let (request, body) = split(rest, NLMSG_HEADER)?;
         Ok(Status {
             errno: i32::from_ne_bytes([code[0], code[1], code[2], code[3]]).saturating_neg(),
             request_kind: u16::from_ne_bytes([request[4], request[5]]),
             request_sequence: u32::from_ne_bytes([request[8], request[9], request[10], request[11]]),
+            request_resource: match *body {
+                [_, _, a, b, ..] => Some(u16::from_be_bytes([a, b])),
+                _ => None,
+            },
         })
     }
 }
@@ -369,7 +375,7 @@ mod tests {
     fn an_error_names_its_request() {
         let mut body = (-2i32).to_ne_bytes().to_vec();
         let mut request = Writer::default();
-        request.begin(0x0301, NLM_F_REQUEST, 4711, 0, 0);
+        request.begin(0x0301, NLM_F_REQUEST, 4711, 0, 12);
         body.extend_from_slice(request.bytes());
         let message = Message {
             kind: NLMSG_ERROR,
@@ -382,7 +388,8 @@ mod tests {
             Ok(Status {
                 errno: 2,
                 request_kind: 0x0301,
-                request_sequence: 4711
+                request_sequence: 4711,
+                request_resource: Some(12),
             })
         );
     }

@@ -3,6 +3,7 @@
 //! Reads headers only and only as far as the kernel itself does when it makes its tuple, so that both mean the same
 //! connection. Nothing is guessed: what cannot be read with certainty is [`Unparsable`], and so dropped.
 
+use crate::conntrack::Tracking;
 use etherparse::{
     IpAuthHeaderSlice, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice,
     TcpHeaderSlice, UdpHeaderSlice, err,
@@ -43,12 +44,13 @@ pub enum Unparsable {
     NotIp,
 }
 
-/// Reads a packet that starts with its IP header. `hw_protocol` is its `EtherType`, 0 when unknown.
-pub fn parse(packet: &[u8], hw_protocol: u16) -> Result<Parsed, Unparsable> {
+/// Reads a packet that starts with its IP header. `hw_protocol` is its `EtherType`, 0 when unknown; `tracking` says how the
+/// kernel makes its tuples.
+pub fn parse(packet: &[u8], hw_protocol: u16, tracking: Tracking) -> Result<Parsed, Unparsable> {
     let version = packet.first().ok_or(Unparsable::Truncated)? >> 4;
     match (hw_protocol, version) {
-        (0 | ETHERTYPE_IPV4, 4) => ipv4(packet),
-        (0 | ETHERTYPE_IPV6, 6) => ipv6(packet),
+        (0 | ETHERTYPE_IPV4, 4) => ipv4(packet, tracking),
+        (0 | ETHERTYPE_IPV6, 6) => ipv6(packet, tracking),
         (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, _) => Err(Unparsable::Malformed),
         _ => Err(Unparsable::NotIp),
     }
@@ -99,7 +101,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-fn ipv4(packet: &[u8]) -> Result<Parsed, Unparsable> {
+fn ipv4(packet: &[u8], tracking: Tracking) -> Result<Parsed, Unparsable> {
     let header = Ipv4HeaderSlice::from_slice(packet).map_err(|error| match error {
         err::ipv4::HeaderSliceError::Len(_) => Unparsable::Truncated,
         err::ipv4::HeaderSliceError::Content(_) => Unparsable::Malformed,
@@ -109,7 +111,7 @@ fn ipv4(packet: &[u8]) -> Result<Parsed, Unparsable> {
     }
     let rest = Rest::new(packet, header.slice().len(), usize::from(header.total_len()))?;
     // An authentication header is a protocol of its own to IPv4 conntrack.
-    let (transport, tcp_syn) = transport(header.protocol().0, rest, true)?;
+    let (transport, tcp_syn) = transport(header.protocol().0, rest, true, tracking)?;
     finish(
         Addr::from(header.source_addr()),
         Addr::from(header.destination_addr()),
@@ -118,7 +120,7 @@ fn ipv4(packet: &[u8]) -> Result<Parsed, Unparsable> {
     )
 }
 
-fn ipv6(packet: &[u8]) -> Result<Parsed, Unparsable> {
+fn ipv6(packet: &[u8], tracking: Tracking) -> Result<Parsed, Unparsable> {
     let header = Ipv6HeaderSlice::from_slice(packet).map_err(|error| match error {
         err::ipv6::HeaderSliceError::Len(_) => Unparsable::Truncated,
         err::ipv6::HeaderSliceError::Content(_) => Unparsable::Malformed,
@@ -136,7 +138,7 @@ fn ipv6(packet: &[u8]) -> Result<Parsed, Unparsable> {
     };
     let rest = Rest::new(packet, header.slice().len(), length)?;
     let (protocol, rest) = skip_extensions(header.next_header().0, rest)?;
-    let (transport, tcp_syn) = transport(protocol, rest, false)?;
+    let (transport, tcp_syn) = transport(protocol, rest, false, tracking)?;
     finish(
         Addr::from(header.source_addr()),
         Addr::from(header.destination_addr()),
@@ -146,7 +148,8 @@ fn ipv6(packet: &[u8]) -> Result<Parsed, Unparsable> {
 }
 
 /// Walks the extension headers that the kernel walks (`ipv6_skip_exthdr`): hop-by-hop, routing, fragment,
-/// authentication, destination options. Any other number is the transport protocol.
+/// authentication, destination options. Any other number is the transport protocol, save "no next header" (59), which
+/// conntrack does not track.
 fn skip_extensions(mut next: u8, mut rest: Rest<'_>) -> Result<(u8, Rest<'_>), Unparsable> {
     loop {
         let header: &[u8];
@@ -171,6 +174,7 @@ fn skip_extensions(mut next: u8, mut rest: Rest<'_>) -> Result<(u8, Rest<'_>), U
                 })?;
                 (auth.next_header().0, auth.slice())
             }
+            59 => return Err(Unparsable::Malformed),
             transport => return Ok((transport, rest)),
         };
         rest = rest.after(header);
@@ -178,8 +182,14 @@ fn skip_extensions(mut next: u8, mut rest: Rest<'_>) -> Result<(u8, Rest<'_>), U
 }
 
 /// The transport's part of the tuple, and whether it is an opening TCP segment.
-fn transport(protocol: u8, rest: Rest<'_>, is_ipv4: bool) -> Result<(Transport, bool), Unparsable> {
+fn transport(
+    protocol: u8,
+    rest: Rest<'_>,
+    is_ipv4: bool,
+    tracking: Tracking,
+) -> Result<(Transport, bool), Unparsable> {
     let mut tcp_syn = false;
+    let tracked = |by_ports: bool, ports| if by_ports { ports } else { NONE };
     let transport = match protocol {
         6 => {
             let tcp = TcpHeaderSlice::from_slice(rest.bytes).map_err(|error| match error {
@@ -201,8 +211,9 @@ fn transport(protocol: u8, rest: Rest<'_>, is_ipv4: bool) -> Result<(Transport, 
         }
         // RFC 3828 §3.1, RFC 9260 §3.1, RFC 4340 §5.1: ports first; the whole generic header must be there.
         136 => Transport::UdpLite(ports(rest.first::<8>()?)),
-        132 => Transport::Sctp(ports(rest.first::<12>()?)),
-        33 => Transport::Dccp(ports(rest.first::<12>()?)),
+        132 => Transport::Sctp(tracked(tracking.sctp, ports(rest.first::<12>()?))),
+        33 => Transport::Dccp(tracked(tracking.dccp, ports(rest.first::<12>()?))),
+        47 => Transport::Gre(tracked(tracking.gre, gre(rest)?)),
         1 if is_ipv4 => Transport::Icmp(icmp(rest.first()?, icmpv4_class)?),
         58 if !is_ipv4 => Transport::Icmpv6(icmp(rest.first()?, icmpv6_class)?),
         1 | 58 => return Err(Unparsable::Malformed),
@@ -211,13 +222,39 @@ fn transport(protocol: u8, rest: Rest<'_>, is_ipv4: bool) -> Result<(Transport, 
     Ok((transport, tcp_syn))
 }
 
+/// What conntrack has in the place of ports where there are none.
+const NONE: Ports = Ports { src: 0, dst: 0 };
+
+/// The keys of GRE (`gre_pkt_to_tuple`): the call identifier of version 1, which carries PPP alone (RFC 2637 §4.1). The
+/// other direction's identifier is known to the kernel only where its PPTP helper saw the call, and such a packet is
+/// RELATED, so that it is never asked for.
+fn gre(rest: Rest<'_>) -> Result<Ports, Unparsable> {
+    const VERSION: u8 = 0x07;
+    const PPP: [u8; 2] = [0x88, 0x0b];
+    let [_, flags, protocol @ ..] = match rest.first::<4>() {
+        Err(Unparsable::Malformed) => return Ok(NONE),
+        header => header?,
+    };
+    if flags & VERSION != 1 {
+        return Ok(NONE);
+    }
+    let [.., a, b] = rest.first::<8>()?;
+    if protocol != PPP {
+        return Err(Unparsable::Malformed);
+    }
+    Ok(Ports {
+        src: 0,
+        dst: u16::from_be_bytes([a, b]),
+    })
+}
+
 fn ports<const N: usize>(header: [u8; N]) -> Ports {
     match header.first_chunk() {
         Some([a, b, c, d]) => Ports {
             src: u16::from_be_bytes([*a, *b]),
             dst: u16::from_be_bytes([*c, *d]),
         },
-        None => Ports { src: 0, dst: 0 },
+        None => NONE,
     }
 }
 

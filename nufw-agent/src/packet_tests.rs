@@ -4,6 +4,11 @@ use super::*;
 use etherparse::{PacketBuilder, ip_number};
 use proptest::prelude::*;
 
+/// As a kernel that has every tracker.
+fn parse(packet: &[u8], hw_protocol: u16) -> Result<Parsed, Unparsable> {
+    super::parse(packet, hw_protocol, Tracking::ALL)
+}
+
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
         .bytes()
@@ -126,13 +131,57 @@ fn icmp_errors_belong_to_another_connection() {
 
 #[test]
 fn other_protocols_have_only_their_number() {
-    assert_eq!(shown(&v4(47, &[]), 0), "proto 47 192.0.2.1 -> 198.51.100.2");
+    assert_eq!(shown(&v4(4, &[]), 0), "proto 4 192.0.2.1 -> 198.51.100.2");
     assert_eq!(
         shown(&v4(51, &hex("06040000")), 0),
         "proto 51 192.0.2.1 -> 198.51.100.2",
         "an authentication header is a protocol to IPv4 conntrack"
     );
     assert_eq!(shown(&v6(50, &[1; 20]), 0), "proto 50 2001:db8::1 -> 2001:db8::2");
+}
+
+#[test]
+fn gre_is_told_apart_by_its_call_identifier() {
+    // RFC 2784 §2.1: version 0, IPv4 inside. RFC 2637 §4.1: version 1, key and sequence, PPP, length 8, call 0x1234.
+    let plain = hex("0000 0800 4500");
+    let call = hex("3001 880b 0008 1234 00000001");
+    assert_eq!(shown(&v4(47, &plain), 0), "gre 192.0.2.1:0 -> 198.51.100.2:0");
+    assert_eq!(shown(&v4(47, &call), 0), "gre 192.0.2.1:0 -> 198.51.100.2:4660");
+    assert_eq!(
+        shown(&v6(47, &call), 0),
+        "gre [2001:db8::1]:0 -> [2001:db8::2]:4660"
+    );
+    assert_eq!(
+        shown(&v4(47, &[0]), 0),
+        "gre 192.0.2.1:0 -> 198.51.100.2:0",
+        "too short to have a version"
+    );
+    let no_ppp = hex("3001 0800 0008 1234 00000001");
+    assert_eq!(parse(&v4(47, &no_ppp), 0), Err(Unparsable::Malformed));
+    assert_eq!(parse(&v4(47, &call[..6]), 0), Err(Unparsable::Malformed));
+    assert_eq!(parse(&v4(47, &call)[..26], 0), Err(Unparsable::Truncated));
+}
+
+#[test]
+fn without_the_kernels_tracker_a_protocol_has_no_ports_to_it() {
+    let tracking = Tracking {
+        dccp: false,
+        sctp: false,
+        gre: false,
+    };
+    let ports = |protocol, payload: &str| {
+        let parsed = super::parse(&v4(protocol, &hex(payload)), 0, tracking).unwrap();
+        parsed.tuple.transport().ports().unwrap()
+    };
+    assert_eq!(ports(132, "0b590b59 00000000 11223344"), NONE);
+    assert_eq!(ports(33, "13890016 06000000 01000000"), NONE);
+    assert_eq!(ports(47, "3001 880b 0008 1234 00000001"), NONE);
+    assert_eq!(ports(17, UDP), Ports { src: 53000, dst: 53 });
+}
+
+#[test]
+fn a_packet_without_a_next_header_is_no_connection() {
+    assert_eq!(parse(&v6(59, &[]), 0), Err(Unparsable::Malformed));
 }
 
 #[test]
@@ -236,7 +285,7 @@ fn built(protocol: u8, v6: bool, payload: &[u8]) -> Vec<u8> {
         17 => builder.udp(1, 2).write(&mut packet, payload),
         1 => builder.icmpv4_echo_request(9, 1).write(&mut packet, payload),
         58 => builder.icmpv6_echo_request(9, 1).write(&mut packet, payload),
-        _ => builder.write(&mut packet, ip_number::GRE, payload),
+        _ => builder.write(&mut packet, ip_number::GRE, &[&[0, 0, 8, 0], payload].concat()),
     }
     .unwrap();
     packet
@@ -288,7 +337,6 @@ proptest! {
         let packet = built(protocol, family, &[]);
         let mut padded = packet.clone();
         padded.extend_from_slice(&tail);
-        // An IPv6 packet without payload says 0, like one whose length does not fit.
         prop_assert_eq!(parse(&packet, 0), parse(&padded, 0));
     }
 }

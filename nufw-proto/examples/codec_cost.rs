@@ -90,6 +90,7 @@ fn asks() -> Result<gateway::ToServer, Box<dyn Error>> {
             out_dev: Text::new("eth1")?,
             mark: Mark(0),
             received: Timestamp::from_micros(1_700_000_000_000_000),
+            tracked: true,
         });
     }
     Ok(gateway::ToServer::Asks(Batch::try_from(asks)?))
@@ -108,6 +109,7 @@ fn events() -> Result<gateway::ToServer, Box<dyn Error>> {
             zone: 0,
             original: tuple(40_000 + n)?,
             reply: tuple(40_000 + n)?,
+            master: None,
             mark: Mark(1001),
             status: CtStatus(0x18e),
             tcp_state: Some(TcpState::TIME_WAIT),

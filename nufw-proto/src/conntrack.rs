@@ -73,6 +73,9 @@ pub struct CtEntry {
     pub original: Tuple,
     /// Reply direction, after any address translation.
     pub reply: Tuple,
+    /// Original direction of the connection that this one belongs to (`CTA_TUPLE_MASTER`), such as the control connection
+    /// of FTP data; told with the first event and in dumps alone.
+    pub master: Option<Tuple>,
     /// Connection mark.
     pub mark: Mark,
     /// Status bits.

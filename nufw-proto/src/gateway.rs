@@ -94,6 +94,8 @@ pub struct Ask {
     pub mark: Mark,
     /// When the agent received it.
     pub received: Timestamp,
+    /// Whether the agent will tell what becomes of the connection; not, where its filter of events leaves it out.
+    pub tracked: bool,
 }
 
 /// What becomes of a packet.

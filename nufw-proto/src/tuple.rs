@@ -41,6 +41,9 @@ pub enum Transport {
     Sctp(Ports),
     /// DCCP, protocol 33.
     Dccp(Ports),
+    /// GRE, protocol 47: in the place of ports conntrack's keys, the call identifiers of version 1 (RFC 2637 §4.1), 0 for
+    /// other versions (`nf_conntrack_proto_gre.c`).
+    Gre(Ports),
     /// ICMP, protocol 1; only between IPv4 addresses.
     Icmp(IcmpKey),
     /// ICMPv6, protocol 58; only between IPv6 addresses.
@@ -53,7 +56,7 @@ impl Transport {
     /// The transport for a protocol number, built from ports, an ICMP key or nothing.
     ///
     /// `ports` is used by the protocols that have ports, `icmp` by the two that have types; `None` when the
-    /// protocol needs what was not given.
+    /// protocol needs what was not given. GRE without keys has those of version 0.
     pub fn from_parts(protocol: u8, ports: Option<Ports>, icmp: Option<IcmpKey>) -> Option<Self> {
         Some(match protocol {
             6 => Self::Tcp(ports?),
@@ -61,6 +64,7 @@ impl Transport {
             136 => Self::UdpLite(ports?),
             132 => Self::Sctp(ports?),
             33 => Self::Dccp(ports?),
+            47 => Self::Gre(ports.unwrap_or(Ports { src: 0, dst: 0 })),
             1 => Self::Icmp(icmp?),
             58 => Self::Icmpv6(icmp?),
             other => Self::Other(other),
@@ -75,16 +79,19 @@ impl Transport {
             Self::UdpLite(_) => 136,
             Self::Sctp(_) => 132,
             Self::Dccp(_) => 33,
+            Self::Gre(_) => 47,
             Self::Icmp(_) => 1,
             Self::Icmpv6(_) => 58,
             Self::Other(number) => number,
         }
     }
 
-    /// The ports, for protocols that have them.
+    /// The ports, for protocols that have them, and what stands in their place for GRE.
     pub fn ports(self) -> Option<Ports> {
         match self {
-            Self::Tcp(p) | Self::Udp(p) | Self::UdpLite(p) | Self::Sctp(p) | Self::Dccp(p) => Some(p),
+            Self::Tcp(p) | Self::Udp(p) | Self::UdpLite(p) | Self::Sctp(p) | Self::Dccp(p) | Self::Gre(p) => {
+                Some(p)
+            }
             Self::Icmp(_) | Self::Icmpv6(_) | Self::Other(_) => None,
         }
     }
@@ -98,6 +105,7 @@ impl Transport {
             | Self::UdpLite(_)
             | Self::Sctp(_)
             | Self::Dccp(_)
+            | Self::Gre(_)
             | Self::Other(_) => None,
         }
     }
@@ -111,6 +119,7 @@ impl Transport {
             Self::UdpLite(_) => Self::UdpLite(ports),
             Self::Sctp(_) => Self::Sctp(ports),
             Self::Dccp(_) => Self::Dccp(ports),
+            Self::Gre(_) => Self::Gre(ports),
             other @ (Self::Icmp(_) | Self::Icmpv6(_) | Self::Other(_)) => other,
         }
     }
@@ -141,6 +150,7 @@ impl Tuple {
             | Transport::UdpLite(_)
             | Transport::Sctp(_)
             | Transport::Dccp(_)
+            | Transport::Gre(_)
             | Transport::Other(_) => true,
         };
         if src.is_ipv4() != dst.is_ipv4() || !family_fits {
@@ -191,6 +201,7 @@ impl fmt::Display for Tuple {
             Transport::UdpLite(_) => "udplite",
             Transport::Sctp(_) => "sctp",
             Transport::Dccp(_) => "dccp",
+            Transport::Gre(_) => "gre",
             Transport::Icmp(_) => "icmp",
             Transport::Icmpv6(_) => "icmpv6",
             Transport::Other(number) => return write!(f, "proto {number} {} -> {}", self.src, self.dst),
@@ -236,6 +247,7 @@ enum WireTransport {
     Icmp(IcmpKey),
     Icmpv6(IcmpKey),
     Other(u8),
+    Gre(Ports),
 }
 
 impl From<Transport> for WireTransport {
@@ -246,6 +258,7 @@ impl From<Transport> for WireTransport {
             Transport::UdpLite(p) => Self::UdpLite(p),
             Transport::Sctp(p) => Self::Sctp(p),
             Transport::Dccp(p) => Self::Dccp(p),
+            Transport::Gre(p) => Self::Gre(p),
             Transport::Icmp(k) => Self::Icmp(k),
             Transport::Icmpv6(k) => Self::Icmpv6(k),
             Transport::Other(n) => Self::Other(n),
@@ -263,10 +276,11 @@ impl TryFrom<WireTransport> for Transport {
             WireTransport::UdpLite(p) => Self::UdpLite(p),
             WireTransport::Sctp(p) => Self::Sctp(p),
             WireTransport::Dccp(p) => Self::Dccp(p),
+            WireTransport::Gre(p) => Self::Gre(p),
             WireTransport::Icmp(k) => Self::Icmp(k),
             WireTransport::Icmpv6(k) => Self::Icmpv6(k),
             WireTransport::Other(n) => match n {
-                1 | 6 | 17 | 33 | 58 | 132 | 136 => return Err(NotOther(n)),
+                1 | 6 | 17 | 33 | 47 | 58 | 132 | 136 => return Err(NotOther(n)),
                 n => Self::Other(n),
             },
         })

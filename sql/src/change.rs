@@ -139,6 +139,9 @@ pub struct OpenRow {
     pub client_app: Option<Arc<str>>,
     /// Name of the rule that decided.
     pub acl: Arc<str>,
+    /// The connection that brought this one with it, such as the control connection of FTP data: this one was never asked
+    /// for, and its user is that one's.
+    pub parent: Option<ConnId>,
 }
 
 /// What the kernel's entry adds to a row.
@@ -288,4 +291,10 @@ pub struct ActiveRow {
     pub mark: Mark,
     /// The user's id.
     pub user_id: Option<u64>,
+    /// The user's name.
+    pub username: Option<Arc<str>>,
+    /// The client's operating system, as it says.
+    pub client_os: Option<Arc<str>>,
+    /// The program, as the client says.
+    pub client_app: Option<Arc<str>>,
 }

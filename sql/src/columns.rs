@@ -119,7 +119,7 @@ impl Values {
                 ports(self, p);
                 self.nulls(5);
             }
-            Transport::Sctp(p) | Transport::Dccp(p) => {
+            Transport::Sctp(p) | Transport::Dccp(p) | Transport::Gre(p) => {
                 self.nulls(4);
                 ports(self, p);
                 self.nulls(3);

@@ -42,6 +42,9 @@ pub(crate) struct ActiveColumns {
     ct_zone: i64,
     oob_mark: i64,
     user_id: Option<i64>,
+    username: Option<String>,
+    client_os: Option<String>,
+    client_app: Option<String>,
     ip_protocol: i64,
     ip_saddr: String,
     ip_daddr: String,
@@ -62,10 +65,10 @@ pub(crate) struct ActiveColumns {
 }
 
 pub(crate) fn active(rows: Vec<ActiveColumns>, log: &Path) -> Result<Vec<ActiveRow>, StoreError> {
-    let mut gateways = HashMap::new();
+    let mut texts = HashMap::new();
     rows.into_iter()
         .map(|row| {
-            row.read(&mut gateways).map_err(|what| StoreError::Corrupt {
+            row.read(&mut texts).map_err(|what| StoreError::Corrupt {
                 path: log.to_path_buf(),
                 message: format!("row {} of conntrack_ulog has an impossible {what}", row.id),
             })
@@ -75,15 +78,19 @@ pub(crate) fn active(rows: Vec<ActiveColumns>, log: &Path) -> Result<Vec<ActiveR
 
 impl ActiveColumns {
     /// The row; an error is the name of what cannot be right.
-    fn read(&self, gateways: &mut HashMap<String, Arc<str>>) -> Result<ActiveRow, &'static str> {
-        let gateway = match gateways.get(&self.gateway) {
+    fn read(&self, texts: &mut HashMap<String, Arc<str>>) -> Result<ActiveRow, &'static str> {
+        // The same few texts stand in many rows.
+        let mut text = |text: &String| match texts.get(text) {
             Some(known) => Arc::clone(known),
             None => Arc::clone(
-                gateways
-                    .entry(self.gateway.clone())
-                    .or_insert_with_key(|name| Arc::from(name.as_str())),
+                texts
+                    .entry(text.clone())
+                    .or_insert_with_key(|text| Arc::from(text.as_str())),
             ),
         };
+        let gateway = text(&self.gateway);
+        let [username, client_os, client_app] =
+            [&self.username, &self.client_os, &self.client_app].map(|found| found.as_ref().map(&mut text));
         let original = Direction {
             protocol: self.ip_protocol,
             src: &self.ip_saddr,
@@ -115,6 +122,9 @@ impl ActiveColumns {
                 .user_id
                 .map(|id| u64::try_from(id).map_err(|_| "user_id"))
                 .transpose()?,
+            username,
+            client_os,
+            client_app,
         })
     }
 

@@ -18,12 +18,16 @@ mod commit_precedes_the_verdict;
 mod configuration_mistakes_name_file_line_and_key;
 mod connection_of_before_is_not_invented;
 mod connection_to_the_gateway_itself_is_marked_and_closed;
+mod connections_of_a_zone_bind_there;
 #[cfg(target_arch = "x86_64")]
 mod daemons_hold_only_what_they_need;
+mod data_of_ftp_belongs_to_its_control_connection;
 mod database_killed_connections_go_on_and_no_row_is_lost;
 mod ended;
+mod every_protocol_goes_by_its_own_rules;
 mod expired;
 mod failures_fail_as_chosen;
+mod filtered_connections_end_untracked;
 mod flushed_rules_are_noticed_and_loaded_again;
 mod flushed_table_closes_rows_and_leaves_an_interval;
 mod forbidden_port_is_dropped_with_a_row;
@@ -34,6 +38,7 @@ mod hangup_reloads_without_dropping_a_session;
 mod hundred_datagrams_one_way_are_one_row;
 #[cfg(target_arch = "x86_64")]
 mod inject;
+mod interface_removed_while_a_packet_waits_closes_its_row;
 mod live_rows_are_counted_so_that_a_crash_loses_an_interval;
 mod log_that_cannot_be_written_accepts_nothing;
 mod logged_in_user_passes_and_the_row_is_complete;
@@ -60,6 +65,7 @@ mod rule_without_log_passes_and_leaves_no_row;
 mod second_server_on_the_same_log_is_refused;
 mod server_killed_fails_closed_and_loses_no_row;
 mod service_manager_hears_of_every_step;
+mod several_queues_are_read_by_one_agent;
 mod sso_finds_the_user_on_the_first_request_behind_masquerade;
 mod stopped_agent_loses_events_and_no_connection;
 #[path = "../../sql/tests/support/mod.rs"]

@@ -77,6 +77,7 @@ impl Conn {
             client_os: None,
             client_app: None,
             acl: Arc::from("web"),
+            parent: None,
         }))
     }
 

@@ -10,6 +10,7 @@ use super::events::Sight;
 use super::gateways::GatewayIdx;
 use super::modes::LogMode;
 use super::types::{Effect, Identity, Now};
+use super::who::Who;
 use nufw_proto::{CtEntry, Mark};
 use nulog::{Change, OpenRow};
 use std::collections::HashMap;
@@ -60,10 +61,16 @@ impl Engine {
             client_os: None,
             client_app: None,
             acl: Arc::from(ADOPTED),
+            parent: None,
         };
         self.stats.adopted += 1;
         Self::log(Change::Open(Box::new(row)), out);
         self.unwritten.insert(id);
+        let who = self.conns.who.keep(Who {
+            user: user.user.clone(),
+            os: None,
+            app: None,
+        });
         let slot = self.conns.insert(Conn {
             id,
             gateway,
@@ -84,6 +91,7 @@ impl Engine {
             last_asked: received,
             born: entry.start,
             before_nat: false,
+            who,
         });
         let sight = Sight {
             entry,

@@ -52,6 +52,7 @@ impl Engine {
             out_dev: ask.out_dev,
             received: ask.received,
             last_received: ask.received,
+            tracked: ask.tracked,
             packets: vec![packet],
             waiting_for: at_source.clone(),
             asked: at_source,

@@ -76,6 +76,7 @@ impl Engine {
             last_asked: row.received,
             born: entry.start,
             before_nat: false,
+            who: None,
         });
         Self::log(Change::Open(Box::new(row)), out);
         Some(slot)
@@ -153,6 +154,7 @@ impl Engine {
             client_os: None,
             client_app: None,
             acl: Arc::from(LABEL),
+            parent: None,
         })
     }
 

@@ -4,6 +4,7 @@
 //! the same original tuple in the same zone of the same gateway. Nothing here decides or logs.
 
 use super::gateways::GatewayIdx;
+use super::who::{WhoId, WhoTable};
 use hashbrown::HashTable;
 use nufw_proto::{ConnId, CtEntry, Mark, Ports, Timestamp, Tuple};
 use nulog::Binding;
@@ -91,6 +92,8 @@ pub(super) struct Conn {
     pub(super) born: Option<Timestamp>,
     /// Its packets were queued where the destination is not translated yet.
     pub(super) before_nat: bool,
+    /// Who is behind it; kept in [`ConnTable::who`] for this connection.
+    pub(super) who: Option<WhoId>,
 }
 
 impl Conn {
@@ -162,6 +165,7 @@ pub(super) struct ConnTable {
     translated: HashTable<u32>,
     /// Every zone that a connection was ever in; nearly always one.
     zones: BTreeSet<u16>,
+    pub(super) who: WhoTable,
     hasher: RandomState,
 }
 
@@ -317,7 +321,11 @@ impl ConnTable {
         if let Ok(entry) = self.by_id.find_entry(self.hasher.hash_one(id), |&s| s == slot.0) {
             entry.remove();
         }
-        self.conns.remove(slot.0 as usize)
+        let conn = self.conns.remove(slot.0 as usize);
+        if let Some(who) = conn.who {
+            self.who.release(who);
+        }
+        conn
     }
 
     /// The entry is this connection's own: its tuples, id and mark are known from here on.

@@ -7,6 +7,7 @@ use super::conns::{Conn, Flow, Side};
 use super::modes::{LogMode, OnOverload};
 use super::pending::{Granted, Pending};
 use super::types::{Decision, Effect, Identity, LogEntry, Now, Outcome, Refused, Ruling};
+use super::who::Who;
 use super::{Engine, sessions::Session};
 use nufw_proto::client::Mine;
 use nufw_proto::gateway::Hook;
@@ -88,6 +89,7 @@ impl Engine {
         };
         let mark = self.mark_of(flow.gateway, &claimant.identity);
         let row = self.row(id, &pending, mark, Some((claimant, ruling)));
+        let who = self.conns.who.keep(claimant.who());
         self.conns.insert(Conn {
             id,
             gateway: flow.gateway,
@@ -107,6 +109,7 @@ impl Engine {
             last_asked: row.received,
             born: None,
             before_nat: matches!(pending.hook, Hook::Prerouting | Hook::Output),
+            who,
         });
         if let Some(lifetime) = ruling.expires {
             self.kills.ends_at(id, now.mono + lifetime);
@@ -237,7 +240,7 @@ impl Engine {
             .link
             .as_ref()
             .is_none_or(|l| l.relays_events);
-        if tracked {
+        if tracked && pending.tracked {
             self.gateways.note_grant(now.mono, id, &self.conns);
         } else {
             self.close(slot, CloseReason::Untracked, out);
@@ -351,6 +354,7 @@ impl Engine {
             client_os: decided.map(|(claimant, _)| Arc::clone(&claimant.os)),
             client_app: decided.and_then(|(claimant, _)| claimant.program.clone()),
             acl: decided.map_or_else(empty, |(_, ruling)| Arc::clone(&ruling.rule)),
+            parent: None,
         }
     }
 }
@@ -372,6 +376,14 @@ impl Claimant {
             os: Arc::clone(&session.os),
             program: mine.program.as_ref().map(|program| Arc::from(program.as_str())),
             seen: mine.seen,
+        }
+    }
+
+    fn who(&self) -> Who {
+        Who {
+            user: self.identity.user.clone(),
+            os: Some(Arc::clone(&self.os)),
+            app: self.program.clone(),
         }
     }
 }

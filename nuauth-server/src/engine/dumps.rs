@@ -46,7 +46,10 @@ impl Engine {
                 told: None,
             };
             let known = self.conn_of(gateway, sight, out);
-            match known.or_else(|| self.adopt_blind(gateway, sight, now.wall, out)) {
+            let passed = known.or_else(|| self.adopt_blind(gateway, sight, now.wall, out));
+            // One whose first event was lost; when it came to be only the kernel's time tells.
+            let brought = passed.or_else(|| self.related(gateway, sight, entry.start?, out));
+            match brought {
                 Some(slot) => self.seen(slot, entry, out),
                 None => self.adopt(gateway, entry, now, out),
             }

@@ -8,12 +8,13 @@ use super::conns::{Conn, Flow, Side, Slot, shown_by, too_old};
 use super::ended::Ended;
 use super::gateways::GatewayIdx;
 use super::types::{Effect, Now};
+use super::who::Who;
 use nufw_proto::gateway::Events;
 use nufw_proto::{
     BootId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, EventSeq, Mark, Removal, TcpState,
     Timestamp, Transport,
 };
-use nulog::{ActiveRow, Binding, Change, Close, CloseReason, Established, State, Translated};
+use nulog::{ActiveRow, Binding, Change, Close, CloseReason, Established, State, Translated, User};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub(super) struct Sight<'a> {
 
 impl Sight<'_> {
     /// When the entry was confirmed, as far as this tells it.
-    fn born(&self) -> Option<Timestamp> {
+    pub(super) fn born(&self) -> Option<Timestamp> {
         let first = self.told.filter(|_| self.kind == Some(CtEventKind::New));
         self.entry.start.or(first)
     }
@@ -70,6 +71,13 @@ impl Engine {
                     Side::Bound { ct_id, reply }
                 }
             };
+            let who = row.user_id.zip(row.username).and_then(|(id, name)| {
+                self.conns.who.keep(Who {
+                    user: User { id, name },
+                    os: row.client_os,
+                    app: row.client_app,
+                })
+            });
             self.conns.insert(Conn {
                 id: row.id,
                 gateway,
@@ -93,6 +101,7 @@ impl Engine {
                 before_nat: false,
                 last_asked: row.received,
                 born: None,
+                who,
             });
         }
     }
@@ -140,8 +149,11 @@ impl Engine {
                 self.destroyed(gateway, slot, event, out);
             }
             (CtEventKind::New, None) => {
-                self.stats.unrelated_events += 1;
                 self.replaced_by_stranger(gateway, sight, out);
+                match self.related(gateway, sight, event.at, out) {
+                    Some(slot) => self.answered(slot, entry, None, out),
+                    None => self.stats.unrelated_events += 1,
+                }
             }
             (CtEventKind::Update, None) => self.stats.unrelated_events += 1,
             (CtEventKind::Destroy, None) => self.late_destroy(gateway, event, out),

@@ -20,8 +20,10 @@ mod held;
 mod kills;
 mod modes;
 mod pending;
+mod related;
 mod sessions;
 mod types;
+mod who;
 
 pub use kills::{Leaving, OnEnd, Rejects};
 pub use modes::{Levels, LogMode, OnOverload};

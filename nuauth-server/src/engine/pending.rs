@@ -23,6 +23,8 @@ pub(super) struct Pending {
     pub(super) received: Timestamp,
     /// When it received the last.
     pub(super) last_received: Timestamp,
+    /// Whether the gateway will tell what becomes of the connection.
+    pub(super) tracked: bool,
     /// Every packet of the connection that waits: the first one and its retransmissions.
     pub(super) packets: Vec<Packet>,
     /// Sessions asked.

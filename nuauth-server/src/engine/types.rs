@@ -475,6 +475,10 @@ pub struct Stats {
     pub blind: u64,
     /// Those that got none, since there was no room; a later dump may show them again.
     pub blind_unlogged: u64,
+    /// Connections that another one brought with it, and that have a row of their own.
+    pub related: u64,
+    /// Those that have none, because a table of the server was full.
+    pub related_without_row: u64,
     /// Events that belong to no row.
     pub unrelated_events: u64,
     /// Events received again.

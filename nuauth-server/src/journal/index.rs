@@ -160,6 +160,7 @@ mod tests {
             client_os: None,
             client_app: None,
             acl: text(),
+            parent: None,
         }))
     }
 

@@ -40,6 +40,7 @@ fn row(sequence: u64) -> Box<OpenRow> {
         client_os: None,
         client_app: None,
         acl: Arc::from("test"),
+        parent: None,
     })
 }
 

@@ -135,7 +135,10 @@ impl Rule {
         if self.protocol.is_some_and(|wanted| wanted != transport.protocol()) {
             return false;
         }
-        let ports = transport.ports();
+        // A call's identifier is no port: whoever makes the call chooses it.
+        let ports = transport
+            .ports()
+            .filter(|_| !matches!(transport, Transport::Gre(_)));
         let icmp = transport.icmp();
         any_or_empty(&self.ports, |range| ports.is_some_and(|p| range.contains(&p.dst)))
             && any_or_empty(&self.source_ports, |range| {

@@ -19,12 +19,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Protocols that have a name in the file, with their IANA numbers.
-pub(super) const PROTOCOLS: [(&str, u8); 7] = [
+pub(super) const PROTOCOLS: [(&str, u8); 10] = [
     ("tcp", 6),
     ("udp", 17),
     ("udplite", 136),
     ("sctp", 132),
     ("dccp", 33),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
     ("icmp", 1),
     ("icmpv6", 58),
 ];
@@ -114,7 +117,7 @@ macro_rules! text_or_integer {
 text_or_integer!(
     Protocol,
     ProtocolVisitor,
-    "tcp, udp, udplite, sctp, dccp, icmp, icmpv6 or a number from 0 to 255",
+    "tcp, udp, udplite, sctp, dccp, gre, esp, ah, icmp, icmpv6 or a number from 0 to 255",
     |text| PROTOCOLS
         .iter()
         .find(|(name, _)| *name == text)

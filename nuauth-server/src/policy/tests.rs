@@ -208,7 +208,7 @@ fn networks_and_ports_are_matched() {
     );
     assert!(accepts("source-ports = [\"0-1\"]", "eve", &udp));
     assert!(!accepts("source-ports = [2]", "eve", &udp));
-    let gre = tuple(Transport::Other(47), "10.0.0.1", "192.0.2.7");
+    let gre = tuple(Transport::Gre(Ports { src: 0, dst: 80 }), "10.0.0.1", "192.0.2.7");
     assert!(
         !accepts("ports = [\"0-65535\"]", "eve", &gre),
         "no ports, no match"
@@ -257,7 +257,7 @@ fn each_mistake_has_its_sentence() {
         ("ports = [\"80-70\"]", "key rule[0].ports[0]: found string \"80-70\", expected a port from 0 to 65535 or a range such as \"8000-8080\"".to_owned()),
         ("ports = [\"+80\"]", "key rule[0].ports[0]: found string \"+80\", expected a port from 0 to 65535 or a range such as \"8000-8080\"".to_owned()),
         ("ports = [65536]", "key rule[0].ports[0]: found integer `65536`, expected a port from 0 to 65535 or a range such as \"8000-8080\"".to_owned()),
-        ("protocol = \"tpc\"", "key rule[0].protocol: found string \"tpc\", expected tcp, udp, udplite, sctp, dccp, icmp, icmpv6 or a number from 0 to 255".to_owned()),
+        ("protocol = \"tpc\"", "key rule[0].protocol: found string \"tpc\", expected tcp, udp, udplite, sctp, dccp, gre, esp, ah, icmp, icmpv6 or a number from 0 to 255".to_owned()),
         ("source = [\"10.0.0.1/8\"]", "key rule[0].source[0]: found string \"10.0.0.1/8\", expected a network without host bits, such as \"10.0.0.0/8\"".to_owned()),
         ("source = [\"10.0.0\"]", "key rule[0].source[0]: found string \"10.0.0\", expected an address or a network such as \"10.0.0.0/8\" or \"2001:db8::/32\"".to_owned()),
         ("source = [\"10.0.0.0/8\"]\ndestination = [\"::1\"]", "key rule[0].destination: found only networks of the other family, expected a network of the family that source has".to_owned()),

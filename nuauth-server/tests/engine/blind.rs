@@ -141,6 +141,9 @@ fn after_a_restart_a_blind_row_goes_on_with_its_entry_or_has_vanished() {
             translated: Translated::Shown(web()),
             mark: BIT,
             user_id: None,
+            username: None,
+            client_os: None,
+            client_app: None,
         }];
         let acknowledged = vec![(Arc::from("gw"), BootId(1), nufw_proto::EventSeq(0))];
         w.input(Input::Loaded { rows, acknowledged });
@@ -193,6 +196,7 @@ fn what_another_server_was_asked_instead_is_superseded() {
         out_dev: Text::lossy("eth1"),
         mark: Mark(0),
         received,
+        tracked: true,
     };
     let row = w.granted(gw, alice, web());
     let received = w.opened()[0].received;

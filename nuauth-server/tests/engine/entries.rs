@@ -55,6 +55,7 @@ pub(crate) fn natted(id: u32, original: Tuple, reply: Tuple) -> CtEntry {
         zone: 0,
         original,
         reply,
+        master: None,
         mark: Mark(0),
         status: CtStatus(0),
         tcp_state: matches!(original.transport(), Transport::Tcp(_)).then_some(TcpState::SYN_SENT),

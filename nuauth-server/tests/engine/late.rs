@@ -35,6 +35,9 @@ fn bound(row: u64, tuple: Tuple, ct_id: u32, received: Timestamp) -> ActiveRow {
             }
             .id,
         ),
+        username: None,
+        client_os: None,
+        client_app: None,
     }
 }
 

@@ -23,6 +23,7 @@ mod logging;
 mod memory;
 mod modes;
 mod packets;
+mod related;
 mod restart;
 mod reuse;
 mod sessions;

@@ -68,6 +68,9 @@ fn row(number: u32) -> ActiveRow {
         translated: Translated::Shown(tuple(number)),
         mark: Mark(1),
         user_id: Some(1),
+        username: Some(Arc::from("alice")),
+        client_os: None,
+        client_app: Some(Arc::from("/usr/bin/firefox")),
     }
 }
 

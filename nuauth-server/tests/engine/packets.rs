@@ -1,9 +1,10 @@
 //! From a packet to its verdict.
 
-use crate::world::{PACKET_TIMEOUT, World, answered, entry, tcp, udp, user};
+use crate::world::{PACKET_TIMEOUT, World, answered, ended, entry, tcp, udp, user};
 use nuauth_server::engine::Input;
 use nufw_proto::gateway::Verdict;
-use nufw_proto::{AskId, CtEntry, CtEventKind, Mark};
+use nufw_proto::{AskId, CtEntry, CtEventKind, Mark, TcpState};
+use nulog::CloseReason;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -310,4 +311,49 @@ fn refusals_are_told_where_the_limits_say_so_and_rows_stay_the_same() {
     assert_eq!(stories(only(true, false, false)), [drop, drop, reject, drop]);
     assert_eq!(stories(only(false, true, false)), [drop, reject, drop, drop]);
     assert_eq!(stories(only(false, false, true)), [reject, drop, drop, reject]);
+}
+
+#[test]
+fn what_the_gateway_will_not_tell_of_ends_when_it_is_accepted() {
+    let mut w = World::new();
+    let gw = w.gateway();
+    let alice = w.login("alice", "10.0.0.7");
+    let ask = w.ask_with(gw, tcp("10.0.0.7:40000", "192.0.2.1:443"), |ask| {
+        ask.tracked = false;
+    });
+    w.claim(alice);
+    w.commit();
+    let row = w.accepted(ask).unwrap();
+    assert_eq!(w.ends(), [(row, CloseReason::Untracked)]);
+    assert_eq!(w.stats().live_connections, 0);
+}
+
+#[test]
+fn one_tuple_in_two_zones_is_two_connections() {
+    let mut w = World::new();
+    let gw = w.gateway();
+    let alice = w.login("alice", "10.0.0.7");
+    let tuple = tcp("10.0.0.7:40000", "192.0.2.1:443");
+    let rows = [3, 4].map(|zone| {
+        let ask = w.ask_with(gw, tuple, |ask| ask.zone = zone);
+        w.claim(alice);
+        w.commit();
+        w.accepted(ask).unwrap()
+    });
+    assert_ne!(rows[0], rows[1]);
+    assert_eq!(w.opened().iter().map(|row| row.zone).collect::<Vec<_>>(), [3, 4]);
+    // The kernel's ids may be the same, too.
+    let ct = |zone| CtEntry {
+        zone,
+        ..entry(7, tuple)
+    };
+    w.event(gw, CtEventKind::New, ct(4));
+    w.event(gw, CtEventKind::New, ct(3));
+    w.event(gw, CtEventKind::New, ct(5));
+    assert_eq!(w.stats().unrelated_events, 1);
+    w.event(gw, CtEventKind::Update, answered(ct(3)));
+    assert_eq!(w.established()[0].id, rows[0]);
+    w.event(gw, CtEventKind::Destroy, ended(answered(ct(4)), TcpState::CLOSE));
+    assert_eq!(w.ends(), [(rows[1], CloseReason::Reset)]);
+    assert_eq!(w.stats().live_connections, 1);
 }

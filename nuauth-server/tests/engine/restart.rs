@@ -23,6 +23,9 @@ fn open(row: u64, tuple: Tuple, received: Timestamp) -> ActiveRow {
         translated: Translated::Shown(tuple),
         mark: Mark(1),
         user_id: Some(user("alice").user.id),
+        username: Some(Arc::from("alice")),
+        client_os: None,
+        client_app: None,
     }
 }
 

@@ -229,17 +229,23 @@ impl World {
     }
 
     pub(crate) fn ask_at(&mut self, link: LinkId, tuple: Tuple, hook: Hook) -> AskId {
+        self.ask_with(link, tuple, |ask| ask.hook = hook)
+    }
+
+    pub(crate) fn ask_with(&mut self, link: LinkId, tuple: Tuple, change: impl FnOnce(&mut Ask)) -> AskId {
         let id = AskId(self.id());
-        let ask = Ask {
+        let mut ask = Ask {
             id,
-            hook,
+            hook: Hook::Forward,
             zone: 0,
             tuple,
             in_dev: Text::lossy("eth0"),
             out_dev: Text::lossy("eth1"),
             mark: Mark(0),
             received: self.wall(),
+            tracked: true,
         };
+        change(&mut ask);
         self.said(link, ToServer::Asks(Batch::try_from(vec![ask]).unwrap()));
         id
     }

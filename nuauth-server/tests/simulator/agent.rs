@@ -302,6 +302,7 @@ impl Agent {
                 out_dev: Text::default(),
                 mark: Mark(0),
                 received: crate::kernel::stamp(now),
+                tracked: true,
             });
         }
         if !asks.is_empty() {

@@ -176,6 +176,9 @@ impl Journal {
                     .map_or(Translated::Shown(row.open.shown), Translated::Bound),
                 mark: row.open.mark,
                 user_id: row.open.user.as_ref().map(|user| user.id),
+                username: row.open.user.as_ref().map(|user| Arc::clone(&user.name)),
+                client_os: row.open.client_os.clone(),
+                client_app: row.open.client_app.clone(),
             })
             .collect()
     }

@@ -85,6 +85,7 @@ impl Kernel {
             zone: packet.key.0,
             original: packet.key.1,
             reply: packet.reply,
+            master: None,
             mark,
             status: CtStatus(1 << 3),
             tcp_state: is_tcp(&packet.key.1).then_some(TcpState::SYN_SENT),

@@ -247,6 +247,7 @@ pub(crate) fn row(id: ConnId) -> Box<OpenRow> {
         client_os: None,
         client_app: None,
         acl: text("test"),
+        parent: None,
     })
 }
 

@@ -170,7 +170,7 @@ impl Dumps {
         // The server hears of it before the kernel is asked, so it knows which of its rows the dump can show.
         link.queue(&ToServer::DumpBegin(DumpBegin { dump: id }));
         stats.dumps += 1;
-        let source = Dump::start(self.interest)
+        let source = Dump::start(self.interest.clone())
             .inspect_err(|error| tracing::warn!(%error, "the connection table cannot be dumped"))
             .ok();
         let mut running = Running {

@@ -15,10 +15,9 @@ impl Agent {
         self.asks.clear();
         for waiting in self.pending.drain() {
             self.stats.dropped += 1;
-            self.queue.verdict(
-                waiting.packet_id,
-                self.settings.unasked(self.settings.on_loss.agent, waiting.mark),
-            );
+            let disposition = self.settings.unasked(self.settings.on_loss.agent, waiting.mark);
+            self.queue
+                .verdict_in(waiting.queue, waiting.packet_id, disposition);
         }
         self.queue.flush()?;
         self.read_events()?;

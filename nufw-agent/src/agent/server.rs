@@ -139,7 +139,7 @@ impl Agent {
         let waiting: Vec<_> = self.pending.drain().collect();
         for waiting in waiting {
             self.stats.without_link += 1;
-            self.unasked(waiting.packet_id, waiting.mark, self.settings.on_loss.server);
+            self.unasked(waiting.place(), waiting.mark, self.settings.on_loss.server);
         }
     }
 

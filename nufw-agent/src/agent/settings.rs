@@ -23,8 +23,14 @@ pub struct Settings {
     pub blind_bit: Mark,
     /// What becomes of packets that cannot be asked about.
     pub on_loss: Choices,
-    /// Packets that may wait in the kernel.
+    /// Packets that may wait in the kernel, in each queue.
     pub queue_length: u32,
+    /// Number of the first queue.
+    pub first_queue: u16,
+    /// The conntrack zone whose packets each queue gets, from the first on; the last counts for all that follow.
+    pub zones: Vec<u16>,
+    /// How many queues there are.
+    pub queues: u16,
     /// How long a packet waits for an answer.
     pub packet_timeout: Duration,
     /// Packets that may wait for an answer.
@@ -55,6 +61,20 @@ impl Settings {
         Disposition::Accept {
             mark: Some(packet.0 & !users & !self.reject_bit.0 | self.blind_bit.0),
         }
+    }
+
+    /// The conntrack zone whose packets this queue gets.
+    pub(super) fn zone_of(&self, queue: u16) -> u16 {
+        let place = usize::from(queue.saturating_sub(self.first_queue));
+        let zone = self.zones.get(place).or(self.zones.last());
+        zone.copied().unwrap_or(0)
+    }
+
+    /// Packets that may wait in the kernel, in all queues together.
+    pub(super) fn most_waiting(&self) -> usize {
+        usize::try_from(self.queue_length)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(usize::from(self.queues.max(1)))
     }
 
     pub(super) fn rejection(&self, packet: Mark) -> Disposition {

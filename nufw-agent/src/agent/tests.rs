@@ -9,11 +9,25 @@ fn settings(sets_marks: bool, reject_bit: u32) -> Settings {
         blind_bit: Mark(0x0400_0000),
         on_loss: Choices::default(),
         queue_length: 1,
+        first_queue: 10,
+        zones: vec![0],
+        queues: 1,
         packet_timeout: Duration::from_secs(15),
         max_pending: 1,
         max_unacknowledged: 1,
         interest: Interest::All,
     }
+}
+
+#[test]
+fn a_queue_has_the_zone_of_all_or_its_own() {
+    let mut settings = settings(true, 0);
+    assert_eq!((settings.zone_of(10), settings.zone_of(12)), (0, 0));
+    settings.zones = vec![7, 8];
+    assert_eq!((settings.zone_of(10), settings.zone_of(11)), (7, 8));
+    assert_eq!(settings.most_waiting(), 1);
+    settings.queues = 4;
+    assert_eq!(settings.most_waiting(), 4);
 }
 
 #[test]

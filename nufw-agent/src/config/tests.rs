@@ -29,7 +29,7 @@ fn the_sample_is_valid_and_says_the_defaults() {
         ] {
             *path = path.file_name().unwrap().into();
         }
-        config.file = std::path::PathBuf::new();
+        config.file = PathBuf::new();
         format!("{config:?}")
     };
     assert_eq!(bare(&sample), bare(&plain));
@@ -67,6 +67,26 @@ fn complaints_name_file_line_and_key() {
             "nufw-agent.toml:2: key queue.number:",
         ),
         ("[queue]\nnumbr = 1\n", "nufw-agent.toml:2: "),
+        (
+            "[conntrack]\naccept-src = [\"10.0.0.0/8\", \"10.0.0.0/33\"]\n",
+            "nufw-agent.toml:2: key conntrack.accept-src: found \"10.0.0.0/33\", expected a network or an address",
+        ),
+        (
+            "[conntrack]\naccept-proto = [\"tpc\"]\n",
+            "nufw-agent.toml:2: key conntrack.accept-proto: found \"tpc\", expected tcp, udp, ",
+        ),
+        (
+            "[queue]\ncount = 65\n",
+            "nufw-agent.toml:2: key queue.count: found 65, expected a number from 1 to 64",
+        ),
+        (
+            "[queue]\nnumber = 65530\ncount = 7\n",
+            "nufw-agent.toml:3: key queue.count: found 7, expected a number from 1 to 6",
+        ),
+        (
+            "[queue]\ncount = 4\nzones = [1, 2]\n",
+            "nufw-agent.toml:3: key queue.zones: found [1, 2], expected one conntrack zone for all queues, or one for each of the 4",
+        ),
         (
             "[queue]\npacket-timeout = \"1s\"\n",
             "nufw-agent.toml:2: key queue.packet-timeout: found 1s, expected a time from 3s to 5m",

@@ -3,7 +3,7 @@
 //! The crate hands attributes that it does not know (id, zone, counters, timestamps, ICMP keys) on as bytes; they are
 //! read here, after `linux/netfilter/nfnetlink_conntrack.h`. Nothing is guessed: what is absent stays absent.
 
-use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla, NlaBuffer, NlasIterator};
+use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla, NlaBuffer, NlasIterator, Parseable as _};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Tuple as TupleAttribute,
 };
@@ -14,6 +14,7 @@ use nufw_proto::{
 const CTA_COUNTERS_ORIG: u16 = 9;
 const CTA_COUNTERS_REPLY: u16 = 10;
 const CTA_ID: u16 = 12;
+const CTA_TUPLE_MASTER: u16 = 14;
 const CTA_ZONE: u16 = 18;
 const CTA_TIMESTAMP: u16 = 20;
 const CTA_TIMESTAMP_EVENT: u16 = 27;
@@ -32,6 +33,10 @@ const CTA_COUNTERS_BYTES: u16 = 2;
 
 const CTA_TIMESTAMP_START: u16 = 1;
 const CTA_TIMESTAMP_STOP: u16 = 2;
+
+const DCCP: u8 = 33;
+const SCTP: u8 = 132;
+const UDPLITE: u8 = 136;
 
 /// Longest value of an attribute that is read here: two nested 64-bit numbers with their headers and padding.
 const VALUE: usize = 64;
@@ -64,6 +69,7 @@ pub fn decode(attributes: &[ConntrackAttribute]) -> Result<Decoded, Unrepresenta
     let mut reply = None;
     let mut id = None;
     let mut zone = 0;
+    let mut master = None;
     let mut mark = Mark(0);
     let mut status = CtStatus(0);
     let mut tcp_state = None;
@@ -90,6 +96,7 @@ pub fn decode(attributes: &[ConntrackAttribute]) -> Result<Decoded, Unrepresenta
                 let value = Value::of(nla);
                 match nla.kind() & NLA_TYPE_MASK {
                     CTA_ID => id = value.number(),
+                    CTA_TUPLE_MASTER => master = tuple(&parts(nla)),
                     CTA_ZONE => zone = value.number().unwrap_or(zone),
                     CTA_COUNTERS_ORIG => counted.0 = count(&value),
                     CTA_COUNTERS_REPLY => counted.1 = count(&value),
@@ -117,6 +124,7 @@ pub fn decode(attributes: &[ConntrackAttribute]) -> Result<Decoded, Unrepresenta
             zone,
             original: original.ok_or(Unrepresentable::Missing("original tuple"))?,
             reply: reply.ok_or(Unrepresentable::Missing("reply tuple"))?,
+            master,
             mark,
             status,
             tcp_state,
@@ -168,8 +176,10 @@ fn tuple(attributes: &[TupleAttribute]) -> Option<Tuple> {
             _ => {}
         }
     }
-    let ports = match ports {
-        (Some(src), Some(dst)) => Some(Ports { src, dst }),
+    let ports = match (ports, protocol) {
+        ((Some(src), Some(dst)), _) => Some(Ports { src, dst }),
+        // A kernel without a tracker of its own for the protocol tells no ports: see `Tracking`.
+        ((None, None), Some(DCCP | SCTP | UDPLITE)) => Some(Ports { src: 0, dst: 0 }),
         _ => None,
     };
     let icmp = match icmp {
@@ -177,6 +187,16 @@ fn tuple(attributes: &[TupleAttribute]) -> Option<Tuple> {
         _ => None,
     };
     Tuple::new(src?, dst?, Transport::from_parts(protocol?, ports, icmp)?).ok()
+}
+
+/// The parts of a tuple that the crate hands on as bytes.
+fn parts(nla: &DefaultNla) -> Vec<TupleAttribute> {
+    let mut bytes = vec![0; nla.value_len()];
+    nla.emit_value(&mut bytes);
+    NlasIterator::new(&bytes)
+        .flatten()
+        .filter_map(|part| TupleAttribute::parse(&part).ok())
+        .collect()
 }
 
 /// The zone of one direction; the kernel says it within the tuple when the two directions differ.

@@ -114,7 +114,7 @@ impl Dump {
                     inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
                     ..
                 }) => match decode(&attributes) {
-                    Ok(decoded) if self.interest.includes(decoded.entry.mark) => out.push(decoded.entry),
+                    Ok(decoded) if self.interest.includes(&decoded.entry) => out.push(decoded.entry),
                     Ok(_) => {}
                     Err(_) => self.unrepresentable += 1,
                 },

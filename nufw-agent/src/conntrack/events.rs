@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 const GROUPS: [u32; 3] = [1, 2, 3];
 
 /// How the event socket is opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct EventOptions {
     /// Receive buffer to ask for, bytes.
     pub receive_buffer: usize,
@@ -61,10 +61,8 @@ impl Events {
         }
         // The kernel doubles what it is asked for and reports the double.
         let granted = socket.get_rx_buf_sz().map_err(ConntrackError::Open)?;
-        if let Interest::Marked(mask) = options.interest {
-            // Before the groups are joined, or unmarked events slip in between.
-            filter::attach(&socket, mask).map_err(ConntrackError::Filter)?;
-        }
+        // Before the groups are joined, or other events slip in between.
+        filter::attach(&socket, &options.interest).map_err(ConntrackError::Filter)?;
         for group in GROUPS {
             socket.add_membership(group).map_err(ConntrackError::Subscribe)?;
         }

@@ -9,15 +9,18 @@ mod decode;
 mod dump;
 mod events;
 mod filter;
+mod interest;
+mod tracking;
 
 pub use control::{Answer, Control, IN_FLIGHT, Order, Target};
 pub use counters::{SocketCounters, socket_counters};
 pub use decode::{Decoded, Unrepresentable, decode};
 pub use dump::{Dump, DumpProgress};
 pub use events::{EventOptions, Events, Received};
+pub use interest::{Chosen, Interest, MOST_CHOSEN};
+pub use tracking::Tracking;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use nufw_proto::Mark;
 use std::io;
 use tokio::io::unix::AsyncFd;
 
@@ -38,8 +41,10 @@ pub enum ConntrackError {
         "conntrack events cannot be subscribed to (CAP_NET_ADMIN and the kernel's nf_conntrack_netlink are needed): {0}"
     )]
     Subscribe(#[source] io::Error),
-    /// The in-kernel filter on the mark was refused.
-    #[error("the kernel refused the filter that lets only marked connections through (-M): {0}")]
+    /// The in-kernel filter was refused.
+    #[error(
+        "the kernel refused the filter that lets only some connections through (-M, conntrack.accept-*): {0}"
+    )]
     Filter(#[source] io::Error),
     /// The request for a dump could not be sent.
     #[error("the kernel refused to dump its connection table: {0}")]
@@ -67,23 +72,4 @@ fn watch(socket: Socket) -> Result<AsyncFd<Socket>, ConntrackError> {
     // SAFETY: the socket owns its descriptor and closes it only when dropped; it is never replaced within the AsyncFd.
     let watched = unsafe { AsyncFd::register_with_interest(socket, tokio::io::Interest::READABLE) };
     watched.map_err(|error| ConntrackError::Open(error.into()))
-}
-
-/// Which connections are of interest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// All.
-    All,
-    /// Those whose mark has one of these bits (`-M`).
-    Marked(Mark),
-}
-
-impl Interest {
-    /// Tells whether a connection with this mark is of interest.
-    pub fn includes(self, mark: Mark) -> bool {
-        match self {
-            Self::All => true,
-            Self::Marked(bits) => mark.0 & bits.0 != 0,
-        }
-    }
 }

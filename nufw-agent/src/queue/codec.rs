@@ -45,6 +45,8 @@ const NF_REPEAT: u32 = 4;
 /// A packet that waits in the kernel for its verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedPacket {
+    /// The queue that it waits in.
+    pub queue: u16,
     /// The kernel's name for it; consecutive within a queue.
     pub packet_id: u32,
     /// Where it waits.
@@ -97,6 +99,7 @@ pub(super) struct Unreadable {
 /// Reads a message of type [`PACKET`].
 pub(super) fn read_packet(message: &Message<'_>) -> Result<QueuedPacket, Unreadable> {
     let mut packet = QueuedPacket {
+        queue: 0,
         packet_id: 0,
         hook: Hook::Forward,
         hw_protocol: 0,
@@ -114,7 +117,10 @@ pub(super) fn read_packet(message: &Message<'_>) -> Result<QueuedPacket, Unreada
     let mut whole = true;
     let mut length = None;
     let attributes = match message.nfgen() {
-        Ok((_, _, attributes)) => attributes,
+        Ok((_, queue, attributes)) => {
+            packet.queue = queue;
+            attributes
+        }
         Err(Malformed::Header { .. } | Malformed::Length { .. }) => return Err(Unreadable { packet_id }),
     };
     for attribute in attributes {
@@ -260,6 +266,7 @@ mod tests {
         assert_eq!(
             packet,
             QueuedPacket {
+                queue: 5,
                 packet_id: 258,
                 hook: Hook::Forward,
                 hw_protocol: 0x0800,

@@ -8,7 +8,7 @@ mod interfaces;
 mod kernel;
 
 pub use codec::{Disposition, QueuedPacket};
-pub use interfaces::InterfaceNames;
+pub use interfaces::{InterfaceNames, MAX_NAMES};
 pub use kernel::{Holder, KernelCounters, holder, kernel_counters, other_event_listeners};
 
 use crate::nfnl::{Messages, NLMSG_ERROR, Status, Writer};
@@ -18,6 +18,7 @@ use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeInclusive;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -37,7 +38,9 @@ const MAX_REFUSED: usize = 65_536;
 pub struct QueueOptions {
     /// The queue's number, as in the rule's `--queue-num`.
     pub number: u16,
-    /// Most packets that wait in the kernel; a packet beyond that is dropped, or passes with `fail_open`.
+    /// How many queues are read, from that number on, as in the rule's `--queue-balance`; 0 is as 1.
+    pub count: u16,
+    /// Most packets that wait in the kernel in each queue; a packet beyond that is dropped, or passes with `fail_open`.
     pub length: u32,
     /// How many bytes of each packet are copied: enough for its headers.
     pub copy_range: u16,
@@ -99,6 +102,8 @@ fn system(action: &'static str) -> impl FnOnce(io::Error) -> QueueError {
 /// A verdict that the kernel did not take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
+    /// The queue.
+    pub queue: u16,
     /// The packet.
     pub packet_id: u32,
     /// Whether the packet was gone (ENOENT), as after a flush or when its interface went down.
@@ -126,11 +131,15 @@ pub struct QueueStats {
     pub overruns: u64,
 }
 
-/// A bound NFQUEUE.
+/// A bound NFQUEUE, or several of consecutive numbers.
+///
+/// They share one socket: so packets come in the order in which the kernel queued them, whichever queue it was, and who
+/// has read it to its end has read all of them.
 #[derive(Debug)]
 pub struct Queue {
     socket: AsyncFd<Socket>,
     number: u16,
+    last: u16,
     buffer: Vec<u8>,
     verdicts: Writer,
     unsent: u64,
@@ -160,6 +169,7 @@ impl Queue {
         let mut queue = Self {
             socket: watch(socket).map_err(system("watch a netlink socket"))?,
             number: options.number,
+            last: options.number.saturating_add(options.count.saturating_sub(1)),
             buffer: vec![0; usize::from(options.copy_range) + MESSAGE_OVERHEAD],
             verdicts: Writer::default(),
             unsent: 0,
@@ -173,28 +183,34 @@ impl Queue {
     }
 
     fn configure(&mut self, options: &QueueOptions) -> Result<(), QueueError> {
-        let mut request = Writer::default();
-        codec::open(
-            &mut request,
-            options.number,
-            codec::Settings {
-                copy_range: options.copy_range,
-                length: options.length,
-                fail_open: options.fail_open,
-            },
-        );
-        self.request(&request)
+        for number in self.numbers() {
+            let mut request = Writer::default();
+            codec::open(
+                &mut request,
+                number,
+                codec::Settings {
+                    copy_range: options.copy_range,
+                    length: options.length,
+                    fail_open: options.fail_open,
+                },
+            );
+            self.request(&request, number)?;
+        }
+        Ok(())
     }
 
-    /// Changes how many packets may wait.
+    /// Changes how many packets may wait in each queue.
     pub fn set_length(&mut self, length: u32) -> Result<(), QueueError> {
-        let mut request = Writer::default();
-        codec::length(&mut request, self.number, length);
-        self.request(&request)
+        for number in self.numbers() {
+            let mut request = Writer::default();
+            codec::length(&mut request, number, length);
+            self.request(&request, number)?;
+        }
+        Ok(())
     }
 
     /// Sends a request and waits for its answer.
-    fn request(&mut self, request: &Writer) -> Result<(), QueueError> {
+    fn request(&mut self, request: &Writer, number: u16) -> Result<(), QueueError> {
         self.socket
             .get_ref()
             .send(request.bytes(), 0)
@@ -210,31 +226,32 @@ impl Queue {
         self.kept.extend(packets);
         match answer.map(|status| status.errno) {
             Some(0) => Ok(()),
-            Some(errno) => Err(self.open_error(Errno::from_raw_os_error(errno))),
-            None => Err(QueueError::NoAnswer { number: self.number }),
+            Some(errno) => Err(open_error(number, Errno::from_raw_os_error(errno))),
+            None => Err(QueueError::NoAnswer { number }),
         }
     }
 
-    fn open_error(&self, errno: Errno) -> QueueError {
-        let number = self.number;
-        let source = io::Error::from(errno);
-        match errno {
-            // The kernel says EPERM both to the unprivileged and to whoever comes second.
-            Errno::PERM | Errno::BUSY => match holder(number) {
-                Some(holder) => QueueError::Taken { number, holder },
-                None => QueueError::NotPermitted { number },
-            },
-            Errno::INVAL | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT => QueueError::Unsupported { source },
-            _ => QueueError::System {
-                action: "bind the queue",
-                source,
-            },
-        }
-    }
-
-    /// The queue's number.
+    /// The queue's number; the first of several.
     pub fn number(&self) -> u16 {
         self.number
+    }
+
+    /// The numbers of all queues.
+    pub fn numbers(&self) -> RangeInclusive<u16> {
+        self.number..=self.last
+    }
+
+    /// The kernel's own account of all queues together; `None` where it cannot be seen.
+    pub fn kernel_counters(&self) -> Option<KernelCounters> {
+        self.numbers()
+            .filter_map(kernel_counters)
+            .reduce(|all, one| KernelCounters {
+                port: all.port,
+                waiting: all.waiting + one.waiting,
+                queue_dropped: all.queue_dropped + one.queue_dropped,
+                user_dropped: all.user_dropped + one.user_dropped,
+                last_id: all.last_id.max(one.last_id),
+            })
     }
 
     /// Bytes that the kernel granted for the receive buffer (it counts its own overhead in).
@@ -282,9 +299,14 @@ impl Queue {
         Ok(added)
     }
 
-    /// Queues a verdict; [`Self::flush`] sends it.
+    /// Queues a verdict about a packet of the first queue; [`Self::flush`] sends it.
     pub fn verdict(&mut self, packet_id: u32, disposition: Disposition) {
-        codec::verdict(&mut self.verdicts, self.number, packet_id, disposition);
+        self.verdict_in(self.number, packet_id, disposition);
+    }
+
+    /// Queues a verdict about a packet of the queue of this number.
+    pub fn verdict_in(&mut self, queue: u16, packet_id: u32, disposition: Disposition) {
+        codec::verdict(&mut self.verdicts, queue, packet_id, disposition);
         self.unsent += 1;
     }
 
@@ -380,7 +402,8 @@ impl Queue {
                     Err(unreadable) => {
                         self.stats.unreadable += 1;
                         if let Some(packet_id) = unreadable.packet_id {
-                            self.verdict(packet_id, Disposition::Drop);
+                            let queue = message.nfgen().map_or(self.number, |(_, queue, _)| queue);
+                            self.verdict_in(queue, packet_id, Disposition::Drop);
                         }
                     }
                 },
@@ -403,6 +426,7 @@ impl Queue {
         }
         if self.refused.len() < MAX_REFUSED {
             self.refused.push(Refused {
+                queue: status.request_resource.unwrap_or(self.number),
                 packet_id: status.request_sequence,
                 gone,
                 errno: status.errno,
@@ -419,6 +443,22 @@ fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its descriptor, always answers with that one, and closes it only when it is dropped,
     // which the `AsyncFd` that owns it does after it has deregistered it.
     unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
+}
+
+fn open_error(number: u16, errno: Errno) -> QueueError {
+    let source = io::Error::from(errno);
+    match errno {
+        // The kernel says EPERM both to the unprivileged and to whoever comes second.
+        Errno::PERM | Errno::BUSY => match holder(number) {
+            Some(holder) => QueueError::Taken { number, holder },
+            None => QueueError::NotPermitted { number },
+        },
+        Errno::INVAL | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT => QueueError::Unsupported { source },
+        _ => QueueError::System {
+            action: "bind the queue",
+            source,
+        },
+    }
 }
 
 /// Asks for `wanted` bytes, beyond the host's limit if permitted; returns what was granted.

@@ -17,6 +17,7 @@ fn event(n: i64) -> CtEvent {
             zone: 0,
             original: tuple,
             reply: tuple,
+            master: None,
             mark: Mark(0),
             status: CtStatus(0),
             tcp_state: None,

@@ -147,7 +147,7 @@ pub(super) fn wanted(options: &RulesOptions, family: Family) -> Wanted {
         } else {
             &["PREROUTING"]
         };
-        let rule = "-j CT --ctevents new,reply,destroy".to_owned();
+        let rule = "-j CT --ctevents new,related,reply,destroy".to_owned();
         wanted.add("raw", from, "NUFW_EVENTS", Place::Last, vec![rule]);
     }
     for hook in QueueHook::ALL.into_iter().filter(|hook| options.holds(*hook)) {

@@ -68,7 +68,7 @@ pub(super) fn chains(options: &RulesOptions) -> Vec<Chain> {
     let from_here = options.holds(QueueHook::Output);
     if options.event_mask {
         // Priority raw would be before conntrack, where the statement has no effect.
-        let rule = || vec!["ct state new ct event set new,reply,destroy".to_owned()];
+        let rule = || vec!["ct state new ct event set new,related,reply,destroy".to_owned()];
         add("events", "prerouting", "mangle", rule());
         if from_here {
             add("events_output", "output", "mangle - 1", rule());

@@ -60,6 +60,7 @@ fn what_is_missing_is_mended_by_the_rules() {
         let _inside = runtime.enter();
         let queue = Queue::open(&QueueOptions {
             number: 3,
+            count: 1,
             length: 10,
             copy_range: 128,
             receive_buffer: 65_536,

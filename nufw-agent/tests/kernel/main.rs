@@ -7,6 +7,9 @@
 mod check;
 #[cfg(test)]
 mod ended;
+#[cfg(test)]
+mod interfaces;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod queue;

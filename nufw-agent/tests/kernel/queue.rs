@@ -1,6 +1,7 @@
 //! The queue against the kernel, and against the `nfq` crate as an oracle.
 
 use crate::support::{Netns, PATIENCE, SILENCE, permitted, received, receiver, runtime, sh};
+use nufw_agent::conntrack::Tracking;
 use nufw_agent::packet;
 use nufw_agent::queue::{
     Disposition, InterfaceNames, Queue, QueueError, QueueOptions, QueuedPacket, kernel_counters,
@@ -17,6 +18,7 @@ use tokio::runtime::Runtime;
 fn options(number: u16) -> QueueOptions {
     QueueOptions {
         number,
+        count: 1,
         length: 1024,
         copy_range: 256,
         receive_buffer: 1 << 20,
@@ -186,10 +188,7 @@ fn it_reads_what_the_nfq_crate_reads() {
         pass("echo request");
         pass("echo reply");
         assert_eq!(ours_out.stats().unreadable + ours_in.stats().unreadable, 0);
-        assert_eq!(
-            InterfaceNames::new().unwrap().name(1, clock::mono()).as_str(),
-            "lo"
-        );
+        assert_eq!(InterfaceNames::new().unwrap().name(1).as_str(), "lo");
     });
 }
 
@@ -257,6 +256,61 @@ fn verdicts_go_in_any_order_and_late_ones_are_told() {
             (2, 52, 50)
         );
         assert!(queue.take_refused().is_empty());
+    });
+}
+
+#[test]
+fn packets_of_several_queues_come_in_their_order_and_a_late_verdict_names_its_queue() {
+    if !permitted() {
+        return;
+    }
+    Netns::new().run(|| {
+        let runtime = runtime();
+        let _inside = runtime.enter();
+        let four = QueueOptions {
+            count: 4,
+            ..options(60)
+        };
+        let mut queue = Queue::open(&four).unwrap();
+        assert_eq!(queue.numbers(), 60..=63);
+        sh("iptables -A OUTPUT -p udp --dport 5000 -j NFQUEUE --queue-balance 60:63");
+        let socket = receiver("0.0.0.0:5000");
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // The kernel chooses the queue by the addresses.
+        for last in 1..=64u8 {
+            sender
+                .send_to(&[last], (std::net::Ipv4Addr::new(127, 0, 0, last), 5000))
+                .unwrap();
+        }
+        let packets = read(&runtime, &mut queue, 64);
+        let order: Vec<u8> = packets.iter().map(|packet| packet.payload[28]).collect();
+        assert_eq!(order, (1..=64).collect::<Vec<_>>());
+        let used: std::collections::BTreeSet<u16> = packets.iter().map(|packet| packet.queue).collect();
+        assert!(
+            used.len() > 1 && used.iter().all(|number| (60..=63).contains(number)),
+            "{used:?}"
+        );
+        for packet in &packets {
+            queue.verdict_in(packet.queue, packet.packet_id, Disposition::Accept { mark: None });
+        }
+        queue.verdict_in(62, 9999, Disposition::Accept { mark: None });
+        queue.flush().unwrap();
+        assert_eq!(received(&socket).len(), 64);
+        assert_eq!(queue.recv_batch(&mut Vec::new(), 100).unwrap(), 0);
+        let refused: Vec<_> = queue
+            .take_refused()
+            .iter()
+            .map(|late| (late.queue, late.packet_id))
+            .collect();
+        assert_eq!(refused, [(62, 9999)]);
+        assert_eq!(queue.kernel_counters().unwrap().waiting, 0);
+        // One of them taken: none is read, and the error says which.
+        drop(queue);
+        let _other = open(&runtime, 62);
+        match Queue::open(&four) {
+            Err(QueueError::Taken { number: 62, .. }) => {}
+            other => panic!("{other:?}"),
+        }
     });
 }
 
@@ -450,7 +504,7 @@ fn a_super_packet_has_one_verdict() {
         sender.send_to(&[7; 10_000], "127.0.0.1:5000").unwrap();
         let packet = read(&runtime, &mut queue, 1).remove(0);
         assert_eq!((packet.length, packet.payload.len()), (10_028, 256));
-        let parsed = packet::parse(&packet.payload, packet.hw_protocol).unwrap();
+        let parsed = packet::parse(&packet.payload, packet.hw_protocol, Tracking::ALL).unwrap();
         assert_eq!(parsed.tuple.transport().ports().unwrap().dst, 5000);
         queue.verdict(packet.packet_id, Disposition::Accept { mark: None });
         queue.flush().unwrap();

@@ -1,6 +1,7 @@
 //! The generated rules on a real kernel: loaded, loaded again, removed, and doing what they say.
 
 use crate::support::{Netns, PATIENCE, SILENCE, permitted, runtime};
+use nufw_agent::conntrack::Tracking;
 use nufw_agent::packet;
 use nufw_agent::queue::{Disposition, InterfaceNames, Queue, QueueOptions};
 use nufw_agent::rules::{Format, QueueHook, RulesOptions, render, render_removal};
@@ -136,6 +137,7 @@ impl Decider {
             runtime().block_on(async {
                 let mut queue = Queue::open(&QueueOptions {
                     number: 3,
+                    count: 1,
                     length: 1024,
                     copy_range: 256,
                     receive_buffer: 1 << 20,
@@ -151,11 +153,10 @@ impl Decider {
                     }
                     queue.recv_batch(&mut packets, 64).unwrap();
                     for waiting in packets.drain(..) {
-                        let tuple = packet::parse(&waiting.payload, waiting.hw_protocol)
+                        let tuple = packet::parse(&waiting.payload, waiting.hw_protocol, Tracking::ALL)
                             .unwrap()
                             .tuple;
-                        let now = nufw_common::clock::mono();
-                        let (into, out) = (names.name(waiting.in_dev, now), names.name(waiting.out_dev, now));
+                        let (into, out) = (names.name(waiting.in_dev), names.name(waiting.out_dev));
                         noted.lock().unwrap().push((
                             waiting.hook,
                             format!("{into}>{out}"),

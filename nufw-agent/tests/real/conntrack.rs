@@ -2,7 +2,7 @@
 
 use crate::support::netns::{Lab, Netns};
 use nufw_agent::conntrack::{
-    Dump, DumpProgress, EventOptions, Events, Interest, Received, SocketCounters, socket_counters,
+    Chosen, Dump, DumpProgress, EventOptions, Events, Interest, Received, SocketCounters, socket_counters,
 };
 use nufw_common::clock;
 use nufw_proto::{CtEntry, CtEvent, CtEventKind, Mark, TcpState, Timestamp};
@@ -215,7 +215,7 @@ fn a_dump_says_what_conntrack_tools_say() {
         .sh("iptables -t nat -A POSTROUTING -o gs -p udp -j MASQUERADE
          iptables -t nat -A PREROUTING -i gc -d 10.1.0.1 -p tcp --dport 8080 -j DNAT --to 10.2.0.2:80
          iptables -t mangle -A POSTROUTING -p tcp -j CONNMARK --set-mark 0x2a
-         iptables -t raw -I PREROUTING -p icmp -j CT --zone 7 --ctevents new,reply,destroy");
+         iptables -t raw -I PREROUTING -p icmp -j CT --zone 7 --ctevents new,related,reply,destroy");
     let _open = traffic(&lab);
     let listener = lab.listen("10.2.0.2:80");
     let translated = lab.connect("10.1.0.1:8080", Duration::from_secs(5)).unwrap();
@@ -434,6 +434,64 @@ fn the_kernel_keeps_unmarked_connections_to_itself() {
         kinds,
         [CtEventKind::New, CtEventKind::Update, CtEventKind::Destroy]
     );
+}
+
+#[test]
+fn the_kernel_keeps_what_was_not_chosen_to_itself() {
+    let lab = match Lab::new() {
+        Ok(lab) => lab,
+        Err(why) => crate::skip!("{why}"),
+    };
+    let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
+    let choices = [
+        Chosen {
+            protocols: vec![1, 17],
+            ..Chosen::default()
+        },
+        Chosen {
+            sources: nets(&["192.0.2.0/24", "10.1.0.2/32"]),
+            ..Chosen::default()
+        },
+        Chosen {
+            sources: nets(&["fd00::/12", "2001:db8::/32"]),
+            destinations: nets(&["fd02::2/128", "10.2.0.0/16"]),
+            protocols: vec![6, 58],
+            ..Chosen::default()
+        },
+        Chosen {
+            destinations: nets(&["0.0.0.0/0"]),
+            ..Chosen::default()
+        },
+        Chosen {
+            destinations: nets(&["fd02::3/127", "fd02:0:0:1::/64"]),
+            ..Chosen::default()
+        },
+    ];
+    let interests = choices.map(|chosen| Interest::Chosen(std::sync::Arc::new(chosen)));
+    let mut listeners: Vec<_> = interests
+        .iter()
+        .map(|interest| {
+            let interest = interest.clone();
+            Listener::open(&lab.gateway, EventOptions { interest, ..ALL })
+        })
+        .collect();
+    let mut all = Listener::open(&lab.gateway, ALL);
+    drop(traffic(&lab));
+    lab.gateway.sh("conntrack -F 2>/dev/null");
+    let (all, _) = all.receive();
+    for (interest, listener) in interests.iter().zip(&mut listeners) {
+        let (told, _) = listener.receive();
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|e| interest.includes(&e.entry))
+            .copied()
+            .collect();
+        assert_eq!(told, expected, "{interest:?}");
+        assert!(
+            !told.is_empty() && told.len() < all.len(),
+            "{interest:?} chooses nothing, or all"
+        );
+    }
 }
 
 #[test]

@@ -90,7 +90,7 @@ proptest! {
             prop_assert!(!is_mapped(tuple.src()) && !is_mapped(tuple.dst()));
             prop_assert_eq!(tuple.src().is_ipv4(), tuple.dst().is_ipv4());
             if let Transport::Other(number) = tuple.transport() {
-                prop_assert!(![1, 6, 17, 33, 58, 132, 136].contains(&number));
+                prop_assert!(![1, 6, 17, 33, 47, 58, 132, 136].contains(&number));
             }
             prop_assert_eq!(Tuple::new(tuple.src(), tuple.dst(), tuple.transport()), Ok(tuple));
         }
@@ -123,7 +123,7 @@ proptest! {
 fn a_protocol_with_a_form_of_its_own_is_refused_as_other() {
     for number in 0..=u8::MAX {
         let other = postcard::from_bytes::<Transport>(&[7, number]);
-        if [1, 6, 17, 33, 58, 132, 136].contains(&number) {
+        if [1, 6, 17, 33, 47, 58, 132, 136].contains(&number) {
             assert!(other.is_err(), "{number}");
         } else {
             assert_eq!(other, Ok(Transport::Other(number)));
@@ -136,5 +136,7 @@ fn a_protocol_that_needs_ports_or_a_type_is_not_made_without() {
     for protocol in [1, 6, 17, 33, 58, 132, 136] {
         assert_eq!(Transport::from_parts(protocol, None, None), None);
     }
-    assert_eq!(Transport::from_parts(47, None, None), Some(Transport::Other(47)));
+    assert_eq!(Transport::from_parts(50, None, None), Some(Transport::Other(50)));
+    let no_keys = Transport::Gre(Ports { src: 0, dst: 0 });
+    assert_eq!(Transport::from_parts(47, None, None), Some(no_keys));
 }

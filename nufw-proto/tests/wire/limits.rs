@@ -47,6 +47,7 @@ fn widest_entry() -> CtEntry {
         zone: u16::MAX,
         original: widest(),
         reply: widest(),
+        master: Some(widest()),
         mark: Mark(u32::MAX),
         status: CtStatus(u32::MAX),
         tcp_state: Some(TcpState(u8::MAX)),
@@ -71,6 +72,7 @@ fn a_full_batch_of_the_widest_items_fits_a_frame() {
         out_dev: longest(),
         mark: Mark(u32::MAX),
         received: at,
+        tracked: true,
     };
     fits(gateway::ToServer::Asks(full(ask)), MAX_BODY);
     let live = gateway::Live {

@@ -110,7 +110,8 @@ fn every_transport() -> Vec<Tuple> {
         v4(Transport::Dccp(PORTS)),
         v4(Transport::Icmp(PING)),
         v6(Transport::Icmpv6(PING6)),
-        v6(Transport::Other(47)),
+        v6(Transport::Gre(Ports { src: 0, dst: 51 })),
+        v6(Transport::Other(50)),
     ];
     for tuple in &all {
         // A transport that is new in the code must be added above.
@@ -120,6 +121,7 @@ fn every_transport() -> Vec<Tuple> {
             | Transport::UdpLite(_)
             | Transport::Sctp(_)
             | Transport::Dccp(_)
+            | Transport::Gre(_)
             | Transport::Icmp(_)
             | Transport::Icmpv6(_)
             | Transport::Other(_) => {}
@@ -144,6 +146,11 @@ fn entry() -> CtEntry {
             "203.0.113.9",
             Transport::Tcp(Ports { src: 443, dst: 61000 }),
         ),
+        master: Some(tuple(
+            "10.0.0.7",
+            "10.1.1.1",
+            Transport::Tcp(Ports { src: 40311, dst: 21 }),
+        )),
         mark: Mark(1001),
         status: CtStatus(0x18e),
         tcp_state: Some(TcpState::ESTABLISHED),
@@ -176,6 +183,7 @@ fn bare_entry() -> CtEntry {
             "2001:db8::1",
             Transport::Udp(Ports { src: 53, dst: 5353 }),
         ),
+        master: None,
         mark: Mark(0),
         status: CtStatus(0),
         tcp_state: None,
@@ -195,6 +203,7 @@ fn ask(id: u64, tuple: Tuple) -> gateway::Ask {
         out_dev: text(""),
         mark: Mark(0),
         received: moment(),
+        tracked: true,
     }
 }
 

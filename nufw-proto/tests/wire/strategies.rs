@@ -39,8 +39,8 @@ fn icmp() -> impl Strategy<Value = IcmpKey> {
 
 /// Any transport, whatever the family.
 pub(crate) fn transport() -> impl Strategy<Value = Transport> {
-    (any::<u8>(), ports(), icmp(), 0..8_u8).prop_map(|(number, ports, icmp, kind)| {
-        let number = [6, 17, 136, 132, 33, 1, 58, number][usize::from(kind)];
+    (any::<u8>(), ports(), icmp(), 0..9_u8).prop_map(|(number, ports, icmp, kind)| {
+        let number = [6, 17, 136, 132, 33, 47, 1, 58, number][usize::from(kind)];
         Transport::from_parts(number, Some(ports), Some(icmp)).unwrap()
     })
 }
@@ -108,13 +108,15 @@ fn entry() -> impl Strategy<Value = CtEntry> {
         proptest::option::of(counters()),
         proptest::option::of(time()),
         proptest::option::of(time()),
+        proptest::option::of(tuple()),
     );
     (kernel, optional).prop_map(
-        |((id, zone, original, reply, mark, status), (tcp, counters, start, stop))| CtEntry {
+        |((id, zone, original, reply, mark, status), (tcp, counters, start, stop, master))| CtEntry {
             id,
             zone,
             original,
             reply,
+            master,
             mark: Mark(mark),
             status: CtStatus(status),
             tcp_state: tcp.map(TcpState),
@@ -196,10 +198,10 @@ fn ask() -> impl Strategy<Value = gateway::Ask> {
         text(),
         text(),
         any::<u32>(),
-        time(),
+        (time(), any::<bool>()),
     )
         .prop_map(
-            |(id, hook, zone, tuple, in_dev, out_dev, mark, received)| gateway::Ask {
+            |(id, hook, zone, tuple, in_dev, out_dev, mark, (received, tracked))| gateway::Ask {
                 id: AskId(id),
                 hook,
                 zone,
@@ -208,6 +210,7 @@ fn ask() -> impl Strategy<Value = gateway::Ask> {
                 out_dev,
                 mark: Mark(mark),
                 received,
+                tracked,
             },
         )
 }

@@ -300,7 +300,8 @@ fn protocols_without_a_way_to_ask_are_not_claimed() {
     for transport in [
         Transport::Sctp(ports),
         Transport::Dccp(ports),
-        Transport::Other(47),
+        Transport::Gre(Ports { src: 0, dst: 7 }),
+        Transport::Other(50),
     ] {
         let asked = Tuple::new(src, dst, transport).unwrap();
         assert_eq!(find(&mut owner(), asked), Finding::NotMine);

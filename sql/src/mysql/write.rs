@@ -140,6 +140,7 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.push(&*row.gateway);
     values.push(i64::from(row.zone));
     values.known(&row.acl);
+    values.push(row.parent.map(ConnId::get));
     Ok(())
 }
 

@@ -206,6 +206,7 @@ impl Postgres {
         columns.text(rows, |(row, _)| Some(&row.gateway));
         columns.add(rows, |(row, _)| i32::from(row.zone));
         columns.text(rows, |(row, _)| known(&row.acl));
+        columns.add(rows, |(row, _)| row.parent.map(ConnId::get));
         let inserted = self.execute_text(connection, &self.texts.insert, columns).await?;
         if inserted < rows.len() as u64 {
             self.expect_same(connection, rows).await?;

@@ -5,7 +5,7 @@
 use super::clause::Dialect;
 
 /// What a row is shown with, best first.
-pub(super) const NAMES: [&str; 40] = [
+pub(super) const NAMES: [&str; 41] = [
     "id",
     "oob_time",
     "state",
@@ -32,6 +32,7 @@ pub(super) const NAMES: [&str; 40] = [
     "bytes_in",
     "bytes_out",
     "acl",
+    "parent_id",
     "oob_prefix",
     "oob_mark",
     "oob_in",

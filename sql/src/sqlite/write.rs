@@ -292,6 +292,7 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.text(&row.gateway);
     values.int(row.zone);
     values.known_text(&row.acl);
+    values.maybe_int(row.parent.map(ConnId::get));
     Ok(())
 }
 

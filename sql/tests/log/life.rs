@@ -49,7 +49,7 @@ pub(crate) async fn a_whole_life_fills_every_column_as_numbers_texts_and_times(l
         "reply_saddr": "192.168.0.9", "reply_daddr": "203.0.113.5", "reply_sport": 8443, "reply_dport": 61000,
         "reply_icmp_type": null, "reply_icmp_code": null, "reply_icmp_id": null,
         "gateway": "gw1", "ct_id": "77", "ct_mark": 1001, "ct_zone": 7, "acl": "web-out",
-        "close_reason": "finished",
+        "close_reason": "finished", "parent_id": null,
     });
     assert_eq!(json!(lab.rows().await[0]), expected);
 }
@@ -68,7 +68,8 @@ pub(crate) async fn live_rows_of_every_protocol_come_back_as_they_were(lab: Lab)
             Transport::Icmpv6(icmp(128, 0, 7)),
             Transport::Icmpv6(icmp(129, 0, 8)),
         ),
-        (Transport::Other(47), Transport::Other(47)),
+        (Transport::Gre(ports(0, 9)), Transport::Gre(ports(9, 0))),
+        (Transport::Other(50), Transport::Other(50)),
     ];
     let mut store = lab.store().await;
     let mut expected = Vec::new();
@@ -107,6 +108,9 @@ pub(crate) async fn live_rows_of_every_protocol_come_back_as_they_were(lab: Lab)
                 },
                 mark: row.mark,
                 user_id: None,
+                username: None,
+                client_os: row.client_os.clone(),
+                client_app: row.client_app.clone(),
             });
             if bound {
                 changes.push(Change::Established(Box::new(Established {
@@ -127,6 +131,28 @@ pub(crate) async fn live_rows_of_every_protocol_come_back_as_they_were(lab: Lab)
     store.close().await.unwrap();
     let mut store = lab.store().await;
     assert_eq!(store.active_rows().await.unwrap(), expected);
+}
+
+pub(crate) async fn a_connection_that_another_brought_names_it(lab: Lab) {
+    let mut store = lab.store().await;
+    let data = OpenRow {
+        parent: Some(id(1)),
+        ..open_row(2)
+    };
+    store
+        .apply(&[open(1), Change::Open(Box::new(data))])
+        .await
+        .unwrap();
+    let parents: Vec<_> = lab
+        .rows()
+        .await
+        .iter()
+        .map(|row| row["parent_id"].clone())
+        .collect();
+    assert_eq!(parents, [Value::Null, Value::from(id(1).to_string())]);
+    let live = store.active_rows().await.unwrap();
+    assert_eq!(live[0].username.as_deref(), Some("alice"));
+    assert_eq!(live[0].client_app.as_deref(), Some("/usr/bin/firefox"));
 }
 
 pub(crate) async fn only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all(lab: Lab) {

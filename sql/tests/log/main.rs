@@ -69,6 +69,7 @@ macro_rules! on_every_database {
 on_every_database! {
     life::a_whole_life_fills_every_column_as_numbers_texts_and_times,
     life::live_rows_of_every_protocol_come_back_as_they_were,
+    life::a_connection_that_another_brought_names_it,
     life::only_tcp_and_udp_use_their_columns_and_the_view_has_ports_for_all,
     life::a_late_established_never_reopens_a_closed_row_but_fills_what_is_unknown,
     life::an_inferred_end_gives_way_to_the_kernels_word_and_never_the_reverse,

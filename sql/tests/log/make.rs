@@ -62,6 +62,7 @@ pub(crate) fn open_row(sequence: u64) -> OpenRow {
         client_os: Some(Arc::from("Linux")),
         client_app: Some(Arc::from("/usr/bin/firefox")),
         acl: Arc::from("web-out"),
+        parent: None,
     }
 }
 

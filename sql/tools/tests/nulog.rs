@@ -53,6 +53,7 @@ fn life(number: u64, minute: i64, user: &str) -> [Change; 3] {
         client_os: None,
         client_app: Some(word("/usr/bin/firefox")),
         acl: word("web"),
+        parent: None,
     };
     [
         Change::Open(Box::new(open)),

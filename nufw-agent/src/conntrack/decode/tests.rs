@@ -49,7 +49,7 @@ fn sctp_dccp_udplite_and_gre_are_read_though_they_cannot_be_made_here() {
         (132, Transport::Sctp(key)),
         (33, Transport::Dccp(key)),
         (136, Transport::UdpLite(key)),
-        (47, Transport::Other(47)),
+        (47, Transport::Gre(key)),
     ];
     for (protocol, expected) in cases {
         let tuple = tuple_of(protocol, &ports(1000, 2000));
@@ -58,6 +58,40 @@ fn sctp_dccp_udplite_and_gre_are_read_though_they_cannot_be_made_here() {
         assert_eq!(decoded.entry.original.transport(), expected);
         assert_eq!(decoded.entry.id, 7);
     }
+}
+
+#[test]
+fn a_protocol_that_the_kernel_has_no_tracker_for_has_no_ports() {
+    let none = Ports { src: 0, dst: 0 };
+    let cases = [
+        (132, Transport::Sctp(none)),
+        (33, Transport::Dccp(none)),
+        (136, Transport::UdpLite(none)),
+        (47, Transport::Gre(none)),
+        (50, Transport::Other(50)),
+    ];
+    for (protocol, expected) in cases {
+        let tuple = tuple_of(protocol, &[]);
+        let bytes = entry_of(&tuple, &tuple, &[nla(12, &7_u32.to_be_bytes())]);
+        let decoded = decode(&attributes(&bytes)).unwrap();
+        assert_eq!(decoded.entry.original.transport(), expected);
+    }
+}
+
+#[test]
+fn the_connection_that_an_entry_belongs_to_is_told() {
+    let control = tuple_of(6, &ports(40000, 21));
+    let data = tuple_of(6, &ports(20, 40001));
+    let id = nla(12, &7_u32.to_be_bytes());
+    let master = nested(CTA_TUPLE_MASTER, std::slice::from_ref(&control));
+    let decoded = decode(&attributes(&entry_of(&data, &data, &[id.clone(), master]))).unwrap();
+    assert_eq!(
+        decoded.entry.master.unwrap().to_string(),
+        "tcp 10.0.0.1:40000 -> 10.0.0.2:21"
+    );
+    let broken = nested(CTA_TUPLE_MASTER, &[control[..20].to_vec()]);
+    let decoded = decode(&attributes(&entry_of(&data, &data, &[id, broken]))).unwrap();
+    assert_eq!(decoded.entry.master, None, "the entry itself is whole");
 }
 
 #[test]

@@ -125,8 +125,8 @@ impl Lab {
         // The settings first: a mask that is made while events are "automatic" and nobody listens masks nothing.
         lab.gateway.sh(
             "sysctl -qw net.netfilter.nf_conntrack_acct=1 net.netfilter.nf_conntrack_timestamp=1 net.netfilter.nf_conntrack_events=1
-             iptables -t raw -A PREROUTING -j CT --ctevents new,reply,destroy
-             ip6tables -t raw -A PREROUTING -j CT --ctevents new,reply,destroy",
+             iptables -t raw -A PREROUTING -j CT --ctevents new,related,reply,destroy
+             ip6tables -t raw -A PREROUTING -j CT --ctevents new,related,reply,destroy",
         );
         Ok(lab)
     }

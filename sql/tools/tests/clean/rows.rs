@@ -42,6 +42,7 @@ pub(crate) fn row(sequence: u64, received: Timestamp) -> Box<OpenRow> {
         client_os: Some(Arc::from("Linux")),
         client_app: Some(Arc::from("/usr/bin/firefox")),
         acl: Arc::from("web-out"),
+        parent: None,
     })
 }
 

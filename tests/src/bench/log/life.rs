@@ -62,6 +62,7 @@ impl Lives {
             client_os: Some(Arc::clone(&self.os)),
             client_app: Some(Arc::clone(&self.programs[usize::try_from(number % 4)?])),
             acl: Arc::clone(&self.rule),
+            parent: None,
         })
     }
 }
