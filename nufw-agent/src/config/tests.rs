@@ -29,7 +29,7 @@ fn the_sample_is_valid_and_says_the_defaults() {
         ] {
             *path = path.file_name().unwrap().into();
         }
-        config.file = std::path::PathBuf::new();
+        config.file = PathBuf::new();
         format!("{config:?}")
     };
     assert_eq!(bare(&sample), bare(&plain));
