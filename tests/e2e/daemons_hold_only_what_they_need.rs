@@ -191,7 +191,7 @@ fn both_as_a_user_of_their_own() {
         // Keys that root reads and the user does not: said at the start, not at the first reload.
         let status = {
             lab.server.start()?;
-            lab.server.wait_exit(std::time::Duration::from_secs(60))?
+            lab.server.wait_exit(std::time::Duration::from_mins(1))?
         };
         assert_eq!(status.code(), Some(78), "{}", lab.server.log()?);
         checked(
@@ -224,7 +224,7 @@ fn a_user_that_does_not_exist_is_said() {
         Options::prepared().agent("privileges.user", "no-such-user"),
         |lab| {
             lab.agent.start()?;
-            let status = lab.agent.wait_exit(std::time::Duration::from_secs(60))?;
+            let status = lab.agent.wait_exit(std::time::Duration::from_mins(1))?;
             let log = lab.agent.log()?;
             assert_eq!(status.code(), Some(78), "{log}");
             assert!(log.contains("there is no user no-such-user"), "{log}");

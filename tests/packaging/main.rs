@@ -140,7 +140,7 @@ fn serve(root: &Root) -> Result<()> {
 
     let manager = UnixDatagram::bind(root.path().join("run/notify"))?;
     std::os::unix::fs::chown(root.path().join("run/notify"), Some(uid), Some(gid))?;
-    manager.set_read_timeout(Some(Duration::from_secs(60)))?;
+    manager.set_read_timeout(Some(Duration::from_mins(1)))?;
     let mut server = root.start_as(&command, uid, gid)?;
     let mut buffer = [0; 64];
     let heard = manager

@@ -317,7 +317,7 @@ fn user_and_sandbox_are_read_and_a_word_that_is_none_is_refused() {
     let unset = privileges("");
     assert_eq!((unset.user, unset.sandbox), (None, Mode::BestEffort));
     let text = format!("{GOOD}\n[privileges]\nsandbox = \"on\"\n");
-    let error = load(&text, &[]).unwrap_err().to_string();
+    let error = load(&text, &[]).unwrap_err();
     assert!(
         error.contains("enforce") && error.contains("best-effort"),
         "{error}"

@@ -1,6 +1,6 @@
 //! What a running process holds: user, capabilities, filters, and what it says of its sandbox.
 //!
-//! Reads `/proc` alone (proc_pid_status(5)) and changes nothing. Each thread has its own, so all are looked at.
+//! Reads `/proc` alone (`proc_pid_status(5)`) and changes nothing. Each thread has its own, so all are looked at.
 
 use super::Capability;
 use crate::exit::{Exit, Failure};
@@ -312,7 +312,7 @@ impl Status {
                     status.groups = value
                         .split_whitespace()
                         .filter_map(|id| id.parse().ok())
-                        .collect()
+                        .collect();
                 }
                 "CapEff" => status.effective = hex(value),
                 "CapPrm" => status.permitted = hex(value),

@@ -30,10 +30,10 @@ fn refused(result: io::Result<impl Sized>) -> bool {
 
 /// The number of an error of a bare system call; 0 if it worked.
 fn call(number: libc::c_long, arguments: [libc::c_long; 5]) -> i32 {
-    let [a, b, c, d, e] = arguments;
+    let [first, second, third, fourth, fifth] = arguments;
     #[expect(unsafe_code, reason = "calls that no crate wraps, tried on purpose")]
     // SAFETY: every caller passes numbers and null pointers alone, with which each of these calls fails or does nothing.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+    let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth) };
     if result < 0 {
         io::Error::last_os_error().raw_os_error().unwrap_or(-1)
     } else {
@@ -93,7 +93,7 @@ fn what_no_daemon_needs_is_refused_by_the_filter() {
             ("code out of data", call(libc::SYS_mprotect, [0, 4096, 5, 0, 0])),
             (
                 "a process in a user namespace",
-                call(libc::SYS_clone, [0x1000_0000 | 17, 0, 0, 0, 0]),
+                call(libc::SYS_clone, [0x1000_0011, 0, 0, 0, 0]),
             ),
         ]
     });
