@@ -57,6 +57,7 @@ pub(super) struct RawPolicyFile {
 /// `[reject]`
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are the keys of the file")]
 pub(super) struct RawReject {
     on_default: Option<RawRefusal>,
     on_timeout: Option<RawRefusal>,

@@ -205,20 +205,13 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         (Some(clients), Some(limits)) => {
             // Where the section cannot be read, what is wrong with the limits is still told.
             let log = raw_log.as_ref();
+            let logged = log.map_or(defaults, |log| check.log_limits(log, &defaults));
             let base = engine::Limits {
                 dead_after,
                 mark_mask,
                 on_reload,
-                on_session_end: on_end(sessions.on_end),
-                session_grace: check.duration(
-                    "sessions.grace",
-                    sessions.grace,
-                    defaults.session_grace,
-                    0..=3600,
-                ),
-                on_removal: on_end(sessions.on_removal),
                 rejects: reject.rejects(),
-                ..log.map_or(defaults, |log| check.log_limits(log, &defaults))
+                ..check.session_ends(&sessions, &logged)
             };
             Some(check.engine(clients, limits, &base))
         }
@@ -482,6 +475,16 @@ impl Check<'_> {
             on_overload: raw.on_overload.map_or(defaults.on_overload, OnOverload::from),
             adopt: raw.adopt.unwrap_or(defaults.adopt),
             ..*defaults
+        }
+    }
+
+    /// What the end of a session means for its connections.
+    fn session_ends(&mut self, raw: &RawSessions, base: &engine::Limits) -> engine::Limits {
+        engine::Limits {
+            on_session_end: on_end(raw.on_end),
+            session_grace: self.duration("sessions.grace", raw.grace, base.session_grace, 0..=3600),
+            on_removal: on_end(raw.on_removal),
+            ..*base
         }
     }
 

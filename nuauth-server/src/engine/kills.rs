@@ -65,12 +65,11 @@ impl Rejects {
     /// Whether the sender of a packet with this outcome is told.
     pub(super) fn tells(self, outcome: Outcome) -> bool {
         match outcome {
-            Outcome::Granted { .. } => false,
             Outcome::Refused(Refused::ByRule { reject }) => reject,
             Outcome::Refused(Refused::Timeout) => self.timeout,
             Outcome::Refused(Refused::Disclaimed) => self.disclaimed,
             Outcome::Refused(Refused::Nobody) => self.nobody,
-            Outcome::Refused(Refused::Unlogged | Refused::Full) => false,
+            Outcome::Granted { .. } | Outcome::Refused(Refused::Unlogged | Refused::Full) => false,
         }
     }
 }
