@@ -157,10 +157,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     };
     let defaults = engine::Limits::default();
 
-    let mark_mask = raw.mark_mask.map_or(defaults.mark_mask, |mask| Mark(mask.0));
-    if mark_mask.0 == 0 {
-        check.reject("mark-mask", 0, "at least one bit for the users' numbers");
-    }
+    let mark_mask = check.mark_mask(raw.mark_mask.map_or(defaults.mark_mask, |mask| Mark(mask.0)));
     if !(1..=MAX_SERVER_NUMBER).contains(&raw.server_number) {
         let expected = format!("a number from 1 to {MAX_SERVER_NUMBER}");
         check.reject("server-number", raw.server_number, expected);
@@ -185,9 +182,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         ca: check.path(&raw.ca),
         crl: raw.crl.map(|crl| check.path(&crl)),
     });
-    let users = check
-        .required("users", raw.users)
-        .map(|raw| check.path(&raw.file));
+    let users = check.required("users", raw.users);
+    let users = users.map(|raw| check.path(&raw.file));
     let raw_policy = check.required("policy", raw.policy);
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
     let on_reload = on_end(raw_policy.and_then(|raw| raw.on_reload));
@@ -267,6 +263,13 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn mark_mask(&mut self, mask: Mark) -> Mark {
+        if mask.0 == 0 {
+            self.reject("mark-mask", 0, "at least one bit for the users' numbers");
+        }
+        mask
+    }
+
     fn reject(&mut self, key: &str, found: impl Display, expected: impl Display) {
         self.problems.push(self.origins.reject(key, found, expected));
     }

@@ -422,7 +422,7 @@ fn row_of_before(id: u64, tuple: Tuple, received: Timestamp) -> ActiveRow {
         translated: Translated::Shown(tuple),
         mark: Mark(1),
         user_id: Some(user("alice").user.id),
-        username: Some(user("alice").user.name.clone()),
+        username: Some(Arc::from("alice")),
         client_os: None,
         client_app: None,
     }

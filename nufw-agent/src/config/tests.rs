@@ -153,10 +153,14 @@ fn complaints_name_file_line_and_key() {
             "nufw-agent.toml:2: key rules.watch: found 10ms, expected at least 1s",
         ),
     ];
+    are_told(&cases);
+}
+
+fn are_told(cases: &[(&str, &str)]) {
     for (text, expected) in cases {
         let complaint = complaint(text);
         assert!(
-            complaint.starts_with(expected),
+            complaint.starts_with(*expected),
             "{complaint:?}\ninstead of {expected:?}"
         );
     }

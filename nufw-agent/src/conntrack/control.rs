@@ -75,10 +75,10 @@ pub enum Order {
 }
 
 /// What the kernel says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The entry that a look found.
-    Found(CtEntry),
+    Found(Box<CtEntry>),
     /// It is done.
     Done,
     /// It has no such entry (ENOENT).
@@ -191,7 +191,9 @@ fn answer(message: &NetlinkMessage<NetfilterMessage>) -> Option<Answer> {
         NetlinkPayload::InnerMessage(NetfilterMessage {
             inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
             ..
-        }) => Some(decode(attributes).map_or(Answer::Refused(0), |decoded| Answer::Found(decoded.entry))),
+        }) => Some(decode(attributes).map_or(Answer::Refused(0), |decoded| {
+            Answer::Found(Box::new(decoded.entry))
+        })),
         NetlinkPayload::Error(error) => Some(match error.raw_code().saturating_neg() {
             0 => Answer::Done,
             libc::ENOENT => Answer::Absent,
