@@ -68,7 +68,12 @@ impl Figure {
         sorted.sort_by(f64::total_cmp);
         let worst = matches!(
             self.metric,
-            "rows_lost" | "rows_stuck" | "connect_failures" | "commit_wait_max_ms"
+            "rows_lost"
+                | "rows_stuck"
+                | "kernel_rows_lost"
+                | "kernel_rows_stuck"
+                | "connect_failures"
+                | "commit_wait_max_ms"
         );
         let index = if worst { sorted.len() - 1 } else { sorted.len() / 2 };
         sorted.get(index).copied().unwrap_or_default()
@@ -122,7 +127,7 @@ impl Figures {
     pub(super) fn write_table(&self, out: &mut impl Write) -> Result<()> {
         writeln!(
             out,
-            "{:<18} {:<6} {:<40} {:>12} {:<12} all runs",
+            "{:<24} {:<6} {:<40} {:>12} {:<12} all runs",
             "case", "rate", "metric", "value", "unit"
         )?;
         for figure in &self.all {
@@ -133,7 +138,7 @@ impl Figures {
             let all: Vec<_> = figure.values.iter().map(|value| format!("{value:.2}")).collect();
             writeln!(
                 out,
-                "{:<18} {:<6} {metric:<40} {:>12.2} {:<12} {}",
+                "{:<24} {:<6} {metric:<40} {:>12.2} {:<12} {}",
                 figure.case,
                 figure.rate.text(),
                 figure.value(),
