@@ -72,6 +72,8 @@ impl Figure {
                 | "rows_stuck"
                 | "restart_rows_lost"
                 | "events_lost"
+                | "kernel_rows_lost"
+                | "kernel_rows_stuck"
                 | "connect_failures"
                 | "commit_wait_max_ms"
         );
@@ -127,7 +129,7 @@ impl Figures {
     pub(super) fn write_table(&self, out: &mut impl Write) -> Result<()> {
         writeln!(
             out,
-            "{:<18} {:<6} {:<40} {:>12} {:<12} all runs",
+            "{:<24} {:<6} {:<40} {:>12} {:<12} all runs",
             "case", "rate", "metric", "value", "unit"
         )?;
         for figure in &self.all {
@@ -138,7 +140,7 @@ impl Figures {
             let all: Vec<_> = figure.values.iter().map(|value| format!("{value:.2}")).collect();
             writeln!(
                 out,
-                "{:<18} {:<6} {metric:<40} {:>12.2} {:<12} {}",
+                "{:<24} {:<6} {metric:<40} {:>12.2} {:<12} {}",
                 figure.case,
                 figure.rate.text(),
                 figure.value(),

@@ -12,11 +12,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// How long the journal may take to end.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often lives begin when they begin at a rate.
 const TICK: Duration = Duration::from_millis(1);
+/// The longest run, whatever goes on beside it.
+const LONGEST: Duration = Duration::from_mins(10);
+
+/// What goes on beside the measured lives: it begins with the measured time, which goes on until it has ended.
+pub(super) type Beside = Box<dyn FnOnce(Journal) -> JoinHandle<Result<()>>>;
 
 /// When lives begin.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +72,7 @@ pub(super) async fn run(
     pace: Pace,
     warm_up: Duration,
     time: Duration,
+    mut beside: Option<Beside>,
 ) -> Result<Outcome> {
     let store = Store::open(location, 1).await?;
     let (sender, mut reports) = mpsc::unbounded_channel();
@@ -86,14 +93,20 @@ pub(super) async fn run(
     // The first block of ids is there already.
     run.take(&mut reports)?;
     let start = now();
-    let (measured_from, end) = (start + warm_up, start + warm_up + time);
+    let (measured_from, mut end) = (start + warm_up, start + warm_up + time);
     let mut began_measuring = measured_from;
+    let mut beside_it: Option<JoinHandle<Result<()>>> = None;
     let mut ticks = tokio::time::interval(TICK);
     loop {
         let at = now();
         if !run.measuring && at >= measured_from && at < end {
             run.measuring = true;
             began_measuring = at;
+            beside_it = beside.take().map(|begin| begin(run.journal.clone()));
+        }
+        if beside_it.as_ref().is_some_and(|task| !task.is_finished()) {
+            anyhow::ensure!(at < start + LONGEST, "what goes on beside the lives does not end");
+            end = end.max(at + TICK);
         }
         if at >= end {
             if run.measuring {
@@ -119,6 +132,9 @@ pub(super) async fn run(
         };
         run.take_one(report)?;
         run.take(&mut reports)?;
+    }
+    if let Some(task) = beside_it {
+        task.await??;
     }
     run.journal.drain(PATIENCE).await?;
     Ok(run.outcome)

@@ -4,8 +4,13 @@
 //! Figures only, never a judgement: ratios within one run are what counts.
 
 mod bare;
+mod cleaning;
+#[path = "../../../../sql/tests/support/fill.rs"]
+mod fill;
 mod journal;
+mod kernel;
 mod life;
+mod lookups;
 mod place;
 #[expect(
     clippy::unwrap_used,
@@ -37,6 +42,10 @@ struct Size {
     warm_up: Duration,
     time: Duration,
     connections: u32,
+    /// Dead rows that are moved while lives go on.
+    dead: u64,
+    /// Sizes of the archive at which look-ups are measured.
+    archived: [u64; 2],
 }
 
 /// Measures the log and writes the figures.
@@ -47,6 +56,8 @@ pub fn bench_log(options: BenchOptions, out: &mut impl Write) -> Result<()> {
             warm_up: Duration::from_millis(200),
             time: Duration::from_millis(500),
             connections: 500,
+            dead: 20_000,
+            archived: [1_000, 20_000],
         }
     } else {
         Size {
@@ -54,6 +65,8 @@ pub fn bench_log(options: BenchOptions, out: &mut impl Write) -> Result<()> {
             warm_up: Duration::from_secs(1),
             time: Duration::from_secs(6),
             connections: 20_000,
+            dead: 1_000_000,
+            archived: [1_000, 10_000_000],
         }
     };
     let dir = tempfile::Builder::new().prefix("nufw-bench-").tempdir()?;
@@ -71,6 +84,11 @@ pub fn bench_log(options: BenchOptions, out: &mut impl Write) -> Result<()> {
                 .block_on(lives(&place, size, &mut figures))
                 .with_context(|| format!("case {}", case(kind)))?;
         }
+        runtime
+            .block_on(cleaning::run(&place, size.warm_up, size.dead, &mut figures))
+            .with_context(|| format!("case {}", cleaning::case(kind)))?;
+        kernel::run(&place, &runtime, size.connections, &mut figures)
+            .with_context(|| format!("case {} through the kernel", case(kind)))?;
         let ulogd = ulogd::run(
             &place,
             &runtime,
@@ -80,6 +98,13 @@ pub fn bench_log(options: BenchOptions, out: &mut impl Write) -> Result<()> {
             &mut figures,
         );
         ulogd.with_context(|| format!("case {}", ulogd::case(kind)))?;
+    }
+    // Last, since filling the archive takes the longest.
+    for kind in Kind::ALL {
+        let place = Place::new(kind, dir.path())?;
+        runtime
+            .block_on(lookups::run(&place, size.archived, size.time, &mut figures))
+            .with_context(|| format!("look-ups of {}", case(kind)))?;
     }
     if options.json {
         figures.write_json(out)
@@ -117,7 +142,7 @@ async fn lives(place: &Place, size: Size, figures: &mut Figures) -> Result<()> {
         (Pace::PerSecond(PACED), Rate::PerSecond(PACED)),
     ] {
         let (database, location) = place.log().await?;
-        let outcome = journal::run(&location, pace, size.warm_up, size.time).await?;
+        let outcome = journal::run(&location, pace, size.warm_up, size.time, None).await?;
         let whole = database.whole_lives().await?;
         add(figures, case(place.kind), rate, outcome, whole);
         database.remove(place).await?;

@@ -109,6 +109,35 @@ impl Database {
         u64::try_from(found).context("a negative count")
     }
 
+    /// Runs a statement.
+    pub(super) async fn execute(&self, statement: &str) -> Result<()> {
+        let text = sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()));
+        match self.kind {
+            Kind::Postgres => {
+                let options: sqlx::postgres::PgConnectOptions = self.url.parse()?;
+                text.execute(&mut options.connect().await?).await?;
+            }
+            Kind::MariaDb => {
+                let options: sqlx::mysql::MySqlConnectOptions = self.url.parse()?;
+                text.execute(&mut options.connect().await?).await?;
+            }
+            Kind::Sqlite => {
+                text.execute(&mut sqlx::SqliteConnection::connect(&self.url).await?)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the database do what it does by itself after so many rows.
+    pub(super) async fn settle(&self) -> Result<()> {
+        match self.kind {
+            Kind::Postgres => self.execute("VACUUM ANALYZE").await,
+            Kind::MariaDb => self.execute("ANALYZE TABLE conntrack_ulog, ulog").await,
+            Kind::Sqlite => self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await,
+        }
+    }
+
     /// Rows whose life is in the log wholly.
     pub(super) async fn whole_lives(&self) -> Result<u64> {
         self.number(

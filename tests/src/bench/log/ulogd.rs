@@ -110,7 +110,7 @@ fn one(
     Ok((report.connected, written))
 }
 
-fn load(net: &Net, connections: u32) -> Result<LoadReport> {
+pub(super) fn load(net: &Net, connections: u32) -> Result<LoadReport> {
     let mut command = net.client.command(binary("nufw-lab")?);
     command.args(["load", "--target", &format!("{}:{LOAD_PORT}", addr::SERVER4)]);
     command.args(["--count", &connections.to_string(), "--in-flight", IN_FLIGHT]);
