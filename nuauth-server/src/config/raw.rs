@@ -49,6 +49,7 @@ pub(super) struct Raw {
     control: Tried<RawControl>,
     #[serde(default)]
     metrics: Tried<RawMetrics>,
+    #[serde(default)]
     privileges: Tried<Privileges>,
     #[serde(default)]
     limits: Tried<RawLimits>,
