@@ -69,6 +69,15 @@ pub const TABLE: &[Row] = &[
     Row::each("nuauth_gateway_connected", "1 for each gateway of gateways.names that is connected, 0 for each that is not.", "gateway", View::gateways),
     Row::counter("nuauth_events_ignored", "Events that moved no row: unrelated ones belong to no row, repeated ones were received again after a reconnect.", |v| Some(v.stats.unrelated_events)).with(&[("cause", "unrelated")]),
     Row::counter("nuauth_events_ignored", "", |v| Some(v.stats.repeated_events)).with(&[("cause", "repeated")]),
+    Row::counter("nuauth_rows_without_question", "Rows of connections that nobody was asked about: adopted ones were found live and had lost their row, blind ones passed while nobody could be asked, related ones came with another connection.", |v| Some(v.stats.adopted)).with(&[("kind", "adopted")]),
+    Row::counter("nuauth_rows_without_question", "", |v| Some(v.stats.blind)).with(&[("kind", "blind")]),
+    Row::counter("nuauth_rows_without_question", "", |v| Some(v.stats.related)).with(&[("kind", "related")]),
+    Row::counter("nuauth_resyncs", "Comparisons of a gateway's table with the rows because something may have been missed.", |v| Some(v.stats.resyncs)),
+    Row::counter("nuauth_resynced_rows", "Rows that such comparisons closed.", |v| Some(v.stats.resynced_rows)),
+    Row::counter("nuauth_removed_entries", "Entries of live connections that were removed before their time: by a program, or by the kernel to make room.", |v| Some(v.stats.deleted_entries)).with(&[("by", "program")]),
+    Row::counter("nuauth_removed_entries", "", |v| Some(v.stats.evicted_entries)).with(&[("by", "kernel")]),
+    Row::counter("nuauth_kills", "Orders to end live connections, by result so far.", |v| Some(v.stats.kills_ordered)).with(&[("result", "ordered")]),
+    Row::counter("nuauth_kills", "", |v| Some(v.stats.kills_failed)).with(&[("result", "failed")]),
     Row::counter("nuauth_stale_messages", "Messages of links that were over.", |v| Some(v.stats.stale_messages)),
     // The log.
     Row::counter("nuauth_rows", "Changes of the log that became durable, by kind.", |v| Some(v.log.durable.open)).with(&[("kind", "open")]),
@@ -156,7 +165,16 @@ mod tests {
         };
         let mut view = View::default();
         let stats = &mut view.stats;
-        let fields: [&mut u64; 26] = [
+        let fields: [&mut u64; 35] = [
+            &mut stats.adopted,
+            &mut stats.blind,
+            &mut stats.related,
+            &mut stats.resyncs,
+            &mut stats.resynced_rows,
+            &mut stats.deleted_entries,
+            &mut stats.evicted_entries,
+            &mut stats.kills_ordered,
+            &mut stats.kills_failed,
             &mut stats.asks,
             &mut stats.repeated,
             &mut stats.granted,

@@ -55,6 +55,11 @@ pub const TABLE: &[Row] = &[
     Row::counter("nufw_agent_late_answers", "Answers for packets that did not wait any more: the server is slower than queue.packet-timeout.", |s| Some(s.counters.late_answers)),
     Row::counter("nufw_agent_gone_packets", "Accepted packets that were gone from the kernel when their verdict came; their rows close as never-forwarded.", |s| Some(s.counters.gone)),
     Row::counter("nufw_agent_refused_verdicts", "Verdicts that the kernel refused although the packet was there. Should be zero.", |s| Some(s.counters.refused)),
+    Row::counter("nufw_agent_asked_again", "Packets that were asked about again over another link, or at another server.", |s| Some(s.counters.asked_again)),
+    Row::counter("nufw_agent_blind", "Packets that passed without a decision, as queue.on-server-loss, on-queue-full or on-agent-loss allow. What the kernel lets pass by itself is not among them.", |s| Some(s.counters.blind)),
+    Row::counter("nufw_agent_kills", "Connections that the server ordered to be ended, by how far that is.", |s| Some(s.counters.kills_ordered)).with(&[("step", "ordered")]),
+    Row::counter("nufw_agent_kills", "", |s| Some(s.counters.killed)).with(&[("step", "ended")]),
+    Row::counter("nufw_agent_kills", "", |s| Some(s.counters.kills_failed)).with(&[("step", "failed")]),
     // The queue in the kernel.
     Row::gauge("nufw_agent_queue_depth", "Packets that wait in the kernel's queue for a verdict. Absent where the agent may not read /proc/net/netfilter, which only root may.", |s| s.kernel.queue.map(|queue| queue.waiting)),
     Row::gauge("nufw_agent_queue_length", "Packets that may wait in the kernel (queue.length); a further one is dropped.", |s| Some(s.set.queue_length)),

@@ -23,7 +23,16 @@ begin "$@"
 while read -r word; do
     case $word in
         kill) kill "-$signal" $server; wait $server ;;
-        begin) begin "$@" ;;
+        begin)
+            begin "$@"
+            # A process of before that is still ending keeps the new server out.
+            for try in 1 2 3 4 5 6 7 8 9 10; do
+                sleep 0.2
+                case $(cut -d' ' -f3 "/proc/$server/stat" 2>/dev/null) in
+                    Z|'') wait $server; begin "$@" ;;
+                    *) break ;;
+                esac
+            done ;;
     esac
 done
 kill "-$signal" $server; wait $server

@@ -61,8 +61,6 @@ fn each_packet_is_counted_where_it_went() {
 
         assert!(get(&lab, "/health").starts_with("HTTP/1.1 200 "));
         assert!(get(&lab, "/ready").starts_with("HTTP/1.1 503 "), "no link yet");
-        datagrams(&lab, "10.2.0.2", 2000..2003);
-        told(&lab, verdicts, &of("drop", "no-link"), exactly(3.0)).await;
 
         let mut link = linked(&peer, &mut agent).await;
         told(&lab, "nufw_agent_link_up", &[], exactly(1.0)).await;
@@ -111,6 +109,10 @@ fn each_packet_is_counted_where_it_went() {
         drop(link);
         told(&lab, "nufw_agent_link_failures_total", &[], |found| found >= 1.0).await;
         assert!(get(&lab, "/ready").starts_with("HTTP/1.1 503 "));
+        // They wait while a link may be had at any moment, and no longer.
+        drop(peer);
+        datagrams(&lab, "10.2.0.2", 2000..2003);
+        told(&lab, verdicts, &of("drop", "no-link"), exactly(3.0)).await;
         told(&lab, "nufw_agent_packets_total", &[], exactly(207.0)).await;
         told(&lab, "nufw_agent_pending_packets", &[], exactly(0.0)).await;
         let all = scrape(&lab).sum(verdicts, &[]);
