@@ -317,8 +317,6 @@ fn print(text: &str) -> Result<(), Failure> {
 fn run(config: &Config) -> Result<(), Failure> {
     logging::init("info");
     config.server.targets().or_exit(Exit::Config)?;
-    // Before any right is given up.
-    let opened = Opened::open(&config.places()).or_exit(Exit::Unavailable)?;
     // Before the runtime: capabilities are per thread. Everything below needs this one alone. And before the key is read, so
     // that a key which this user may not read is found at the start and not at a reload.
     sandbox::own_user(config)?;
@@ -335,6 +333,8 @@ fn run(config: &Config) -> Result<(), Failure> {
         .or_exit(Exit::OsErr)?;
     runtime.block_on(async {
         let mut agent = open(config, tls, load_tls)?;
+        // After the queue: that another agent has it says more than that its socket is in use. And before anything is given up.
+        let opened = Opened::open(&config.places()).or_exit(Exit::Unavailable)?;
         // While there is this thread alone.
         sandbox::agent_alone(config)
             .apply(config.privileges.sandbox)

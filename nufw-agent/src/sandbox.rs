@@ -30,7 +30,8 @@ pub fn own_user(config: &Config) -> Result<(), Failure> {
 pub fn agent_worker(config: &Config) -> Profile {
     base("nufw-agent worker", config)
         .read("/proc/self/net")
-        .read("/proc/thread-self/net")
+        // Of each thread: one tells what is watched.
+        .read("/proc/self/task")
 }
 
 /// What holds the sockets and starts workers: `CAP_NET_ADMIN`, netlink, the listing commands and this very program, also
@@ -54,7 +55,8 @@ pub fn agent_supervisor(config: &Config) -> Profile {
 pub fn agent_alone(config: &Config) -> Profile {
     listing(base("nufw-agent", config), config)
         .read("/proc/self/net")
-        .read("/proc/thread-self/net")
+        // Of each thread: one tells what is watched.
+        .read("/proc/self/task")
 }
 
 fn listing(profile: Profile, config: &Config) -> Profile {
@@ -81,6 +83,8 @@ fn base(name: &'static str, config: &Config) -> Profile {
         .chain(&tls.crl)
         .fold(Profile::new(name), |profile, file| profile.read_replaceable(file))
         .read(config.file.with_extension("d"))
+        // How large the table of connections is, and what it counts.
+        .read("/proc/sys/net/netfilter")
         // The service manager, and the names of interfaces; the server.
         .family(Family::Unix)
         .family(Family::Internet);

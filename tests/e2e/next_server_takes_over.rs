@@ -167,8 +167,10 @@ fn when_the_first_is_partitioned_and_what_it_decided_is_superseded() {
 
         lab.net.iptables(&format!("-D {cut}"))?;
         lab.agent.wait_log("the gateway goes back to a better server")?;
-        let row = lab.wait_row(&condition, State::Close)?;
+        let row = lab.wait_row(&format!("{condition} and acl = 'web'"), State::Close)?;
         assert_eq!(row.text("close_reason"), Some("superseded"));
+        // The second server granted it, and it lives: the first follows it from here on.
+        lab.wait_row(&format!("{condition} and acl = '(adopted)'"), State::Established)?;
         Ok(())
     });
 }
