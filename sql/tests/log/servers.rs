@@ -107,14 +107,23 @@ async fn migrations_that_run_at_once_or_were_interrupted_end_well(kind: Kind, te
         run.await.unwrap().unwrap();
     }
     if kind == Kind::MariaDb {
-        // The half of a migration is done, and noted as begun.
-        lab.execute(
-            "UPDATE _sqlx_migrations SET success = false; DROP VIEW sessions; DROP VIEW gaps; DROP TABLE gateways",
-        )
-        .await;
-        let error = Store::open(&lab.location(), 1).await.unwrap_err();
-        assert!(matches!(error, StoreError::OlderSchema(_)), "{error}");
-        nulog::migrate(&lab.location()).await.unwrap();
+        // The half of a migration is done, and noted as begun: of the last one, and of the first one.
+        let columns =
+            "ALTER TABLE ulog DROP COLUMN parent_id; ALTER TABLE conntrack_ulog DROP COLUMN parent_id;";
+        for half in [
+            "UPDATE _sqlx_migrations SET success = false WHERE version > 20261121000001; DROP VIEW archived_rows; \
+             ALTER TABLE ulog DROP COLUMN parent_id"
+                .to_owned(),
+            format!(
+                "DELETE FROM _sqlx_migrations WHERE version > 20261121000001; UPDATE _sqlx_migrations SET success = false; \
+                 {columns} DROP VIEW sessions; DROP VIEW gaps; DROP TABLE gateways"
+            ),
+        ] {
+            lab.execute(&half).await;
+            let error = Store::open(&lab.location(), 1).await.unwrap_err();
+            assert!(matches!(error, StoreError::OlderSchema(_)), "{error}");
+            nulog::migrate(&lab.location()).await.unwrap();
+        }
     }
     lab.store().await.close().await.unwrap();
 }
