@@ -403,9 +403,15 @@ fn packets_that_come_before_an_answer_are_kept() {
         for _ in 0..200 {
             let mut queue = open(&runtime, 5);
             let packets = read(&runtime, &mut queue, 5);
-            assert_eq!(
-                packets.iter().map(|packet| packet.packet_id).collect::<Vec<_>>(),
-                [1, 2, 3, 4, 5]
+            let ids: Vec<u32> = packets.iter().map(|packet| packet.packet_id).collect();
+            // One that the kernel was about to put into the queue before may come first, where that had the same netlink port.
+            let late = usize::from(ids[0] != 1);
+            assert!(
+                ids[late..]
+                    .iter()
+                    .copied()
+                    .eq(1..=5 - u32::try_from(late).unwrap()),
+                "{ids:?}"
             );
         }
         stop.store(true, Ordering::Relaxed);
