@@ -4,6 +4,7 @@
 
 use crate::config::ServerConfig;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
+use nufw_common::listen::Place;
 use nufw_common::privileges::{self, Capability};
 use nufw_common::sandbox::{Family, Profile};
 use std::path::{Path, PathBuf};
@@ -49,7 +50,8 @@ pub(crate) fn profile(config: &ServerConfig) -> Profile {
         .write(directory(&log.spool.path))
         // The service manager, a local database, and who asks this server.
         .family(Family::Unix);
-    if let Some(socket) = &config.control.socket {
+    let metrics = config.metrics.clone().and_then(Place::socket);
+    for socket in config.control.socket.iter().chain(&metrics) {
         profile = profile.sockets(directory(socket));
     }
     if let Some(file) = log.database.file() {

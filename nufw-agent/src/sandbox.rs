@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
+use nufw_common::listen::Place;
 use nufw_common::privileges::{self, Capability};
 use nufw_common::sandbox::{Family, Profile};
 use std::net::IpAddr;
@@ -88,6 +89,12 @@ fn base(name: &'static str, config: &Config) -> Profile {
         // The service manager, and the names of interfaces; the server.
         .family(Family::Unix)
         .family(Family::Internet);
+    // They are removed at the end.
+    let places = config.places();
+    let sockets = [places.status, places.metrics.and_then(Place::socket)];
+    for directory in sockets.iter().flatten().filter_map(|socket| socket.parent()) {
+        profile = profile.sockets(directory);
+    }
     for (host, port) in config.server.addresses() {
         profile = profile.connect(port);
         if host.parse::<IpAddr>().is_err() {

@@ -20,6 +20,16 @@ pub enum Place {
     Tcp(SocketAddr),
 }
 
+impl Place {
+    /// The socket in the file system, if it is one.
+    pub fn socket(self) -> Option<PathBuf> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Tcp(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
