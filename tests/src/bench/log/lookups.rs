@@ -77,13 +77,18 @@ pub(super) async fn run(
 /// Asks for one live connection after the other, by its outside, as a web server behind the translation sees it.
 async fn look(lookup: &Lookup, time: Duration) -> Result<Vec<Duration>> {
     let mut waits = Vec::new();
-    let start = now();
     let doubting = Doubting {
         newest: None,
         since: Timestamp::from_micros(i64::MAX / 2),
     };
-    let mut asked = 0_u64;
-    while asked < WARM_UP || start.elapsed() < time {
+    let mut start = now();
+    for asked in 0_u64.. {
+        if asked == WARM_UP {
+            start = now();
+        }
+        if asked > WARM_UP && start.elapsed() >= time {
+            break;
+        }
         let number = 1 + asked * 7_919 % LIVE;
         let tuple = outside(number)?;
         let began = now();
@@ -92,7 +97,6 @@ async fn look(lookup: &Lookup, time: Duration) -> Result<Vec<Duration>> {
             waits.push(began.elapsed());
         }
         ensure!(found.row.is_some(), "live connection {number} was not found");
-        asked += 1;
     }
     Ok(waits)
 }
