@@ -15,6 +15,7 @@ pub use refusals::Refusals;
 pub use settings::Settings;
 
 use crate::conntrack::{ConntrackError, Events, Received};
+use crate::keeper::{Access, Keeper};
 use crate::link::{Happened, Link, LinkLoss};
 use crate::packet;
 use crate::pending::Pending;
@@ -29,6 +30,7 @@ use nufw_common::lifecycle::Signal;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
 use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wakers::Wakers;
 
@@ -42,6 +44,11 @@ const EVENT_PAUSE: Duration = Duration::from_millis(5);
 /// Reports of unused verdicts that are kept while the server is away; the oldest go, and the server learns from the
 /// next dump.
 const MAX_UNUSED: usize = 65_536;
+
+/// How long a successor leaves packets in the queue while it has no link: without one it would have to drop them.
+const HOLD: Duration = Duration::from_secs(5);
+/// Names of packets that are set aside for each process of one boot.
+const ASKS_OF_A_PROCESS: u64 = 1 << 40;
 
 /// What ends the agent.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +74,7 @@ struct Waiting {
 }
 
 /// Makes the TLS configuration from its files, at each SIGHUP again.
-pub type LoadTls = Box<dyn Fn() -> Result<std::sync::Arc<rustls::ClientConfig>, String> + Send>;
+pub type LoadTls = Box<dyn Fn() -> Result<Arc<rustls::ClientConfig>, String> + Send>;
 
 /// The agent.
 pub struct Agent {
@@ -95,6 +102,10 @@ pub struct Agent {
     whole_at: Timestamp,
     overrun_log: Seldom,
     events_paused: bool,
+    /// The supervisor, if there is one.
+    keeper: Option<Arc<Keeper>>,
+    /// Until when the queue is left alone: till then there may be a link.
+    held: Option<Instant>,
 }
 
 /// Why a turn begins.
@@ -103,6 +114,7 @@ enum Woken {
     Link(Happened),
     Signal(Signal),
     Report,
+    Leave,
 }
 
 impl Agent {
@@ -127,7 +139,7 @@ impl Agent {
             pending: Pending::new(settings.max_pending, settings.packet_timeout),
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
-            dumps: Dumps::new(settings.interest),
+            dumps: Dumps::new(Access::Own, settings.interest),
             stats: Stats::default(),
             watch: Watch::new(now),
             accepted: HashMap::new(),
@@ -139,8 +151,24 @@ impl Agent {
             whole_at: clock::wall(),
             overrun_log: Seldom::default(),
             events_paused: false,
+            keeper: None,
+            held: None,
             settings,
         }
+    }
+
+    /// Lets a supervisor do what needs a capability. After `predecessors` other workers this one does not touch the queue
+    /// before it has a link, or cannot have one: packets may wait there.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: Arc<Keeper>, predecessors: u32) -> Self {
+        self.dumps = Dumps::new(Access::Keeper(Arc::clone(&keeper)), self.settings.interest);
+        self.keeper = Some(keeper);
+        self.pending
+            .begin_at(u64::from(predecessors).saturating_mul(ASKS_OF_A_PROCESS) + 1);
+        if predecessors > 0 {
+            self.held = Some(clock::mono() + HOLD);
+        }
+        self
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -157,6 +185,13 @@ impl Agent {
                 }
                 Woken::Report => {
                     self.stats().report("statistics");
+                    continue;
+                }
+                Woken::Leave if self.keeper.is_some() => return self.leave().await,
+                Woken::Leave => {
+                    tracing::warn!(
+                        "SIGUSR2 is ignored: without a supervisor there is no successor to make room for"
+                    );
                     continue;
                 }
             };
@@ -184,7 +219,8 @@ impl Agent {
             return Ok(Woken::Work);
         }
         let first_held = self.relay.first_held();
-        let (events, paused) = (self.events.as_ref(), self.events_paused);
+        let held = self.held.is_some();
+        let (events, paused) = (self.events.as_ref(), self.events_paused || held);
         let event = async {
             match events {
                 Some(events) if !paused => events.readable().await,
@@ -192,22 +228,28 @@ impl Agent {
             }
         };
         Ok(tokio::select! {
-            packet = self.queue.readable() => packet.map(|()| Woken::Work)?,
+            packet = self.queue.readable(), if !held => packet.map(|()| Woken::Work)?,
             happened = self.link.next(first_held, &mut self.inbox) => Woken::Link(happened),
             event = event => event.map(|()| Woken::Work).map_err(ConntrackError::Receive)?,
-            () = wakers.pause.as_mut(), if paused => {
+            () = wakers.pause.as_mut(), if self.events_paused => {
                 self.events_paused = false;
                 Woken::Work
             }
             _ = wakers.tick.tick() => Woken::Work,
             signal = wakers.signals.next() => Woken::Signal(signal),
             _ = wakers.report.recv() => Woken::Report,
+            _ = wakers.leave.recv() => Woken::Leave,
         })
     }
 
     /// One turn. Read it as the life of a packet: asked for here, answered in a later turn.
     async fn turn(&mut self, mut happened: Option<Happened>) -> Result<(), AgentError> {
         let now = clock::mono();
+        if let Some(keeper) = &self.keeper {
+            keeper
+                .beat(now)
+                .map_err(|error| AgentError::System("reach the supervisor", error))?;
+        }
         // Before any answer is heard: the server relies on it that no verdict counts after the packet's time.
         self.expire(now);
         if happened.is_none() {
@@ -218,7 +260,7 @@ impl Agent {
         }
         // Verdicts go before the queue is read: events that they cause cannot overtake a packet that is there already.
         self.queue.flush()?;
-        let drained = self.read_packets(now)?;
+        let drained = !self.holds(now) && self.read_packets(now)?;
         self.queue.flush()?;
         // While a dump runs events are not left alone: the parts wait for them.
         if drained && (!self.events_paused || self.dumps.is_running()) {
@@ -231,6 +273,14 @@ impl Agent {
         self.watch
             .look(&self.stats, || kernel_counters(self.queue.number()), now);
         Ok(())
+    }
+
+    /// Whether the queue is still left alone.
+    fn holds(&mut self, now: Instant) -> bool {
+        if self.link.is_up() || self.held.is_some_and(|until| now >= until) {
+            self.held = None;
+        }
+        self.held.is_some()
     }
 
     /// Drops what was not answered in time.

@@ -6,9 +6,11 @@ use crate::agent::{Agent, AgentError, LoadTls, Refusals};
 use crate::check;
 use crate::config::{self, Config, Overrides};
 use crate::conntrack::Events;
+use crate::keeper::{Access, Ended, Keeper, Plan, supervise};
 use crate::link::Link;
 use crate::queue::{InterfaceNames, Queue, QueueError};
 use crate::rules::{self, RulesOptions};
+use crate::socket;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{self, Exit, Failure, OrExit as _};
@@ -21,9 +23,16 @@ use std::io::Write as _;
 use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Name and version, as the server's log shows it.
 const SOFTWARE: &str = concat!("nufw-agent ", env!("CARGO_PKG_VERSION"));
+
+/// How long the first worker waits to see the firewall's rules.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// How long a successor does; until it sees them it drops what it should reject.
+const NEXT_LOOK: Duration = Duration::from_millis(200);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +46,8 @@ A rule sends the first packet of each new connection to the queue. It passes whe
 knows its user and the access list allows it. While the server is away, new connections are
 dropped; those that exist go on.
 
-Signals: HUP reads the certificates and looks at the rules again, USR1 logs the counters, TERM ends.
+Signals: HUP reads the certificates and looks at the rules again, USR1 logs the counters, TERM ends,
+USR2 replaces the running program by the installed one; packets wait meanwhile.
 NUFW_LOG=debug shows more. NUFW_AGENT_<SECTION>_<KEY> in the environment sets a key of the file.";
 
 /// The gateway agent of NuFW: asks the authentication server about every new connection.
@@ -73,6 +83,12 @@ struct Options {
     /// Set the user's mark on accepted packets (key marks.set)
     #[arg(short = 'm', long = "mark", global = true)]
     mark: bool,
+    /// Run in one process, which holds CAP_NET_ADMIN while it parses packets and speaks TLS: for debugging
+    #[arg(long)]
+    single_process: bool,
+    /// Be the worker of a supervisor, which is at the other end of standard input
+    #[arg(long, global = true, hide = true)]
+    as_worker: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -167,7 +183,9 @@ pub fn main() -> ExitCode {
         Err(error) => return exit::report(Err(Failure::new(Exit::Config, error))),
     };
     exit::report(match cli.command.unwrap_or(Command::Run) {
-        Command::Run => run(&config),
+        Command::Run if cli.options.as_worker => work(&config),
+        Command::Run if cli.options.single_process => run_alone(&config),
+        Command::Run => return run(&config).unwrap_or_else(|failure| exit::report(Err(failure))),
         Command::Check { json } => {
             let mut out = std::io::stdout().lock();
             return match check::run(&config.check_view(), json, &mut out) {
@@ -213,44 +231,136 @@ fn print_rules(config: &Config, args: &RulesArgs) -> Result<(), Failure> {
         .or_exit(Exit::IoErr)
 }
 
-fn run(config: &Config) -> Result<(), Failure> {
+/// Runs the supervisor, which runs the worker.
+fn run(config: &Config) -> Result<ExitCode, Failure> {
     logging::init("info");
     config.target().or_exit(Exit::Config)?;
-    let client_tls = config.client_tls();
-    let tls = tls::client_config(&client_tls)
-        .context("the link to the server cannot be made ([tls])")
-        .or_exit(Exit::Config)?;
-    let load_tls: LoadTls =
-        Box::new(move || tls::client_config(&client_tls).map_err(|error| error.to_string()));
     // Before the runtime: capabilities are per thread. Everything below needs this one alone.
     privileges::keep_only(&[Capability::CAP_NET_ADMIN]).or_exit(Exit::OsErr)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
+    // The worker reads them for itself; a mistake is told before anything is opened.
+    drop(load_tls(config)?);
+    let plan = Plan {
+        queues: vec![config.queue_options()],
+        events: config.event_options(),
+        hung_after: config.worker.hung_after.0,
+        arguments: std::env::args_os().skip(1).collect(),
+    };
+    match runtime()?.block_on(supervise(plan)).map_err(failure)? {
+        Ended::AsTold => Ok(ExitCode::SUCCESS),
+        Ended::AtOnce(code) => Ok(code.into()),
+    }
+}
+
+/// Runs the worker of a supervisor.
+fn work(config: &Config) -> Result<(), Failure> {
+    let keeper = Keeper::from_stdin()
+        .context("--as-worker is how the agent starts itself; run it without")
+        .or_exit(Exit::Usage)?;
+    privileges::keep_only(&[]).or_exit(Exit::OsErr)?;
+    rustix::thread::set_no_new_privs(true)
+        .context("cannot give up the gaining of privileges")
         .or_exit(Exit::OsErr)?;
-    runtime.block_on(async {
-        let agent = open(config, tls, load_tls)?;
+    logging::init("info");
+    let (tls, load_tls) = load_tls(config)?;
+    let (start, descriptors) = keeper
+        .start()
+        .context("the supervisor does not start this worker")
+        .or_exit(Exit::Unavailable)?;
+    let keeper = Arc::new(keeper);
+    let options = config.queue_options();
+    runtime()?.block_on(async {
+        let mut descriptors = descriptors.into_iter().map(socket::netlink);
+        let queue = match (start.queues.as_slice(), descriptors.next()) {
+            ([number], Some(socket)) if *number == options.number => {
+                Queue::kept_by(Arc::clone(&keeper), socket, &options)
+                    .map_err(|error| failure(error.into()))?
+            }
+            _ => {
+                return Err(Failure::new(
+                    Exit::Config,
+                    anyhow::anyhow!(
+                        "queue.number is {}, but the supervisor has other queues open: restart it",
+                        options.number
+                    ),
+                ));
+            }
+        };
+        let events = match (start.events, descriptors.next()) {
+            (Some(forced), Some(socket)) => {
+                Some(Events::kept(socket, forced).map_err(|error| failure(error.into()))?)
+            }
+            _ => None,
+        };
+        let access = Access::Keeper(Arc::clone(&keeper));
+        // Packets wait for a successor, and the rules of its predecessor's time are still in force.
+        let patience = if start.generation == 0 {
+            FIRST_LOOK
+        } else {
+            NEXT_LOOK
+        };
+        let refusals = Refusals::look(access, options.number, config.settings().reject_bit, patience);
+        let agent = assemble(config, tls, load_tls, queue, events, refusals)?;
+        agent
+            .kept_by(keeper, start.generation)
+            .run()
+            .await
+            .map_err(failure)
+    })
+}
+
+/// Runs everything in one process.
+fn run_alone(config: &Config) -> Result<(), Failure> {
+    logging::init("info");
+    config.target().or_exit(Exit::Config)?;
+    let (tls, load_tls) = load_tls(config)?;
+    privileges::keep_only(&[Capability::CAP_NET_ADMIN]).or_exit(Exit::OsErr)?;
+    runtime()?.block_on(async {
+        // Events first: an entry that comes to be while the queue is opened is not missed.
+        let events = config
+            .event_options()
+            .map(|options| Events::open(&options))
+            .transpose()
+            .map_err(|error| failure(error.into()))?;
+        let queue = Queue::open(&config.queue_options()).map_err(|error| failure(error.into()))?;
+        let refusals = Refusals::look(
+            Access::Own,
+            queue.number(),
+            config.settings().reject_bit,
+            FIRST_LOOK,
+        );
+        let agent = assemble(config, tls, load_tls, queue, events, refusals)?;
         lifecycle::notify_ready();
         agent.run().await.map_err(failure)
     })
 }
 
-fn open(
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .or_exit(Exit::OsErr)
+}
+
+fn load_tls(config: &Config) -> Result<(Arc<rustls::ClientConfig>, LoadTls), Failure> {
+    let files = config.client_tls();
+    let tls = tls::client_config(&files)
+        .context("the link to the server cannot be made ([tls])")
+        .or_exit(Exit::Config)?;
+    let load: LoadTls = Box::new(move || tls::client_config(&files).map_err(|error| error.to_string()));
+    Ok((tls, load))
+}
+
+fn assemble(
     config: &Config,
-    tls: std::sync::Arc<rustls::ClientConfig>,
+    tls: Arc<rustls::ClientConfig>,
     load_tls: LoadTls,
+    queue: Queue,
+    events: Option<Events>,
+    refusals: Refusals,
 ) -> Result<Agent, Failure> {
     let settings = config.settings();
     let target = config.target().or_exit(Exit::Config)?;
-    // Events first: an entry that comes to be while the queue is opened is not missed.
-    let events = config
-        .event_options()
-        .map(|options| Events::open(&options))
-        .transpose()
-        .map_err(|error| failure(error.into()))?;
-    let queue = Queue::open(&config.queue_options()).map_err(|error| failure(error.into()))?;
-    let refusals = Refusals::look(config.queue.number, settings.reject_bit);
     let names = InterfaceNames::new()
         .context("cannot ask for the names of interfaces")
         .or_exit(Exit::OsErr)?;

@@ -43,12 +43,17 @@ max-unacknowledged = 262144
 set = true
 mask = "0x00ffffff"
 reject-bit = "0x01000000"
+
+[worker]
+hung-after = "10s"
 "#;
 
 /// Least and most time that a packet may wait. The server gives up two seconds earlier.
 const PACKET_TIMEOUT: (Duration, Duration) = (Duration::from_secs(3), Duration::from_mins(5));
 /// Least bytes of a packet that hold the headers of an ordinary one.
 const MIN_COPY_RANGE: u16 = 80;
+/// Least and most time that a worker may be silent. It says that it lives four times a second.
+const HUNG_AFTER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
 /// The kernel reads the size of a buffer as a signed 32-bit number and doubles it.
 const MAX_BUFFER: u64 = 0x3fff_ffff;
 
@@ -67,6 +72,16 @@ pub struct Config {
     pub conntrack: Conntrack,
     /// Marks.
     pub marks: Marks,
+    /// The worker and its supervisor.
+    pub worker: Worker,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Worker {
+    /// How long a worker may be silent before it is ended and replaced.
+    pub hung_after: HumanDuration,
 }
 
 /// `[server]`
@@ -177,6 +192,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         queue,
         conntrack,
         marks,
+        worker,
         ..
     } = &loaded.value;
     let mut problems = Problems::default();
@@ -231,13 +247,14 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         1024,
         1 << 24,
     );
-    let (least, most) = PACKET_TIMEOUT;
-    if queue.packet_timeout.0 < least || queue.packet_timeout.0 > most {
-        problems.push(loaded.reject(
-            "queue.packet-timeout",
-            queue.packet_timeout,
-            format_args!("a time from {} to {}", HumanDuration(least), HumanDuration(most)),
-        ));
+    for (key, found, (least, most)) in [
+        ("queue.packet-timeout", queue.packet_timeout, PACKET_TIMEOUT),
+        ("worker.hung-after", worker.hung_after, HUNG_AFTER),
+    ] {
+        if found.0 < least || found.0 > most {
+            let expected = format!("a time from {} to {}", HumanDuration(least), HumanDuration(most));
+            problems.push(loaded.reject(key, found, expected));
+        }
     }
     if marks.mask.0 == 0 {
         problems.push(loaded.reject(

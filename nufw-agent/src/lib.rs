@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod conntrack;
+pub mod keeper;
 pub mod link;
 pub mod nfnl;
 pub mod packet;
@@ -15,6 +16,7 @@ pub mod pending;
 pub mod queue;
 pub mod relay;
 pub mod rules;
+mod socket;
 pub mod sources;
 pub mod stats;
 

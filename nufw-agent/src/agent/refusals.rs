@@ -3,12 +3,13 @@
 //! A mark alone lets a packet pass, so what cannot be seen counts as missing. Looking runs the listing commands of
 //! iptables and nft on a thread of its own, never on the path of a packet.
 
-use crate::check::{self, RuleFacts};
-use caps::CapSet;
+use crate::check::{RuleFacts, RuleTexts};
+use crate::keeper::Access;
 use nufw_common::clock;
-use nufw_common::privileges::Capability;
 use nufw_proto::Mark;
 use nufw_proto::gateway::Hook;
+use std::fs::File;
+use std::io;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,33 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where packets come from the queue: hook, and whether they are IPv4.
 type Place = (Hook, bool);
+
+/// Where the rules come from.
+enum Source {
+    /// The listing commands, run by this process.
+    Commands,
+    /// The supervisor runs them and writes what they print.
+    Pipe(File),
+}
+
+impl Source {
+    fn new(access: &Access) -> io::Result<Self> {
+        Ok(match access {
+            Access::Own => Self::Commands,
+            Access::Keeper(keeper) => Self::Pipe(keeper.rules()?.into()),
+        })
+    }
+
+    /// On a thread that ends afterwards.
+    fn texts(self) -> RuleTexts {
+        match self {
+            Self::Commands => RuleTexts::list_with_lent_rights(),
+            Self::Pipe(pipe) => serde_json::from_reader(io::BufReader::new(pipe))
+                .inspect_err(|error| tracing::debug!(%error, "the supervisor's list of rules broke off"))
+                .unwrap_or_default(),
+        }
+    }
+}
 
 const HOOKS: [Hook; 5] = [
     Hook::Prerouting,
@@ -63,6 +91,7 @@ impl Seen {
 
 /// What is known of the rules, and when it is looked at again.
 pub struct Refusals {
+    access: Access,
     queue: u16,
     bit: Mark,
     seen: Seen,
@@ -76,9 +105,11 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Looks for the first time, and waits for what is found. Without a bit there is nothing to look for.
-    pub fn look(queue: u16, bit: Mark) -> Self {
+    /// Looks for the first time, and waits for what is found, if packets can wait so long. Without a bit there is nothing
+    /// to look for.
+    pub fn look(access: Access, queue: u16, bit: Mark, patience: Duration) -> Self {
         let mut refusals = Self {
+            access,
             queue,
             bit,
             seen: Seen::default(),
@@ -94,7 +125,7 @@ impl Refusals {
             let found = refusals
                 .looking
                 .as_ref()
-                .and_then(|looking| looking.recv_timeout(PATIENCE).ok());
+                .and_then(|looking| looking.recv_timeout(patience.min(PATIENCE)).ok());
             if let Some(found) = found {
                 refusals.looking = None;
                 refusals.learn(found);
@@ -109,7 +140,9 @@ impl Refusals {
         self.wanted = true;
         let place = (hook, is_ipv4);
         let sure = self.seen.is_refused(place);
-        if !sure {
+        // Before the first look has ended there is nothing to say.
+        let looks_first = self.looking.is_some() && self.seen == Seen::default();
+        if !sure && !looks_first {
             self.warn(place);
         }
         sure
@@ -152,14 +185,21 @@ impl Refusals {
         self.tell_again |= self.at_once;
         (self.looked, self.wanted, self.at_once) = (now, false, false);
         let (queue, bit) = (self.queue, self.bit);
+        let source = match Source::new(&self.access) {
+            Ok(source) => source,
+            Err(error) => {
+                // It lists for too many already, of which none may be left.
+                tracing::debug!(%error, "the supervisor does not list the rules yet");
+                (self.wanted, self.at_once) = (true, true);
+                return;
+            }
+        };
         let (tell, told) = mpsc::channel();
-        // A thread that ends takes with it what it lends to the commands.
         let begun = std::thread::Builder::new()
             .name("look-at-rules".to_owned())
             .spawn(move || {
-                lend_net_admin();
                 // If nobody waits any more, nobody needs to know.
-                let _ = tell.send(Seen::new(queue, bit, &check::rules()));
+                let _ = tell.send(Seen::new(queue, bit, &source.texts().rules()));
             });
         match begun {
             Ok(_) => self.looking = Some(told),
@@ -263,16 +303,6 @@ fn name(hook: Hook) -> &'static str {
         Hook::Forward => "forward",
         Hook::Output => "output",
         Hook::Postrouting => "postrouting",
-    }
-}
-
-/// Lets programs that the calling thread starts have `CAP_NET_ADMIN`, which an agent that is not root would not hand
-/// on. If that fails the rules cannot be seen.
-fn lend_net_admin() {
-    for set in [CapSet::Inheritable, CapSet::Ambient] {
-        if let Err(error) = caps::raise(None, set, Capability::CAP_NET_ADMIN) {
-            tracing::debug!(%error, "the listing commands get no capability");
-        }
     }
 }
 

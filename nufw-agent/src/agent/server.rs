@@ -72,6 +72,7 @@ impl Agent {
 
     /// Fails closed: what waits is dropped at once.
     fn link_lost(&mut self) {
+        self.held = None;
         self.inbox.clear();
         self.asks.clear();
         self.dumps.abandon();

@@ -5,10 +5,12 @@
 use super::ruleset::{RuleFacts, scan_iptables, scan_nft};
 use super::{AgentConfigView, HostFacts, TlsContent, TlsFile};
 use crate::queue;
+use caps::CapSet;
 use nufw_common::privileges::{self, Capability};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -17,7 +19,7 @@ use std::str::FromStr;
 /// Looks at everything that [`super::judge`] wants to know.
 pub fn collect(view: &AgentConfigView) -> HostFacts {
     let conntrack = |name: &str| sysctl(&format!("net/netfilter/nf_conntrack_{name}"));
-    let (rules_v4, rules_v6) = rules();
+    let (rules_v4, rules_v6) = RuleTexts::list().rules();
     HostFacts {
         net_admin: privileges::has(Capability::CAP_NET_ADMIN),
         queue_holder: queue::holder(view.queue),
@@ -49,27 +51,55 @@ fn can_force_buffer() -> bool {
         .is_ok_and(|socket| sockopt::set_socket_recv_buffer_size_force(&socket, SMALL).is_ok())
 }
 
-/// The rules for IPv4 and for IPv6, as far as they can be seen. Runs the listing commands, which need `CAP_NET_ADMIN`.
-pub fn rules() -> (Option<RuleFacts>, Option<RuleFacts>) {
-    let nft = listing("nft", &["list", "ruleset"]);
-    let of = |save, family| rules_of(nft.as_deref(), save, family);
-    (of("iptables-save", "ip"), of("ip6tables-save", "ip6"))
+/// What the listing commands print; `None` for one that is not there or fails.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RuleTexts {
+    /// `nft list ruleset`
+    pub nft: Option<String>,
+    /// `iptables-save`
+    pub iptables: Option<String>,
+    /// `ip6tables-save`
+    pub ip6tables: Option<String>,
 }
 
-fn rules_of(nft: Option<&str>, save: &str, family: &str) -> Option<RuleFacts> {
-    let tables = listing(save, &[]);
+impl RuleTexts {
+    /// Runs the commands, which need `CAP_NET_ADMIN`.
+    pub fn list() -> Self {
+        Self {
+            nft: listing("nft", &["list", "ruleset"]),
+            iptables: listing("iptables-save", &[]),
+            ip6tables: listing("ip6tables-save", &[]),
+        }
+    }
+
+    /// The same on a thread that ends afterwards: it lends the capability, which a process that is not root would not hand
+    /// on, to the commands. If that fails the rules cannot be seen.
+    pub fn list_with_lent_rights() -> Self {
+        for set in [CapSet::Inheritable, CapSet::Ambient] {
+            if let Err(error) = caps::raise(None, set, Capability::CAP_NET_ADMIN) {
+                tracing::debug!(%error, "the listing commands get no capability");
+            }
+        }
+        Self::list()
+    }
+
+    /// The rules for IPv4 and for IPv6, as far as they can be seen.
+    pub fn rules(&self) -> (Option<RuleFacts>, Option<RuleFacts>) {
+        let of = |tables: &Option<String>, family| rules_of(self.nft.as_deref(), tables.as_deref(), family);
+        (of(&self.iptables, "ip"), of(&self.ip6tables, "ip6"))
+    }
+}
+
+fn rules_of(nft: Option<&str>, tables: Option<&str>, family: &str) -> Option<RuleFacts> {
     let native = nft.map(|text| {
         let mut facts = scan_nft(text, &["inet", family]);
         // The tables are the same ones, unless iptables says that it does not understand them.
-        if tables
-            .as_deref()
-            .is_some_and(|text| text.contains("(nf_tables)") && !text.contains("incompatible"))
-        {
+        if tables.is_some_and(|text| text.contains("(nf_tables)") && !text.contains("incompatible")) {
             facts.forget_iptables_chains();
         }
         facts
     });
-    match (native, tables.as_deref().map(scan_iptables)) {
+    match (native, tables.map(scan_iptables)) {
         (Some(native), Some(tables)) => Some(native.and(tables)),
         (one, other) => one.or(other),
     }

@@ -7,7 +7,7 @@ mod collect;
 mod judge;
 mod ruleset;
 
-pub use collect::{collect, rules};
+pub use collect::{RuleTexts, collect};
 pub use judge::judge;
 pub use ruleset::{RuleFacts, scan_iptables, scan_nft};
 

@@ -49,15 +49,7 @@ impl Events {
     /// Subscribes. Needs `CAP_NET_ADMIN` and a tokio runtime.
     pub fn open(options: &EventOptions) -> Result<Self, ConntrackError> {
         let socket = open()?;
-        let forced =
-            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, options.receive_buffer).is_ok();
-        if !forced {
-            // In a user namespace the right to force is missing; the kernel then grants up to rmem_max.
-            rustix::net::sockopt::set_socket_recv_buffer_size(&socket, options.receive_buffer)
-                .map_err(|e| ConntrackError::Open(e.into()))?;
-        }
-        // The kernel doubles what it is asked for and reports the double.
-        let granted = socket.get_rx_buf_sz().map_err(ConntrackError::Open)?;
+        let forced = grow_receive_buffer(&socket, options.receive_buffer)?;
         if let Interest::Marked(mask) = options.interest {
             // Before the groups are joined, or unmarked events slip in between.
             filter::attach(&socket, mask).map_err(ConntrackError::Filter)?;
@@ -65,6 +57,20 @@ impl Events {
         for group in GROUPS {
             socket.add_membership(group).map_err(ConntrackError::Subscribe)?;
         }
+        Self::kept(socket, forced)
+    }
+
+    /// A subscription whose socket came from elsewhere; its buffer is made as large as wanted. Needs `CAP_NET_ADMIN` to
+    /// make it larger than the host's limit.
+    pub fn take_over(socket: Socket, options: &EventOptions) -> Result<Self, ConntrackError> {
+        let forced = grow_receive_buffer(&socket, options.receive_buffer)?;
+        Self::kept(socket, forced)
+    }
+
+    /// A subscription that a supervisor keeps; needs no capability.
+    pub fn kept(socket: Socket, forced: bool) -> Result<Self, ConntrackError> {
+        // The kernel doubles what it is asked for and reports the double.
+        let granted = socket.get_rx_buf_sz().map_err(ConntrackError::Open)?;
         Ok(Self {
             socket: watch(socket)?,
             buffer: Vec::with_capacity(READ_BUFFER),
@@ -72,6 +78,11 @@ impl Events {
             forced,
             unrepresentable: 0,
         })
+    }
+
+    /// The socket alone, to be kept.
+    pub fn into_socket(self) -> Socket {
+        self.socket.into_inner()
     }
 
     /// Bytes of the receive buffer as the kernel granted it, and whether it was forced beyond `rmem_max`.
@@ -129,6 +140,17 @@ impl Events {
             }
         }
     }
+}
+
+/// Asks for a buffer of so many bytes; tells whether it was granted beyond the host's limit.
+fn grow_receive_buffer(socket: &Socket, wanted: usize) -> Result<bool, ConntrackError> {
+    let forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, wanted).is_ok();
+    if !forced {
+        // In a user namespace the right to force is missing; the kernel then grants up to rmem_max.
+        rustix::net::sockopt::set_socket_recv_buffer_size(socket, wanted)
+            .map_err(|e| ConntrackError::Open(e.into()))?;
+    }
+    Ok(forced)
 }
 
 fn event(

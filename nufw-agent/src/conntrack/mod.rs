@@ -9,6 +9,7 @@ mod events;
 mod filter;
 
 pub use decode::{Decoded, Unrepresentable, decode};
+pub(crate) use dump::request as request_dump;
 pub use dump::{Dump, DumpProgress};
 pub use events::{EventOptions, Events, Received};
 

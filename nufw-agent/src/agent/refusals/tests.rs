@@ -12,6 +12,7 @@ fn seen(v4: Option<&str>, v6: Option<&str>) -> Seen {
 
 fn refusals(bit: Mark) -> Refusals {
     Refusals {
+        access: Access::Own,
         queue: 3,
         bit,
         seen: Seen::default(),

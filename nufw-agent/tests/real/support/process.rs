@@ -77,6 +77,25 @@ impl Agent {
         self.child.id()
     }
 
+    /// The process id of its worker; waits until there is one other than `not`.
+    pub(crate) fn worker(&mut self, not: Option<u32>) -> u32 {
+        for _ in 0..400 {
+            let found = children(self.pid()).into_iter().find(|pid| Some(*pid) != not);
+            match found {
+                Some(pid) => return pid,
+                None => std::thread::sleep(Duration::from_millis(25)),
+            }
+        }
+        panic!("the agent has no worker:\n{}", self.log());
+    }
+
+    /// Kills its worker as a crash would, and waits for the next.
+    pub(crate) fn kill_worker(&mut self) -> u32 {
+        let worker = self.worker(None);
+        send("KILL", worker);
+        self.worker(Some(worker))
+    }
+
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap()
@@ -103,10 +122,7 @@ impl Agent {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
-            .status();
-        assert!(status.unwrap().success());
+        send(name, self.child.id());
     }
 
     /// Waits for its end.
@@ -119,6 +135,36 @@ impl Agent {
         }
         panic!("the agent does not end:\n{}", self.log());
     }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn send(signal: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args(["-s", signal, &pid.to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// The value of a line of `/proc/PID/status`.
+pub(crate) fn status(pid: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let is_child = |pid: &u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        text.contains(&format!("\nPPid:\t{parent}\n")) && !text.contains("\nState:\tZ")
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_child)
+        .collect()
 }
 
 impl Drop for Agent {

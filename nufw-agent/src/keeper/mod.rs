@@ -1,0 +1,19 @@
+//! The supervisor: it keeps the queue and the event socket open and alone holds `CAP_NET_ADMIN`, while a worker, the same
+//! program once more, parses packets and speaks TLS without any capability.
+//!
+//! Nothing here looks into a packet or decides anything. A worker that dies, hangs or is replaced leaves nothing behind
+//! that its successor does not find: packets wait in the kernel, events in their socket.
+
+mod channel;
+mod child;
+mod client;
+mod kernel;
+mod restarts;
+mod store;
+mod supervisor;
+mod wire;
+
+pub use channel::Channel;
+pub use client::{Access, Keeper};
+pub use supervisor::{Ended, Plan, supervise};
+pub use wire::{MAX_VERDICTS, Malformed, Reply, Request, Start};
