@@ -15,7 +15,7 @@ pub use refusals::Refusals;
 pub use settings::Settings;
 
 use crate::conntrack::{ConntrackError, Events, Received};
-use crate::keeper::{Access, Keeper};
+use crate::keeper::{Access, Keeper, Left, Memory};
 use crate::link::{Happened, Link, LinkLoss};
 use crate::packet;
 use crate::pending::Pending;
@@ -102,6 +102,8 @@ pub struct Agent {
     whole_at: Timestamp,
     overrun_log: Seldom,
     events_paused: bool,
+    /// What outlives this process, if there is a supervisor.
+    memory: Option<Memory>,
     /// The supervisor, if there is one.
     keeper: Option<Arc<Keeper>>,
     /// Until when the queue is left alone: till then there may be a link.
@@ -151,23 +153,33 @@ impl Agent {
             whole_at: clock::wall(),
             overrun_log: Seldom::default(),
             events_paused: false,
+            memory: None,
             keeper: None,
             held: None,
             settings,
         }
     }
 
-    /// Lets a supervisor do what needs a capability. After `predecessors` other workers this one does not touch the queue
-    /// before it has a link, or cannot have one: packets may wait there.
+    /// Lets a supervisor do what needs a capability, and goes on where the workers before this one ended. A successor does
+    /// not touch the queue before it has a link, or cannot have one: packets may wait there.
     #[must_use]
-    pub fn kept_by(mut self, keeper: Arc<Keeper>, predecessors: u32) -> Self {
+    pub fn kept_by(mut self, keeper: Arc<Keeper>, memory: Memory, left: Left) -> Self {
         self.dumps = Dumps::new(Access::Keeper(Arc::clone(&keeper)), self.settings.interest);
         self.keeper = Some(keeper);
         self.pending
-            .begin_at(u64::from(predecessors).saturating_mul(ASKS_OF_A_PROCESS) + 1);
-        if predecessors > 0 {
+            .begin_at(u64::from(left.predecessors).saturating_mul(ASKS_OF_A_PROCESS) + 1);
+        if left.predecessors > 0 {
             self.held = Some(clock::mono() + HOLD);
         }
+        self.relay = Relay::resumed(self.settings.max_unacknowledged, left.first, left.events);
+        if let Some(gap) = left.gap {
+            self.relay.note_gap(gap);
+        }
+        self.memory = Some(memory);
+        if let Some(events) = &mut self.events {
+            events.read_left(left.datagrams, clock::wall(), &mut self.fresh);
+        }
+        self.take_events();
         self
     }
 
@@ -266,6 +278,9 @@ impl Agent {
         if drained && (!self.events_paused || self.dumps.is_running()) {
             self.read_events()?;
         }
+        if let Some(memory) = &mut self.memory {
+            memory.keep_from(self.relay.first_held());
+        }
         self.link.tick(now);
         self.send(now);
         self.link.flush(now).await;
@@ -301,6 +316,9 @@ impl Agent {
             let mut packets = std::mem::take(&mut self.packets);
             let read = self.queue.recv_batch(&mut packets, PACKETS);
             let received = clock::wall();
+            if let (Some(memory), Some(last)) = (&mut self.memory, packets.last()) {
+                memory.note_packet(last.packet_id);
+            }
             for packet in packets.drain(..) {
                 self.packet(&packet, received, now);
             }
@@ -426,32 +444,22 @@ impl Agent {
     /// Takes over the events that are there, and what is lost of them.
     fn read_events(&mut self) -> Result<(), AgentError> {
         let received = clock::wall();
-        let outcome = match &mut self.events {
-            Some(events) => events.receive(EVENTS, received, &mut self.fresh)?,
-            None => Received::Empty,
-        };
-        self.events_paused = !self.fresh.is_empty();
-        let mut overflow = Overflow::None;
-        for event in self.fresh.drain(..) {
-            self.stats.events += 1;
-            self.dumps.on_event(&event);
-            match self.relay.push(event) {
-                Overflow::None => {}
-                other => {
-                    self.stats.forgotten_events += 1;
-                    overflow = other;
-                }
+        let mut read = 0;
+        let outcome = loop {
+            let Some(events) = &mut self.events else {
+                break Received::Empty;
+            };
+            if let Some(memory) = &self.memory {
+                events.hold(memory.next());
             }
-        }
-        if overflow != Overflow::None {
-            self.dumps.want_one();
-        }
-        if overflow == Overflow::Unsent && self.link.is_up() {
-            // The stream of one link has no holes: the next link says where it begins.
-            self.link.cut(LinkLoss::Protocol(
-                "it does not take the events that wait for it".to_owned(),
-            ));
-        }
+            let outcome = events.receive(EVENTS - read, received, &mut self.fresh)?;
+            let taken = self.take_events();
+            read += taken;
+            if outcome != Received::BudgetSpent || taken == 0 || read >= EVENTS {
+                break outcome;
+            }
+        };
+        self.events_paused = read > 0;
         match outcome {
             Received::Empty => {
                 self.whole_at = received;
@@ -463,6 +471,39 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes over the events that were read; tells how many they were.
+    fn take_events(&mut self) -> usize {
+        let count = self.fresh.len();
+        let mut overflow = Overflow::None;
+        for event in self.fresh.drain(..) {
+            self.stats.events += 1;
+            self.dumps.on_event(&event);
+            if let Some(memory) = &mut self.memory {
+                memory.add(&event);
+            }
+            match self.relay.push(event) {
+                Overflow::None => {}
+                other => {
+                    self.stats.forgotten_events += 1;
+                    overflow = other;
+                }
+            }
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.commit(self.relay.first_held());
+        }
+        if overflow != Overflow::None {
+            self.dumps.want_one();
+        }
+        if overflow == Overflow::Unsent && self.link.is_up() {
+            // The stream of one link has no holes: the next link says where it begins.
+            self.link.cut(LinkLoss::Protocol(
+                "it does not take the events that wait for it".to_owned(),
+            ));
+        }
+        count
+    }
+
     fn events_lost(&mut self, noticed: Timestamp) {
         self.stats.overruns += 1;
         if self.overrun_log.may_warn(clock::mono()) {
@@ -470,6 +511,9 @@ impl Agent {
                 overruns = self.stats.overruns,
                 "the kernel dropped conntrack events because the receive buffer was full; the table is compared instead"
             );
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.note_gap(self.whole_at);
         }
         self.relay.note_gap(Gap {
             from: self.whole_at,

@@ -5,8 +5,8 @@
 use crate::agent::{Agent, AgentError, LoadTls, Refusals};
 use crate::check;
 use crate::config::{self, Config, Overrides};
-use crate::conntrack::Events;
-use crate::keeper::{Access, Ended, Keeper, Plan, supervise};
+use crate::conntrack::{ConntrackError, Events};
+use crate::keeper::{Access, Ended, Keeper, Memory, Plan, supervise};
 use crate::link::Link;
 use crate::queue::{InterfaceNames, Queue, QueueError};
 use crate::rules::{self, RulesOptions};
@@ -242,6 +242,7 @@ fn run(config: &Config) -> Result<ExitCode, Failure> {
     let plan = Plan {
         queues: vec![config.queue_options()],
         events: config.event_options(),
+        max_unacknowledged: config.conntrack.max_unacknowledged,
         hung_after: config.worker.hung_after.0,
         arguments: std::env::args_os().skip(1).collect(),
     };
@@ -262,50 +263,53 @@ fn work(config: &Config) -> Result<(), Failure> {
         .or_exit(Exit::OsErr)?;
     logging::init("info");
     let (tls, load_tls) = load_tls(config)?;
-    let (start, descriptors) = keeper
+    let handed = keeper
         .start()
         .context("the supervisor does not start this worker")
         .or_exit(Exit::Unavailable)?;
     let keeper = Arc::new(keeper);
     let options = config.queue_options();
+    let mut queues = handed.queues.into_iter();
+    let (Some((number, socket)), None) = (queues.next(), queues.next()) else {
+        return Err(other_queues(config));
+    };
+    if number != options.number {
+        return Err(other_queues(config));
+    }
+    let boot = BootId(rand::rng().random());
+    let (mut memory, hand, left) = Memory::open(handed.memory, boot, clock::wall())
+        .context("what former workers left cannot be read")
+        .or_exit(Exit::OsErr)?;
+    // Packets wait for a successor, and the rules of its predecessor's time are still in force.
+    let patience = if left.predecessors == 0 {
+        FIRST_LOOK
+    } else {
+        NEXT_LOOK
+    };
     runtime()?.block_on(async {
-        let mut descriptors = descriptors.into_iter().map(socket::netlink);
-        let queue = match (start.queues.as_slice(), descriptors.next()) {
-            ([number], Some(socket)) if *number == options.number => {
-                Queue::kept_by(Arc::clone(&keeper), socket, &options)
-                    .map_err(|error| failure(error.into()))?
-            }
-            _ => {
-                return Err(Failure::new(
-                    Exit::Config,
-                    anyhow::anyhow!(
-                        "queue.number is {}, but the supervisor has other queues open: restart it",
-                        options.number
-                    ),
-                ));
-            }
-        };
-        let events = match (start.events, descriptors.next()) {
-            (Some(forced), Some(socket)) => {
-                Some(Events::kept(socket, forced).map_err(|error| failure(error.into()))?)
-            }
-            _ => None,
-        };
+        let queue = Queue::kept_by(Arc::clone(&keeper), socket::netlink(socket), &options)
+            .map_err(|error| failure(error.into()))?;
+        let events = handed
+            .events
+            .map(|(socket, forced)| {
+                let mut events = Events::kept(socket::netlink(socket), forced)?;
+                events.put_into(hand);
+                Ok(events)
+            })
+            .transpose()
+            .map_err(|error: ConntrackError| failure(error.into()))?;
         let access = Access::Keeper(Arc::clone(&keeper));
-        // Packets wait for a successor, and the rules of its predecessor's time are still in force.
-        let patience = if start.generation == 0 {
-            FIRST_LOOK
-        } else {
-            NEXT_LOOK
-        };
-        let refusals = Refusals::look(access, options.number, config.settings().reject_bit, patience);
-        let agent = assemble(config, tls, load_tls, queue, events, refusals)?;
-        agent
-            .kept_by(keeper, start.generation)
-            .run()
-            .await
-            .map_err(failure)
+        let refusals = Refusals::look(access, number, config.settings().reject_bit, patience);
+        let agent = assemble(config, memory.boot(), tls, load_tls, queue, events, refusals)?;
+        agent.kept_by(keeper, memory, left).run().await.map_err(failure)
     })
+}
+
+fn other_queues(config: &Config) -> Failure {
+    let number = config.queue.number;
+    let error =
+        anyhow::anyhow!("queue.number is {number}, but the supervisor has another queue open: restart it");
+    Failure::new(Exit::Config, error)
 }
 
 /// Runs everything in one process.
@@ -328,7 +332,8 @@ fn run_alone(config: &Config) -> Result<(), Failure> {
             config.settings().reject_bit,
             FIRST_LOOK,
         );
-        let agent = assemble(config, tls, load_tls, queue, events, refusals)?;
+        let boot = BootId(rand::rng().random());
+        let agent = assemble(config, boot, tls, load_tls, queue, events, refusals)?;
         lifecycle::notify_ready();
         agent.run().await.map_err(failure)
     })
@@ -353,6 +358,7 @@ fn load_tls(config: &Config) -> Result<(Arc<rustls::ClientConfig>, LoadTls), Fai
 
 fn assemble(
     config: &Config,
+    boot: BootId,
     tls: Arc<rustls::ClientConfig>,
     load_tls: LoadTls,
     queue: Queue,
@@ -390,7 +396,7 @@ fn assemble(
     }
     let hello = Hello {
         software: Text::lossy(SOFTWARE),
-        boot: BootId(rand::rng().random()),
+        boot,
         capabilities: Capabilities::default(),
         packet_timeout_ms: u32::try_from(settings.packet_timeout.as_millis()).unwrap_or(u32::MAX),
         relays_events: relay.relay,

@@ -150,6 +150,21 @@ impl Proc {
             .id())
     }
 
+    /// The process ids of its workers, if it is an agent: the supervisor also runs the listing commands.
+    pub fn workers(&self) -> Result<Vec<u32>> {
+        let parent = format!("\nPPid:\t{}\n", self.pid()?);
+        let is_worker = |pid: &u32| {
+            // Whoever ends meanwhile is none.
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            status.contains(&parent) && arguments.split('\0').any(|argument| argument == "--as-worker")
+        };
+        Ok(std::fs::read_dir("/proc")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(is_worker)
+            .collect())
+    }
+
     /// What it wrote since its last start.
     pub fn log(&self) -> Result<String> {
         use std::io::{Read, Seek, SeekFrom};

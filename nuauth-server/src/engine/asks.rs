@@ -116,7 +116,7 @@ impl Engine {
         let granted = conn.granted?;
         let same_user = conn.user == Some(who.user.id);
         let unbound = matches!(conn.side, Side::Unbound { .. });
-        // Older than the link: its verdict may never have arrived.
+        // Older than what is known of this boot of the agent: an entry may have come and gone unseen.
         let fresh = granted >= link_since && now.mono < granted + self.limits.confirm_within;
         if unbound && !fresh {
             self.end_unseen(slot, CloseReason::Superseded, out);

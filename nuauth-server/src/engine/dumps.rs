@@ -64,6 +64,8 @@ impl Engine {
         if asked_for {
             present.doubted = false;
         }
+        // Their verdicts were lost with a link, and their packets ask once more.
+        let asked_again = self.pending.about_rows();
         let mut undecided = false;
         let absent: Vec<(Slot, CloseReason)> = self
             .conns
@@ -72,6 +74,10 @@ impl Engine {
             .filter_map(|(slot, conn)| {
                 let decided = conn.granted.is_some_and(|granted| granted < dump.judges_before);
                 match conn.side {
+                    Side::Unbound { .. } if decided && asked_again.contains(&conn.id) => {
+                        undecided = true;
+                        None
+                    }
                     Side::Unbound { .. } => decided.then_some((slot, CloseReason::NeverConfirmed)),
                     // A later packet that was granted under it may be making its next entry.
                     Side::Bound { .. } if conn.granted_again && !decided => {

@@ -8,6 +8,8 @@ use nulog::{Change, CloseReason};
 use std::time::Duration;
 
 const WEB: (&str, &str) = ("10.0.0.7:40000", "192.0.2.1:443");
+/// Longer than a packet that was granted may come again under the same row (`Limits::confirm_within`).
+const LONG: Duration = Duration::from_secs(31);
 
 #[test]
 fn events_without_consequence_are_acknowledged_at_once() {
@@ -169,13 +171,38 @@ fn a_retransmission_over_the_new_link_joins_the_row_that_is_being_written() {
 }
 
 #[test]
-fn a_verdict_that_may_have_been_lost_is_superseded() {
+fn a_packet_that_asks_again_over_the_next_link_keeps_its_row() {
     let mut w = World::new();
     let gw = w.gateway();
     let alice = w.login("alice", "10.0.0.7");
     let first = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.pass(Duration::from_secs(1));
+    // The verdict is lost with the link; the agent goes on, or another process of it that knows its events.
     let gw = w.gateway();
+    let dump = w.requested().unwrap();
+    let again = w.ask(gw, tcp(WEB.0, WEB.1));
+    w.dump(gw, dump, &[], true);
+    w.claim(alice);
+    w.commit();
+    assert_eq!(w.accepted(again), Some(first));
+    assert_eq!(w.ends(), [], "one connection, one row");
+    w.event(gw, CtEventKind::New, entry(1, tcp(WEB.0, WEB.1)));
+    w.event(
+        gw,
+        CtEventKind::Destroy,
+        ended(entry(1, tcp(WEB.0, WEB.1)), TcpState::CLOSE),
+    );
+    assert_eq!(w.closed().len(), 1);
+}
+
+#[test]
+fn a_verdict_of_another_boot_of_the_agent_is_superseded() {
+    let mut w = World::new();
+    let gw = w.gateway();
+    let alice = w.login("alice", "10.0.0.7");
+    let first = w.granted(gw, alice, tcp(WEB.0, WEB.1));
+    w.pass(Duration::from_secs(1));
+    let gw = w.gateway_as("gw", |hello| hello.boot = BootId(2));
     let second = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     assert_ne!(first, second);
     assert_eq!(w.ends(), [(first, CloseReason::Superseded)]);
@@ -192,7 +219,7 @@ fn the_events_of_a_superseded_row_still_find_it() {
         w.event_now(CtEventKind::New, ct),
         w.event_now(CtEventKind::Destroy, ended(ct, TcpState::CLOSE)),
     ];
-    w.pass(Duration::from_secs(1));
+    w.pass(LONG);
     let gw = w.gateway();
     let second = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.events(gw, 1, &events);
@@ -226,7 +253,7 @@ fn a_late_end_is_of_the_last_connection_that_was_asked_for_before_it() {
         ..ct
     };
     let end = w.event_now(CtEventKind::Destroy, ended(born, TcpState::CLOSE));
-    w.pass(Duration::from_secs(1));
+    w.pass(LONG);
     let gw = w.gateway();
     w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.events(gw, 2, &[end]);

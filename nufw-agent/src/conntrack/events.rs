@@ -4,11 +4,13 @@
 //! ([`Received::Overrun`]) and the caller reconciles by a dump. `NETLINK_NO_ENOBUFS` would hide exactly that.
 
 use super::{ConntrackError, Interest, READ_BUFFER, Unrepresentable, decode, filter, open, watch};
+use crate::keeper::{Hand, IN_HAND};
+use bytes::BufMut;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::Socket;
-use nufw_proto::{CtEvent, CtEventKind, Timestamp};
+use nufw_proto::{CtEvent, CtEventKind, EventSeq, Timestamp};
 use std::io;
 use tokio::io::unix::AsyncFd;
 
@@ -40,6 +42,8 @@ pub enum Received {
 pub struct Events {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
+    /// Where datagrams are put first, so that none is lost with this process.
+    hand: Option<Hand>,
     granted: usize,
     forced: bool,
     unrepresentable: u64,
@@ -74,6 +78,7 @@ impl Events {
         Ok(Self {
             socket: watch(socket)?,
             buffer: Vec::with_capacity(READ_BUFFER),
+            hand: None,
             granted,
             forced,
             unrepresentable: 0,
@@ -101,6 +106,26 @@ impl Events {
         Ok(())
     }
 
+    /// From here on datagrams are put into `hand` first; then at most [`IN_HAND`] are read in one call.
+    pub fn put_into(&mut self, hand: Hand) {
+        self.hand = Some(hand);
+    }
+
+    /// Says which number the next event has, before [`Self::receive`].
+    pub fn hold(&mut self, next: EventSeq) {
+        if let Some(hand) = &mut self.hand {
+            hand.hold(next);
+        }
+    }
+
+    /// Reads datagrams that a predecessor had in hand.
+    pub fn read_left(&mut self, datagrams: Vec<Vec<u8>>, received: Timestamp, out: &mut Vec<CtEvent>) {
+        for datagram in datagrams {
+            self.buffer = datagram;
+            self.take_datagram(received, out);
+        }
+    }
+
     /// Appends events to `out`, at most `budget` messages, without waiting.
     ///
     /// `Received::Empty` is the kernel's word, not the reactor's: every event of before the call has been read.
@@ -111,9 +136,23 @@ impl Events {
         received: Timestamp,
         out: &mut Vec<CtEvent>,
     ) -> Result<Received, ConntrackError> {
-        for _ in 0..budget {
+        let budget = match self.hand {
+            Some(_) => budget.min(IN_HAND),
+            None => budget,
+        };
+        for index in 0..budget {
             self.buffer.clear();
-            match read(&self.socket, &mut self.buffer) {
+            let outcome = match &mut self.hand {
+                None => read(&self.socket, &mut self.buffer),
+                Some(hand) => {
+                    let place = hand.place(index);
+                    read(&self.socket, &mut &mut *place).inspect(|length| {
+                        self.buffer
+                            .extend_from_slice(place.get(..*length).unwrap_or(place));
+                    })
+                }
+            };
+            match outcome {
                 Ok(_) => self.take_datagram(received, out),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Empty),
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Received::Overrun),
@@ -182,7 +221,7 @@ fn event(
 
 /// Reads one datagram, really asking the kernel: the runtime may believe a socket to be empty that it has not looked at
 /// since.
-pub(super) fn read(socket: &AsyncFd<Socket>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+pub(super) fn read(socket: &AsyncFd<Socket>, buffer: &mut impl BufMut) -> io::Result<usize> {
     let mut asked = false;
     let answer = socket.try_io(tokio::io::Interest::READABLE, |socket| {
         asked = true;

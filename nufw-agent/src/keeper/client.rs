@@ -3,7 +3,7 @@
 //! Each request waits for its answer, so that whoever has sent verdicts knows that the kernel has them.
 
 use super::channel::{Channel, Received};
-use super::wire::{self, MAX_VERDICTS, Reply, Request, Start};
+use super::wire::{self, MAX_VERDICTS, Reply, Request};
 use crate::queue::Disposition;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::io;
@@ -21,6 +21,19 @@ pub enum Access {
     Own,
     /// A supervisor has it.
     Keeper(Arc<Keeper>),
+}
+
+/// What a worker works with.
+#[derive(Debug)]
+pub struct Handed {
+    /// The queues by their numbers.
+    pub queues: Vec<(u16, OwnedFd)>,
+    /// The event socket, and whether its buffer was forced beyond the host's limit.
+    pub events: Option<(OwnedFd, bool)>,
+    /// What former workers left.
+    pub memory: OwnedFd,
+    /// How many workers this supervisor had before.
+    pub generation: u32,
 }
 
 /// The supervisor, as the worker sees it.
@@ -58,8 +71,11 @@ impl Keeper {
     }
 
     /// Says that the worker may be started, and waits for its turn. From then on it ends with the supervisor.
-    pub fn start(&self) -> io::Result<(Start, Vec<OwnedFd>)> {
-        let Received { message, descriptors } = self.ask(&Request::Ready.encode())?;
+    pub fn start(&self) -> io::Result<Handed> {
+        let Received {
+            message,
+            mut descriptors,
+        } = self.ask(&Request::Ready.encode())?;
         let Ok(Reply::Start(start)) = Reply::decode(&message) else {
             return Err(nonsense());
         };
@@ -69,11 +85,20 @@ impl Keeper {
         if parent != Some(start.parent) {
             return Err(gone());
         }
-        let wanted = start.queues.len() + usize::from(start.events.is_some());
-        if descriptors.len() != wanted {
+        if descriptors.len() != start.queues.len() + usize::from(start.events.is_some()) + 1 {
             return Err(nonsense());
         }
-        Ok((start, descriptors))
+        let memory = descriptors.pop().ok_or_else(nonsense)?;
+        let events = match start.events {
+            Some(forced) => Some((descriptors.pop().ok_or_else(nonsense)?, forced)),
+            None => None,
+        };
+        Ok(Handed {
+            queues: start.queues.into_iter().zip(descriptors).collect(),
+            events,
+            memory,
+            generation: start.generation,
+        })
     }
 
     fn ask(&self, message: &[u8]) -> io::Result<Received> {

@@ -2,6 +2,7 @@
 //!
 //! Nothing of a packet or an event is looked at. What was opened is what [`Request`] can be about.
 
+use super::memory;
 use super::store::Kept;
 use super::wire::Request;
 use crate::agent::AgentError;
@@ -12,6 +13,8 @@ use crate::queue::{PutBack, Queue, QueueError, QueueOptions, put_back, send_verd
 use crate::socket;
 use netlink_sys::Socket;
 use nufw_common::clock;
+use nufw_proto::BootId;
+use rand::RngExt as _;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -28,7 +31,7 @@ const MAX_LISTINGS: usize = 4;
 struct KeptQueue {
     number: u16,
     socket: Socket,
-    /// The id of the last packet that was answered; 0 before the first.
+    /// The id of the last packet that was answered, or one near it; 0 before the first.
     last: u32,
 }
 
@@ -37,6 +40,7 @@ struct KeptQueue {
 pub(super) struct Kernel {
     queues: Vec<KeptQueue>,
     events: Option<(Socket, bool, String)>,
+    memory: OwnedFd,
     writer: Writer,
     listings: Arc<AtomicUsize>,
 }
@@ -45,6 +49,9 @@ pub(super) struct Kernel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a verdict for queue {0}, which is not ours")]
 pub(super) struct Foreign(pub(super) u16);
+
+/// How the memory is called where it is kept.
+const MEMORY: &str = "memory";
 
 /// How a kept queue is called.
 fn queue_name(number: u16) -> String {
@@ -64,8 +71,18 @@ impl Kernel {
     pub(super) async fn open(
         queues: &[QueueOptions],
         events: Option<&EventOptions>,
+        max_unacknowledged: usize,
         kept: &mut Kept,
     ) -> Result<Self, AgentError> {
+        let boot = BootId(rand::rng().random());
+        // Without the socket that they came from, events of before are not followed by those of now.
+        let whole = events.is_some_and(|options| kept.has(&events_name(options.interest)));
+        let memory = match kept.take(MEMORY) {
+            Some(memory) if whole && memory::fits(memory.as_fd(), max_unacknowledged) => memory,
+            _ => memory::make(boot, max_unacknowledged)
+                .map_err(|error| AgentError::System("make memory for events", error))?,
+        };
+        let near = memory::last_packet(memory.as_fd());
         // Events first: an entry that comes to be while the queue is opened is not missed.
         let events = match events {
             None => None,
@@ -88,12 +105,13 @@ impl Kernel {
             all.push(KeptQueue {
                 number: queue.number(),
                 socket: queue.into_socket(),
-                last: 0,
+                last: near,
             });
         }
         Ok(Self {
             queues: all,
             events,
+            memory,
             writer: Writer::default(),
             listings: Arc::default(),
         })
@@ -104,6 +122,7 @@ impl Kernel {
         Self {
             queues: Vec::new(),
             events: None,
+            memory: memory::make(BootId(1), 1024).unwrap(),
             writer: Writer::default(),
             listings: Arc::default(),
         }
@@ -119,7 +138,7 @@ impl Kernel {
         self.events.as_ref().map(|(_, forced, _)| *forced)
     }
 
-    /// The sockets in the order in which a worker gets them: queues, events.
+    /// The descriptors in the order in which a worker gets them: queues, events, memory.
     pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.named()
             .into_iter()
@@ -137,7 +156,8 @@ impl Kernel {
             .events
             .iter()
             .map(|(socket, _, name)| (name.clone(), socket.as_fd()));
-        queues.chain(events).collect()
+        let memory = (MEMORY.to_owned(), self.memory.as_fd());
+        queues.chain(events).chain([memory]).collect()
     }
 
     /// Puts back what a dead worker had read.

@@ -2,18 +2,21 @@
 //! program once more, parses packets and speaks TLS without any capability.
 //!
 //! Nothing here looks into a packet or decides anything. A worker that dies, hangs or is replaced leaves nothing behind
-//! that its successor does not find: packets wait in the kernel, events in their socket.
+//! that its successor does not find: packets wait in the kernel, events in their socket or in memory that outlives it.
 
 mod channel;
 mod child;
 mod client;
 mod kernel;
+mod memory;
 mod restarts;
 mod store;
 mod supervisor;
 mod wire;
 
 pub use channel::Channel;
-pub use client::{Access, Keeper};
+pub use client::{Access, Handed, Keeper};
+pub(crate) use memory::IN_HAND;
+pub use memory::{Hand, Left, Memory};
 pub use supervisor::{Ended, Plan, supervise};
 pub use wire::{MAX_VERDICTS, Malformed, Reply, Request, Start};

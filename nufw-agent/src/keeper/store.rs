@@ -53,6 +53,11 @@ impl Kept {
         )
     }
 
+    /// Whether there is one.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(kept, _)| kept == name)
+    }
+
     /// Takes one.
     pub(super) fn take(&mut self, name: &str) -> Option<OwnedFd> {
         let at = self.0.iter().position(|(kept, _)| kept == name)?;

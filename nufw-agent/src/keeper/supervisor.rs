@@ -16,7 +16,6 @@ use rustix::process::Signal;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -41,6 +40,8 @@ pub struct Plan {
     pub queues: Vec<QueueOptions>,
     /// The event socket, if events are relayed.
     pub events: Option<EventOptions>,
+    /// Events that are kept until the server has acknowledged them.
+    pub max_unacknowledged: usize,
     /// A worker that says nothing for so long is ended.
     pub hung_after: Duration,
     /// The arguments that this process was started with, without its name.
@@ -102,7 +103,7 @@ enum Woken {
 
 struct Supervisor {
     program: Program,
-    /// Whether the supervisor becomes what is installed in the place of its own program.
+    /// Whether the supervisor itself is replaced too. Not in its tests, whose process it is.
     renews: bool,
     hung_after: Duration,
     kernel: Kernel,
@@ -127,8 +128,16 @@ struct Supervisor {
 pub async fn supervise(plan: Plan) -> Result<Ended, AgentError> {
     let mut signals = Signals::new().map_err(|error| AgentError::System("wait for signals", error))?;
     let mut kept = Kept::from_environment();
-    let kernel = Kernel::open(&plan.queues, plan.events.as_ref(), &mut kept).await?;
+    let kernel = Kernel::open(
+        &plan.queues,
+        plan.events.as_ref(),
+        plan.max_unacknowledged,
+        &mut kept,
+    )
+    .await?;
     kept.forget();
+    // What a worker of a former supervisor had read, or came while the queue was configured.
+    kernel.put_back(PutBack::Repeat)?;
     for (name, descriptor) in kernel.named() {
         store::keep(&name, descriptor);
     }
@@ -436,21 +445,17 @@ impl Supervisor {
         }
     }
 
-    /// If another version of the program is installed the supervisor becomes that one; it comes back only if that fails.
+    /// The supervisor becomes the program that is installed, with its configuration of now; it comes back only if that
+    /// fails.
     fn renew(&mut self) {
-        let identity = |path: &std::path::Path| {
-            let meta = std::fs::metadata(path).ok()?;
-            Some((meta.dev(), meta.ino()))
-        };
-        let installed = identity(&self.program.path);
-        if !self.renews || installed.is_none() || installed == identity("/proc/self/exe".as_ref()) {
+        if !self.renews {
             return;
         }
         // It has proved that the program starts; the supervisor to be starts its own.
-        let proved = self.next.take();
-        drop(proved);
-        tracing::info!(program = %self.program.path.display(), "the supervisor becomes the program that is installed");
-        let error = store::become_anew(&self.program.path, &self.program.arguments, &self.kernel.named());
+        self.next = None;
+        let path = &self.program.path;
+        tracing::info!(program = %path.display(), "the supervisor becomes the program that is installed");
+        let error = store::become_anew(path, &self.program.arguments, &self.kernel.named());
         tracing::warn!(%error, "the supervisor cannot become the program that is installed; it goes on as it is");
     }
 

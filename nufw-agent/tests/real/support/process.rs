@@ -57,6 +57,18 @@ impl Agent {
         Self::spawn(netns, dir, command, &[])
     }
 
+    /// Starts a program of the caller's, as it comes.
+    pub(crate) fn start_command(netns: &Netns, dir: TempDir, command: Command) -> Self {
+        Self::spawn(netns, dir, command, &[])
+    }
+
+    /// Kills it, supervisor and worker, and gives its directory to another.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
     fn spawn(netns: &Netns, dir: TempDir, mut command: Command, options: &[&str]) -> Self {
         let log = fs::File::create(dir.path().join("log")).unwrap();
         command
@@ -80,7 +92,7 @@ impl Agent {
     /// The process id of its worker; waits until there is one other than `not`.
     pub(crate) fn worker(&mut self, not: Option<u32>) -> u32 {
         for _ in 0..400 {
-            let found = children(self.pid()).into_iter().find(|pid| Some(*pid) != not);
+            let found = workers(self.pid()).into_iter().find(|pid| Some(*pid) != not);
             match found {
                 Some(pid) => return pid,
                 None => std::thread::sleep(Duration::from_millis(25)),
@@ -154,16 +166,19 @@ pub(crate) fn status(pid: u32, field: &str) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-fn children(parent: u32) -> Vec<u32> {
-    let is_child = |pid: &u32| {
+/// The workers of an agent: the supervisor also runs the listing commands.
+fn workers(parent: u32) -> Vec<u32> {
+    let is_worker = |pid: &u32| {
         let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        text.contains(&format!("\nPPid:\t{parent}\n")) && !text.contains("\nState:\tZ")
+        let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        text.contains(&format!("\nPPid:\t{parent}\n"))
+            && arguments.split('\0').any(|argument| argument == "--as-worker")
     };
     fs::read_dir("/proc")
         .unwrap()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(is_child)
+        .filter(is_worker)
         .collect()
 }
 
@@ -172,7 +187,8 @@ impl Drop for Agent {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the agent's log:\n{}", self.log());
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            eprintln!("the agent's log:\n{log}");
         }
     }
 }
