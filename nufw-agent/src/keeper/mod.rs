@@ -10,6 +10,7 @@ mod client;
 mod kernel;
 mod memory;
 mod restarts;
+mod signals;
 mod store;
 mod supervisor;
 mod wire;

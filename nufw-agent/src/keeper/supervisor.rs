@@ -5,6 +5,7 @@
 use super::child::{Child, Program, Stage, Stirred};
 use super::kernel::Kernel;
 use super::restarts::{Death, Restarts};
+use super::signals::{Signals, Told};
 use super::store::{self, Kept};
 use super::wire::{Reply, Request, Start};
 use crate::agent::AgentError;
@@ -20,7 +21,6 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{self, SignalKind};
 
 /// How late a silent worker or a due start may be noticed.
 const TICK: Duration = Duration::from_millis(100);
@@ -55,43 +55,6 @@ pub enum Ended {
     AsTold,
     /// The first worker ended before it began, with this exit code, and has said why.
     AtOnce(u8),
-}
-
-struct Signals {
-    terminate: unix::Signal,
-    interrupt: unix::Signal,
-    hangup: unix::Signal,
-    report: unix::Signal,
-    replace: unix::Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: unix::signal(SignalKind::terminate())?,
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            hangup: unix::signal(SignalKind::hangup())?,
-            report: unix::signal(SignalKind::user_defined1())?,
-            replace: unix::signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::End,
-            _ = self.interrupt.recv() => Told::End,
-            _ = self.hangup.recv() => Told::PassOn(Signal::HUP),
-            _ = self.report.recv() => Told::PassOn(Signal::USR1),
-            _ = self.replace.recv() => Told::Replace,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Told {
-    End,
-    PassOn(Signal),
-    Replace,
 }
 
 enum Woken {

@@ -336,14 +336,20 @@ fn notified(socket: &UnixDatagram) -> (Vec<String>, Vec<(String, OwnedFd)>) {
     }
 }
 
-/// Lets the child, and no other that is started meanwhile, have descriptors.
+/// Gives the child, and no other that is started meanwhile, descriptors from number 3 on.
 fn hand_down(command: &mut Command, descriptors: Vec<(String, OwnedFd)>) {
     #[expect(unsafe_code, reason = "what happens between fork and exec has no safe form")]
-    // SAFETY: the closure makes system calls only.
+    // SAFETY: the closure makes system calls only, and what it overwrites would be closed by exec.
     unsafe {
         command.pre_exec(move || {
-            for (_, descriptor) in &descriptors {
-                rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())?;
+            let mut high = [-1; 8];
+            for (place, (_, descriptor)) in high.iter_mut().zip(&descriptors) {
+                *place = libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 100);
+            }
+            for (number, place) in (3..).zip(high.iter().take(descriptors.len())) {
+                if libc::dup2(*place, number) != number {
+                    return Err(std::io::Error::last_os_error());
+                }
             }
             Ok(())
         });
@@ -385,12 +391,8 @@ fn what_the_service_manager_keeps_outlives_the_supervisor() {
         assert_eq!(waiting(&lab), 2, "the queue is still there");
 
         // As systemd starts it again: the descriptors from 3 on, for this process alone.
-        let mut script = String::from("exec");
-        for (number, (_, descriptor)) in kept.iter().enumerate() {
-            script += &format!(" {}<&{}", 3 + number, descriptor.as_raw_fd());
-        }
-        script += &format!(
-            "; export LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES={}; exec \"$0\" \"$@\"",
+        let script = format!(
+            "export LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES={}; exec \"$0\" \"$@\"",
             names.join(":")
         );
         let mut command = Command::new("sh");
