@@ -418,3 +418,43 @@ fn what_the_service_manager_keeps_outlives_the_supervisor() {
         );
     });
 }
+
+#[test]
+fn nobody_but_a_supervisor_can_start_a_worker() {
+    let lab = match lab() {
+        Ok(lab) => lab,
+        Err(why) => crate::skip!("{why}"),
+    };
+    let dir = directory("");
+    let config = dir.path().join("nufw-agent.toml").display().to_string();
+    let program = env!("CARGO_BIN_EXE_nufw-agent");
+    let output = lab
+        .gateway
+        .try_sh(&format!("{program} -f {config} --as-worker < /dev/null"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("run it without"), "{said}");
+}
+
+#[test]
+fn one_process_does_it_all_when_it_is_told_to() {
+    let lab = match lab() {
+        Ok(lab) => lab,
+        Err(why) => crate::skip!("{why}"),
+    };
+    let sockets = receivers(&lab, 1000..1001);
+    runtime().block_on(async {
+        let dir = directory("");
+        let peer = Peer::listen(&lab.gateway, dir.path());
+        let mut agent = Agent::start(&lab.gateway, dir, &["--single-process"]);
+        let mut link = linked(&peer, &mut agent).await;
+        datagrams(&lab, "10.2.0.2", 1000..1001);
+        accept_all(&mut link, 1000..1001).await;
+        all_arrive(&sockets);
+        assert!(!agent.has_worker());
+        agent.signal("USR2");
+        agent.wait_for_log("without a supervisor");
+        agent.signal("TERM");
+        assert!(agent.wait().success());
+    });
+}

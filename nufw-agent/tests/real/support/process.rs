@@ -101,6 +101,11 @@ impl Agent {
         panic!("the agent has no worker:\n{}", self.log());
     }
 
+    /// Whether it has a worker at this moment.
+    pub(crate) fn has_worker(&self) -> bool {
+        !workers(self.pid()).is_empty()
+    }
+
     /// Kills its worker as a crash would, and waits for the next.
     pub(crate) fn kill_worker(&mut self) -> u32 {
         let worker = self.worker(None);
