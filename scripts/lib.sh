@@ -79,6 +79,7 @@ need_ulogd() {
 need_lab_tools() {
     need ip:iproute2:"makes the network of the lab" \
         iptables:iptables:"sends new connections to the queue" \
+        nft:nftables:"loads the rules in their other form, and looks for rules that refuse" \
         conntrack:conntrack:"shows the kernel's table of connections" \
         sqlite3:sqlite3:"reads the log as a user would" \
         unshare:util-linux:"makes namespaces without root" \

@@ -98,14 +98,7 @@ async fn mariadb_answers_by_indexes() {
             "{name}:\n{text}\n{plan:?}"
         );
     }
-    let mut values = ["x'0a000001'", "1", "x'0a000002'", "2", "6"].iter().cycle();
-    let mut text = String::new();
-    for part in lookup::LOOK_MYSQL.split_inclusive('?') {
-        match part.strip_suffix('?') {
-            Some(part) => text.extend([part, values.next().unwrap()]),
-            None => text.push_str(part),
-        }
-    }
+    let text = mariadb_look();
     let plan = mariadb_plan(&mut connection, &text).await;
     let used = |index: &str| plan.iter().filter(|(_, key)| key == index).count();
     assert_eq!(
@@ -117,6 +110,31 @@ async fn mariadb_answers_by_indexes() {
         (3, 1, 1),
         "{plan:?}"
     );
+}
+
+/// The look-up with the values that it has in use: what is newer than `since` are the last few rows.
+fn mariadb_look() -> String {
+    let (live, archived) = ROWS;
+    let since = (fill::BEGIN + i64::try_from((archived + live) / 10).unwrap()).to_string();
+    let (client, server) = (["x'0a000001'", "1"], ["x'0a000002'", "2"]);
+    let newest = ["18446744073709551615"];
+    let way: [&[&[&str]]; 5] = [
+        &[&client, &server, &["6"]],
+        &[&client, &client, &server, &["6"]],
+        &[&client, &server, &["6"]],
+        &[&client, &server, &["6"], &newest],
+        &[&[&since, &since, "0"], &server, &["6"], &newest],
+    ];
+    let mut values = way.into_iter().flatten().copied().flatten();
+    let mut text = String::new();
+    for part in lookup::LOOK_MYSQL.split_inclusive('?') {
+        match part.strip_suffix('?') {
+            Some(part) => text.extend([part, values.next().unwrap()]),
+            None => text.push_str(part),
+        }
+    }
+    assert_eq!(values.next(), None, "every parameter has its value");
+    text
 }
 
 /// How each table is read, and by which key; what was derived apart.

@@ -187,7 +187,10 @@ impl Run<'_> {
             self.slots.len() - 1
         });
         let data = epoll::EventData::new_u64(slot as u64);
-        epoll::add(&self.epoll, &socket, data, epoll::EventFlags::OUT)?;
+        // Once: a child that is being started holds copies of all descriptors for a moment, and what is closed here meanwhile
+        // would be told again and again, for whoever has its slot by then.
+        let flags = epoll::EventFlags::OUT | epoll::EventFlags::ONESHOT;
+        epoll::add(&self.epoll, &socket, data, flags)?;
         self.slots[slot] = Some(Opening { socket, began });
         self.order.push_back((slot, began));
         Ok(())
@@ -249,8 +252,8 @@ impl Run<'_> {
                 return;
             }
             self.order.pop_front();
-            if same {
-                self.slots[slot] = None;
+            if let Some(opening) = self.slots[slot].take_if(|_| same) {
+                epoll::delete(&self.epoll, &opening.socket).ok();
                 self.free.push(slot);
                 self.report.timed_out += 1;
             }

@@ -380,6 +380,10 @@ fn mariadb(directory: &Path, durability: Durability) -> Result<Vec<String>, Stri
         vec![]
     };
     let data = format!("--datadir={}", directory.join("data").display());
+    // A server that starts removes what it takes for its own temporary tables: in a shared directory its neighbours'.
+    let temporary = directory.join("tmp");
+    std::fs::create_dir_all(&temporary).map_err(|e| e.to_string())?;
+    let temporary = format!("--tmpdir={}", temporary.display());
     let mut make = vec![
         find("mariadb-install-db")?.display().to_string(),
         "--no-defaults".to_owned(),
@@ -387,7 +391,7 @@ fn mariadb(directory: &Path, durability: Durability) -> Result<Vec<String>, Stri
     make.extend(user.clone());
     let options = ["--auth-root-authentication-method=normal", "--skip-test-db"];
     make.extend(options.map(str::to_owned));
-    make.push(data.clone());
+    make.extend([data.clone(), temporary.clone()]);
     run(&make, "mariadb-install-db")?;
     let init = directory.join("init.sql");
     let accounts =
@@ -401,6 +405,7 @@ fn mariadb(directory: &Path, durability: Durability) -> Result<Vec<String>, Stri
     serve.extend([
         data,
         format!("--socket={}", directory.join("socket").display()),
+        temporary,
         format!("--pid-file={}", directory.join("pid").display()),
         format!("--init-file={}", init.display()),
         "--skip-networking".to_owned(),
