@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Connections of one round.
 const ROUND: u16 = 1000;
 /// Connections that are open at one time.
-const AT_ONCE: u32 = 40;
+const AT_ONCE: usize = 40;
 
 #[test]
 fn claim() {

@@ -111,13 +111,14 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) -> Option<Outcome> {
         let slot = self.conns.by_id(pending.again?)?;
-        let link_since = self.gateways.get(pending.flow.gateway).link.as_ref()?.since;
+        let link = self.gateways.get(pending.flow.gateway).link.as_ref()?;
+        let (known_since, linked) = (link.since, link.made);
         let conn = self.conns.get_mut(slot);
         let granted = conn.granted?;
         let same_user = conn.user == Some(who.user.id);
         let unbound = matches!(conn.side, Side::Unbound { .. });
         // Older than what is known of this boot of the agent: an entry may have come and gone unseen.
-        let fresh = granted >= link_since && now.mono < granted + self.limits.confirm_within;
+        let fresh = granted >= known_since && now.mono < granted + self.limits.confirm_within;
         if unbound && !fresh {
             self.end_unseen(slot, CloseReason::Superseded, out);
             return None;
@@ -125,6 +126,10 @@ impl Engine {
         if !same_user {
             // Two users with one tuple: the kernel will confirm one of them and tell whose by its mark.
             return None;
+        }
+        if granted < linked {
+            // What was granted over a former link went on and is in the kernel, or is this packet.
+            conn.grants = 0;
         }
         conn.granted = Some(now.mono);
         conn.last_asked = conn.last_asked.max(pending.last_received);

@@ -78,6 +78,10 @@ impl Engine {
                         undecided = true;
                         None
                     }
+                    // Granted when its packets were lost, and they did not come again.
+                    Side::Unbound { .. } if conn.grants == 0 => {
+                        decided.then_some((slot, CloseReason::NeverForwarded))
+                    }
                     Side::Unbound { .. } => decided.then_some((slot, CloseReason::NeverConfirmed)),
                     // A later packet that was granted under it may be making its next entry.
                     Side::Bound { .. } if conn.granted_again && !decided => {

@@ -3,7 +3,7 @@
 use crate::world::{World, answered, ended, entry, tcp};
 use nuauth_server::engine::{Effect, Input};
 use nufw_proto::gateway::Verdict;
-use nufw_proto::{BootId, CtEntry, CtEventKind, TcpState};
+use nufw_proto::{BootId, ConnId, CtEntry, CtEventKind, SessionId, TcpState};
 use nulog::{Change, CloseReason};
 use std::time::Duration;
 
@@ -143,8 +143,8 @@ fn packets_that_were_lost_with_their_link_get_no_row() {
     assert_eq!(w.stats().pending_asks, 0);
 }
 
-#[test]
-fn a_row_whose_packets_were_lost_with_their_link_is_closed() {
+/// A packet waits for its row when its link is lost.
+fn lost_while_written() -> (World, SessionId, ConnId) {
     let mut w = World::new();
     let gw = w.gateway();
     let alice = w.login("alice", "10.0.0.7");
@@ -153,7 +153,32 @@ fn a_row_whose_packets_were_lost_with_their_link_is_closed() {
     w.input(Input::GatewayDown { link: gw });
     w.commit();
     assert_eq!(w.verdict(ask), None);
-    assert_eq!(w.ends(), [(w.opened()[0].id, CloseReason::NeverForwarded)]);
+    assert_eq!(w.ends(), [], "it may come again");
+    let row = w.opened()[0].id;
+    w.pass(Duration::from_secs(1));
+    (w, alice, row)
+}
+
+#[test]
+fn a_row_whose_packets_were_lost_with_their_link_is_closed() {
+    let (mut w, _, row) = lost_while_written();
+    let gw = w.gateway();
+    let dump = w.requested().unwrap();
+    w.dump(gw, dump, &[], true);
+    assert_eq!(w.ends(), [(row, CloseReason::NeverForwarded)]);
+}
+
+#[test]
+fn a_packet_that_was_lost_while_its_row_was_written_comes_again_under_it() {
+    let (mut w, alice, row) = lost_while_written();
+    let gw = w.gateway();
+    let dump = w.requested().unwrap();
+    let again = w.ask(gw, tcp(WEB.0, WEB.1));
+    w.dump(gw, dump, &[], true);
+    w.claim(alice);
+    w.commit();
+    assert_eq!(w.accepted(again), Some(row));
+    assert_eq!((w.opened().len(), w.ends().len()), (1, 0));
 }
 
 #[test]
