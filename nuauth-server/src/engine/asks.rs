@@ -111,8 +111,7 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) -> Option<Outcome> {
         let slot = self.conns.by_id(pending.again?)?;
-        let link = self.gateways.get(pending.flow.gateway).link.as_ref()?;
-        let (known_since, linked) = (link.since, link.made);
+        let known_since = self.gateways.get(pending.flow.gateway).link.as_ref()?.since;
         let conn = self.conns.get_mut(slot);
         let granted = conn.granted?;
         let same_user = conn.user == Some(who.user.id);
@@ -127,15 +126,12 @@ impl Engine {
             // Two users with one tuple: the kernel will confirm one of them and tell whose by its mark.
             return None;
         }
-        if granted < linked {
-            // What was granted over a former link went on and is in the kernel, or is this packet.
-            conn.grants = 0;
-        }
         conn.granted = Some(now.mono);
         conn.last_asked = conn.last_asked.max(pending.last_received);
         let packets = u8::try_from(pending.packets.len()).unwrap_or(u8::MAX);
+        // What was granted when its packets were lost has let none through.
+        conn.granted_again |= conn.grants > 0;
         conn.grants = conn.grants.saturating_add(packets);
-        conn.granted_again = true;
         let (row, mark) = (conn.id, conn.user_mark);
         self.gateways.note_grant(now.mono, row, &self.conns);
         Some(Outcome::Granted { row, mark })

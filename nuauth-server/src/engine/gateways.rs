@@ -30,8 +30,6 @@ pub(super) struct Link {
     pub(super) id: LinkId,
     /// Since when this boot of the agent is known. What became of the verdicts of before is not.
     pub(super) since: Duration,
-    /// When this link was made.
-    pub(super) made: Duration,
     pub(super) relays_events: bool,
     pub(super) sets_marks: bool,
     pub(super) packet_timeout: Duration,
@@ -277,7 +275,6 @@ impl Engine {
         gateway.link = Some(Link {
             id: link,
             since,
-            made: now.mono,
             relays_events: hello.relays_events,
             sets_marks: hello.sets_marks,
             packet_timeout: Duration::from_millis(u64::from(hello.packet_timeout_ms)),
