@@ -61,6 +61,7 @@ struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 struct Options {
     /// Configuration file [default: /etc/nufw/nufw-agent.toml, if it exists]
     #[arg(short = 'f', long = "config", value_name = "FILE", global = true)]
@@ -83,7 +84,7 @@ struct Options {
     /// Set the user's mark on accepted packets (key marks.set)
     #[arg(short = 'm', long = "mark", global = true)]
     mark: bool,
-    /// Run in one process, which holds CAP_NET_ADMIN while it parses packets and speaks TLS: for debugging
+    /// Run in one process, which holds its capability while it parses packets and speaks TLS: for debugging
     #[arg(long)]
     single_process: bool,
     /// Be the worker of a supervisor, which is at the other end of standard input

@@ -35,7 +35,7 @@ fn claim() {
                 count: u32::from(ROUND),
                 pace: Pace::Closed(AT_ONCE),
                 closing: Closing::Reset,
-                timeout: Duration::from_secs(60),
+                timeout: Duration::from_mins(1),
             };
             first_port = if first_port > 50_000 {
                 10_000
@@ -74,7 +74,7 @@ fn claim() {
         }
         let complete = "select count(*) from conntrack_ulog where state = 3 and username = 'alice' and ct_mark = 1001 \
             and packets_in >= 2 and packets_out >= 1 and close_reason = 'reset' and ct_id is not null";
-        wait_for("complete rows", Duration::from_secs(120), || {
+        wait_for("complete rows", Duration::from_mins(2), || {
             lab.net.conntrack()?;
             Ok(lab.count(complete)? >= opened)
         })

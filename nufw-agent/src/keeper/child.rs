@@ -68,7 +68,7 @@ impl Child {
         };
         let watched = rustix::process::Pid::from_raw(process.id().cast_signed())
             .ok_or(io::ErrorKind::NotFound.into())
-            .and_then(|pid| Ok(watch(pidfd_open(pid, PidfdFlags::empty())?)?))
+            .and_then(|pid| watch(pidfd_open(pid, PidfdFlags::empty())?))
             .and_then(|exited| Ok((exited, watch(ours)?)));
         let (exited, channel) = match watched {
             Ok(watched) => watched,

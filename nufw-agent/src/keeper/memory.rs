@@ -271,23 +271,22 @@ impl Memory {
             memory: Mapping::new(memory.descriptor.as_fd(), HEADER, IN_HAND * DATAGRAM)?,
             next: memory.next,
         };
-        let mut left = match memory.read() {
-            Some(events) => Left {
+        let mut left = if let Some(events) = memory.read() {
+            Left {
                 first: memory.first,
                 events,
                 datagrams: hand.left(memory.next),
                 gap: memory.gap(now),
                 predecessors: 0,
-            },
-            None => {
-                tracing::warn!(
-                    "what former workers left makes no sense; their events are made good by a comparison"
-                );
-                memory.begin_anew(boot);
-                Left {
-                    first: 1,
-                    ..Left::default()
-                }
+            }
+        } else {
+            tracing::warn!(
+                "what former workers left makes no sense; their events are made good by a comparison"
+            );
+            memory.begin_anew(boot);
+            Left {
+                first: 1,
+                ..Left::default()
             }
         };
         let workers = memory.header.number(Field::Workers);

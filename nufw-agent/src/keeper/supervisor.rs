@@ -57,6 +57,7 @@ pub enum Ended {
     AtOnce(u8),
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Woken {
     Present(Stirred),
     Next(Stirred),
@@ -64,6 +65,10 @@ enum Woken {
     Tick,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what was told and what was done are facts of their own"
+)]
 struct Supervisor {
     program: Program,
     /// Whether the supervisor itself is replaced too. Not in its tests, whose process it is.

@@ -157,9 +157,15 @@ fn decode_verdicts(body: &[u8]) -> Result<Request, Malformed> {
 }
 
 fn decode_verdict(record: &[u8; VERDICT]) -> Result<(u32, Disposition), Malformed> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = *record;
-    let code = u32::from_le_bytes([e, f, g, h]);
-    let mark = u32::from_le_bytes([i, j, k, l]);
+    let (numbers, _) = record.as_chunks::<4>();
+    let number = |at: usize| {
+        numbers
+            .get(at)
+            .copied()
+            .map(u32::from_le_bytes)
+            .unwrap_or_default()
+    };
+    let (packet_id, code, mark) = (number(0), number(1), number(2));
     let impossible = |found| Malformed::Value {
         kind: VERDICTS,
         found,
@@ -175,7 +181,7 @@ fn decode_verdict(record: &[u8; VERDICT]) -> Result<(u32, Disposition), Malforme
     if matches!(code, 0 | 1 | 3) && mark != 0 {
         return Err(impossible(mark));
     }
-    Ok((u32::from_le_bytes([a, b, c, d]), disposition))
+    Ok((packet_id, disposition))
 }
 
 impl Reply {
