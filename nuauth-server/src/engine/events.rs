@@ -141,7 +141,10 @@ impl Engine {
             (CtEventKind::New, Some(slot)) => self.answered(slot, entry, None, out),
             (CtEventKind::Update, Some(slot)) => self.answered(slot, entry, Some(event.at), out),
             (CtEventKind::Destroy, Some(slot)) => {
+                let ordered = self.kills.reason(self.conns.get(slot).id).is_some();
                 match event.removal {
+                    // The agent is that program where the server ordered the end.
+                    Removal::ByProgram if ordered => {}
                     Removal::ByProgram => self.note_deleted(gateway, event.at, now),
                     Removal::Early => self.stats.evicted_entries += 1,
                     Removal::Unsaid => {}

@@ -6,7 +6,8 @@ use nuauth_server::engine::{
 };
 use nufw_proto::gateway::{Capabilities, KillStep, Killed, Live, ToAgent, ToServer};
 use nufw_proto::{
-    Batch, ConnId, CtEntry, CtEventKind, MAX_BATCH, Mark, SessionId, TcpState, Timestamp, Tuple,
+    Batch, ConnId, CtEntry, CtEvent, CtEventKind, MAX_BATCH, Mark, Removal, SessionId, TcpState, Timestamp,
+    Tuple,
 };
 use nulog::{ActiveRow, CloseReason, State, Translated};
 use std::collections::HashMap;
@@ -544,4 +545,24 @@ fn what_could_not_be_ended_and_ends_by_itself_says_so() {
     w.tell(gw, row, KillStep::Failed);
     w.event(gw, CtEventKind::Destroy, ended(answered(entry(7, tuple))));
     assert_eq!(w.ends(), [(row, CloseReason::Reset)]);
+}
+
+#[test]
+fn the_agents_own_deletion_of_what_was_ordered_is_nobody_elses() {
+    let mut w = World::with(all_kill);
+    let gw = w.killer();
+    let alice = w.login("alice", ALICE);
+    let tuple = tcp(ALICE, 4000, "192.0.2.1", 443);
+    let row = w.living(gw, alice, tuple, 7);
+    w.logout(alice);
+    w.tick();
+    assert_eq!(w.ordered_rows(gw), [row]);
+    let last = CtEvent {
+        removal: Removal::ByProgram,
+        ..w.event_now(CtEventKind::Destroy, ended(answered(entry(7, tuple))))
+    };
+    w.next_event(gw, last);
+    assert_eq!(w.ends(), [(row, CloseReason::KilledSession)]);
+    w.pass(Duration::from_mins(5));
+    assert_eq!(w.gaps().len(), 0);
 }

@@ -257,8 +257,12 @@ impl World {
 
     /// The next event of this link's agent, told by the kernel at this moment.
     pub(crate) fn event(&mut self, link: LinkId, kind: CtEventKind, entry: CtEntry) {
-        let first = self.seqs.get(&link).map_or(1, |last| last + 1);
         let event = self.event_now(kind, entry);
+        self.next_event(link, event);
+    }
+
+    pub(crate) fn next_event(&mut self, link: LinkId, event: CtEvent) {
+        let first = self.seqs.get(&link).map_or(1, |last| last + 1);
         self.events(link, first, &[event]);
     }
 
