@@ -14,10 +14,11 @@ mod server;
 mod settings;
 mod wakers;
 
-pub use refusals::{Reapply, Refusals, Watch};
+pub use refusals::{Load, Reapply, Refusals, Watch};
 pub use settings::Settings;
 
 use crate::conntrack::{ConntrackError, Control, Events, Received, Tracking};
+use crate::keeper::{Access, Keeper, Left, Memory};
 use crate::link::{Happened, Link, LinkLoss};
 use crate::loss::OnLoss;
 use crate::packet;
@@ -37,6 +38,7 @@ use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, U
 use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
 use observed::Observer;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wakers::Wakers;
 
@@ -50,6 +52,11 @@ const EVENT_PAUSE: Duration = Duration::from_millis(5);
 /// Reports of unused verdicts that are kept while the server is away; the oldest go, and the server learns from the
 /// next dump.
 const MAX_UNUSED: usize = 65_536;
+
+/// How long a successor leaves packets in the queue while it has no link: without one it would have to drop them.
+const HOLD: Duration = Duration::from_secs(5);
+/// Names of packets that are set aside for each process of one boot.
+const ASKS_OF_A_PROCESS: u64 = 1 << 40;
 
 /// What ends the agent.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +95,7 @@ impl Waiting {
 }
 
 /// Makes the TLS configuration from its files, at each SIGHUP again.
-pub type LoadTls = Box<dyn Fn() -> Result<std::sync::Arc<rustls::ClientConfig>, String> + Send>;
+pub type LoadTls = Box<dyn Fn() -> Result<Arc<rustls::ClientConfig>, String> + Send>;
 
 /// What the agent has of the kernel.
 pub struct Kernel {
@@ -137,6 +144,12 @@ pub struct Agent {
     events_paused: bool,
     observer: Observer,
     watchdog: Watchdog,
+    /// What outlives this process, if there is a supervisor.
+    memory: Option<Memory>,
+    /// The supervisor, if there is one.
+    keeper: Option<Arc<Keeper>>,
+    /// Until when the queue is left alone: till then there may be a link.
+    held: Option<Instant>,
 }
 
 /// Why a turn begins.
@@ -145,6 +158,7 @@ enum Woken {
     Link(Happened),
     Signal(Signal),
     Report,
+    Leave,
 }
 
 impl Agent {
@@ -173,7 +187,7 @@ impl Agent {
             pending: Pending::new(settings.max_pending, settings.packet_timeout),
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
-            dumps: Dumps::new(settings.interest.clone()),
+            dumps: Dumps::new(Access::Own, settings.interest.clone()),
             kills: Kills::new(control, settings.kill_bit),
             stats: Stats::default(),
             kernel_watch: stats::Watch::new(now),
@@ -192,8 +206,37 @@ impl Agent {
             link,
             observer: Observer::new(now),
             watchdog: Watchdog::from_environment(),
+            memory: None,
+            keeper: None,
+            held: None,
             settings,
         }
+    }
+
+    /// Lets a supervisor do what needs a capability, and goes on where the workers before this one ended. A successor does
+    /// not touch the queue before it has a link, or cannot have one: packets may wait there.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: Arc<Keeper>, memory: Memory, left: Left) -> Self {
+        self.dumps = Dumps::new(
+            Access::Keeper(Arc::clone(&keeper)),
+            self.settings.interest.clone(),
+        );
+        self.keeper = Some(keeper);
+        self.pending
+            .begin_at(u64::from(left.predecessors).saturating_mul(ASKS_OF_A_PROCESS) + 1);
+        if left.predecessors > 0 {
+            self.held = Some(clock::mono() + HOLD);
+        }
+        self.relay = Relay::resumed(self.settings.max_unacknowledged, left.first, left.events);
+        if let Some(gap) = left.gap {
+            self.relay.note_gap(gap);
+        }
+        self.memory = Some(memory);
+        if let Some(events) = &mut self.events {
+            events.read_left(left.datagrams, clock::wall(), &mut self.fresh);
+        }
+        self.take_events();
+        self
     }
 
     /// Runs until SIGTERM or SIGINT.
@@ -210,6 +253,13 @@ impl Agent {
                 }
                 Woken::Report => {
                     self.stats().report("statistics");
+                    continue;
+                }
+                Woken::Leave if self.keeper.is_some() => return self.leave().await,
+                Woken::Leave => {
+                    tracing::warn!(
+                        "SIGUSR2 is ignored: without a supervisor there is no successor to make room for"
+                    );
                     continue;
                 }
             };
@@ -237,7 +287,8 @@ impl Agent {
             return Ok(Woken::Work);
         }
         let first_held = self.relay.first_held();
-        let (events, paused) = (self.events.as_ref(), self.events_paused);
+        let held = self.held.is_some();
+        let (events, paused) = (self.events.as_ref(), self.events_paused || held);
         let event = async {
             match events {
                 Some(events) if !paused => events.readable().await,
@@ -245,16 +296,17 @@ impl Agent {
             }
         };
         Ok(tokio::select! {
-            packet = self.queue.readable() => packet.map(|()| Woken::Work)?,
+            packet = self.queue.readable(), if !held => packet.map(|()| Woken::Work)?,
             happened = self.link.next(first_held, &mut self.inbox) => Woken::Link(happened),
             event = event => event.map(|()| Woken::Work).map_err(ConntrackError::Receive)?,
-            () = wakers.pause.as_mut(), if paused => {
+            () = wakers.pause.as_mut(), if self.events_paused => {
                 self.events_paused = false;
                 Woken::Work
             }
             _ = wakers.tick.tick() => Woken::Work,
             signal = wakers.signals.next() => Woken::Signal(signal),
             _ = wakers.report.recv() => Woken::Report,
+            _ = wakers.leave.recv() => Woken::Leave,
         })
     }
 
@@ -263,6 +315,11 @@ impl Agent {
         let now = clock::mono();
         self.observer.turn = now;
         self.watchdog.turned(now);
+        if let Some(keeper) = &self.keeper {
+            keeper
+                .beat(now)
+                .map_err(|error| AgentError::System("reach the supervisor", error))?;
+        }
         // Before any answer is heard: the server relies on it that no verdict counts after the packet's time.
         self.expire(now);
         if happened.is_none() {
@@ -273,11 +330,14 @@ impl Agent {
         }
         // Verdicts go before the queue is read: events that they cause cannot overtake a packet that is there already.
         self.queue.flush()?;
-        let drained = self.read_packets(now)?;
+        let drained = !self.holds(now) && self.read_packets(now)?;
         self.queue.flush()?;
         // While a dump runs events are not left alone: the parts wait for them.
         if drained && (!self.events_paused || self.dumps.is_running()) {
             self.read_events()?;
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.keep_from(self.relay.first_held());
         }
         let refusals = &mut self.refusals;
         self.kills
@@ -293,6 +353,14 @@ impl Agent {
             .look(&self.stats, || self.queue.kernel_counters(), now);
         self.tell(now);
         Ok(())
+    }
+
+    /// Whether the queue is still left alone.
+    fn holds(&mut self, now: Instant) -> bool {
+        if self.link.is_up() || self.held.is_some_and(|until| now >= until) {
+            self.held = None;
+        }
+        self.held.is_some()
     }
 
     /// Ends the waiting of what was not answered in time. The server answers two seconds earlier even where the user does
@@ -323,6 +391,12 @@ impl Agent {
             let mut packets = std::mem::take(&mut self.packets);
             let read = self.queue.recv_batch(&mut packets, PACKETS);
             let received = clock::wall();
+            if let Some(memory) = &mut self.memory {
+                for packet in &packets {
+                    let place = usize::from(packet.queue.saturating_sub(self.settings.first_queue));
+                    memory.note_packet(place, packet.packet_id);
+                }
+            }
             if !packets.is_empty() {
                 self.names.refresh();
             }
@@ -477,34 +551,22 @@ impl Agent {
     /// Takes over the events that are there, and what is lost of them.
     fn read_events(&mut self) -> Result<(), AgentError> {
         let received = clock::wall();
-        let outcome = match &mut self.events {
-            Some(events) => events.receive(EVENTS, received, &mut self.fresh)?,
-            None => Received::Empty,
-        };
-        self.events_paused = !self.fresh.is_empty();
-        let mut overflow = Overflow::None;
-        for event in self.fresh.drain(..) {
-            self.stats.events += 1;
-            self.kernel_says.look(&event);
-            self.observer.seen.event(event.kind);
-            self.dumps.on_event(&event);
-            match self.relay.push(event) {
-                Overflow::None => {}
-                other => {
-                    self.stats.forgotten_events += 1;
-                    overflow = other;
-                }
+        let mut read = 0;
+        let outcome = loop {
+            let Some(events) = &mut self.events else {
+                break Received::Empty;
+            };
+            if let Some(memory) = &self.memory {
+                events.hold(memory.next());
             }
-        }
-        if overflow != Overflow::None {
-            self.dumps.want_one();
-        }
-        if overflow == Overflow::Unsent && self.link.is_up() {
-            // The stream of one link has no holes: the next link says where it begins.
-            self.link.cut(LinkLoss::Protocol(
-                "it does not take the events that wait for it".to_owned(),
-            ));
-        }
+            let outcome = events.receive(EVENTS - read, received, &mut self.fresh)?;
+            let taken = self.take_events();
+            read += taken;
+            if outcome != Received::BudgetSpent || taken == 0 || read >= EVENTS {
+                break outcome;
+            }
+        };
+        self.events_paused = read > 0;
         match outcome {
             Received::Empty => {
                 self.whole_at = received;
@@ -516,6 +578,41 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes over the events that were read; tells how many they were.
+    fn take_events(&mut self) -> usize {
+        let count = self.fresh.len();
+        let mut overflow = Overflow::None;
+        for event in self.fresh.drain(..) {
+            self.stats.events += 1;
+            self.kernel_says.look(&event);
+            self.observer.seen.event(event.kind);
+            self.dumps.on_event(&event);
+            if let Some(memory) = &mut self.memory {
+                memory.add(&event);
+            }
+            match self.relay.push(event) {
+                Overflow::None => {}
+                other => {
+                    self.stats.forgotten_events += 1;
+                    overflow = other;
+                }
+            }
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.commit(self.relay.first_held());
+        }
+        if overflow != Overflow::None {
+            self.dumps.want_one();
+        }
+        if overflow == Overflow::Unsent && self.link.is_up() {
+            // The stream of one link has no holes: the next link says where it begins.
+            self.link.cut(LinkLoss::Protocol(
+                "it does not take the events that wait for it".to_owned(),
+            ));
+        }
+        count
+    }
+
     fn events_lost(&mut self, noticed: Timestamp) {
         self.stats.overruns += 1;
         if self.overrun_log.may_warn(clock::mono()) {
@@ -523,6 +620,9 @@ impl Agent {
                 overruns = self.stats.overruns,
                 "the kernel dropped conntrack events because the receive buffer was full; the table is compared instead"
             );
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.note_gap(self.whole_at);
         }
         self.relay.note_gap(Gap {
             from: self.whole_at,

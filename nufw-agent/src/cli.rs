@@ -2,30 +2,21 @@
 //!
 //! Puts the parts together and says how the program ends; what the parts do is theirs.
 
-use crate::agent::{Agent, AgentError, Kernel, LoadTls, Reapply, Refusals, Watch};
+mod run;
+
 use crate::check::{self, AgentConfigView};
 use crate::config::{self, Config, Overrides};
-use crate::conntrack::{Control, Events};
-use crate::link::Link;
-use crate::observe::{self, Opened, StatusError};
-use crate::queue::{InterfaceNames, Queue, QueueError};
+use crate::observe::{self, StatusError};
 use crate::rules::{self, Backend, LoadError};
-use crate::sandbox;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{self, Exit, Failure, OrExit as _};
 use nufw_common::privileges::{self, Capability};
-use nufw_common::{clock, lifecycle, logging, tls};
-use nufw_proto::gateway::{Capabilities, Hello};
-use nufw_proto::{BootId, Text};
-use rand::RngExt as _;
+use run::{run, run_alone, work};
 use std::io::Write as _;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// Name and version, as the server's log shows it.
-const SOFTWARE: &str = concat!("nufw-agent ", env!("CARGO_PKG_VERSION"));
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,7 +32,8 @@ A rule sends the first packet of each new connection to the queue. It passes whe
 knows its user and the access list allows it. While the server is away, new connections are
 dropped, unless the configuration says otherwise; those that exist go on.
 
-Signals: HUP reads the certificates and looks at the rules again, USR1 logs the counters, TERM ends.
+Signals: HUP reads the certificates and looks at the rules again, USR1 logs the counters, TERM ends,
+USR2 replaces the running program by the installed one; packets wait meanwhile.
 NUFW_LOG=debug shows more. NUFW_AGENT_<SECTION>_<KEY> in the environment sets a key of the file.";
 
 /// The gateway agent of NuFW: asks the authentication server about every new connection.
@@ -55,6 +47,7 @@ struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 struct Options {
     /// Configuration file [default: /etc/nufw/nufw-agent.toml, if it exists]
     #[arg(short = 'f', long = "config", value_name = "FILE", global = true)]
@@ -83,6 +76,12 @@ struct Options {
     /// enforce, best-effort or off: what the kernel holds the running agent to (key privileges.sandbox)
     #[arg(long, value_name = "MODE", global = true)]
     sandbox: Option<String>,
+    /// Run in one process, which holds its capability while it parses packets and speaks TLS: for debugging
+    #[arg(long)]
+    single_process: bool,
+    /// Be the worker of a supervisor, which is at the other end of standard input
+    #[arg(long, global = true, hide = true)]
+    as_worker: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -207,7 +206,9 @@ pub fn main() -> ExitCode {
         Err(error) => return exit::report(Err(Failure::new(Exit::Config, error))),
     };
     exit::report(match cli.command.unwrap_or(Command::Run) {
-        Command::Run => run(&config),
+        Command::Run if cli.options.as_worker => work(&config),
+        Command::Run if cli.options.single_process => run_alone(&config),
+        Command::Run => return run(&config).unwrap_or_else(|failure| exit::report(Err(failure))),
         Command::Check { json } => {
             let mut out = std::io::stdout().lock();
             let view = AgentConfigView {
@@ -312,144 +313,6 @@ fn print(text: &str) -> Result<(), Failure> {
         .write_all(text.as_bytes())
         .context("the rules cannot be written")
         .or_exit(Exit::IoErr)
-}
-
-fn run(config: &Config) -> Result<(), Failure> {
-    logging::init("info");
-    config.server.targets().or_exit(Exit::Config)?;
-    // Before the runtime: capabilities are per thread. Everything below needs this one alone. And before the key is read, so
-    // that a key which this user may not read is found at the start and not at a reload.
-    sandbox::own_user(config)?;
-    let client_tls = config.client_tls();
-    let tls = tls::client_config(&client_tls)
-        .context("the link to the server cannot be made ([tls])")
-        .or_exit(Exit::Config)?;
-    let load_tls: LoadTls =
-        Box::new(move || tls::client_config(&client_tls).map_err(|error| error.to_string()));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
-        .or_exit(Exit::OsErr)?;
-    runtime.block_on(async {
-        let mut agent = open(config, tls, load_tls)?;
-        // After the queue: that another agent has it says more than that its socket is in use. And before anything is given up.
-        let opened = Opened::open(&config.places()).or_exit(Exit::Unavailable)?;
-        // While there is this thread alone.
-        sandbox::agent_alone(config)
-            .apply(config.privileges.sandbox)
-            .or_exit(Exit::Unavailable)?;
-        let (facts, moments) = (agent.facts(&config.server.shown()), agent.watched());
-        let _watching = observe::watch(opened, facts, moments)
-            .context("the thread that tells metrics and status cannot be started")
-            .or_exit(Exit::OsErr)?;
-        lifecycle::notify_ready();
-        agent.run().await.map_err(failure)
-    })
-}
-
-fn open(
-    config: &Config,
-    tls: std::sync::Arc<rustls::ClientConfig>,
-    load_tls: LoadTls,
-) -> Result<Agent, Failure> {
-    let settings = config.settings();
-    let targets = config.server.targets().or_exit(Exit::Config)?;
-    // Events first: an entry that comes to be while the queue is opened is not missed.
-    let events = config
-        .event_options()
-        .map(|options| Events::open(&options))
-        .transpose()
-        .map_err(|error| failure(error.into()))?;
-    let queue = Queue::open(&config.queue_options()).map_err(|error| failure(error.into()))?;
-    // Without events no row outlives its verdict, and there is nothing to end.
-    let control = events
-        .is_some()
-        .then(Control::open)
-        .transpose()
-        .map_err(|error| failure(error.into()))?;
-    let watch = Watch {
-        every: config.rules.watch.0,
-        reapply: config.rules.reapply.then(|| reapply(config)).flatten(),
-    };
-    let refusals = Refusals::look(config.queue.number, settings.reject_bit, settings.kill_bit, watch);
-    let names = InterfaceNames::new()
-        .context("cannot ask for the names of interfaces")
-        .or_exit(Exit::OsErr)?;
-    let relay = &config.conntrack;
-    tracing::info!(
-        queue = queue.number(),
-        queues = queue.numbers().count(),
-        queue_buffer = queue.granted_receive_buffer(),
-        server = config.server.shown(),
-        relays_events = relay.relay,
-        marked_only = relay.marked_only,
-        sets_marks = settings.sets_marks,
-        "ready"
-    );
-    if let Some((granted, forced)) = events.as_ref().map(Events::receive_buffer) {
-        tracing::info!(
-            granted,
-            forced,
-            holds = granted / crate::conntrack::BYTES_PER_EVENT,
-            "listening to conntrack events"
-        );
-        if !forced {
-            tracing::warn!(
-                granted,
-                "the kernel did not grant conntrack.receive-buffer (net.core.rmem_max limits it here); bursts of events may be lost and then need a dump"
-            );
-        }
-    }
-    let hello = Hello {
-        software: Text::lossy(SOFTWARE),
-        boot: BootId(rand::rng().random()),
-        capabilities: if control.is_some() {
-            Capabilities::WITHOUT_VERDICT.and(Capabilities::KILL)
-        } else {
-            Capabilities::WITHOUT_VERDICT
-        },
-        packet_timeout_ms: u32::try_from(settings.packet_timeout.as_millis()).unwrap_or(u32::MAX),
-        relays_events: relay.relay,
-        marked_only: relay.marked_only,
-        sets_marks: settings.sets_marks,
-        first_held: nufw_proto::EventSeq(1),
-    };
-    let link = Link::new(targets, config.server.return_after.0, tls, hello, clock::mono());
-    let kernel = Kernel {
-        queue,
-        names,
-        events,
-        control,
-    };
-    Ok(Agent::new(settings, kernel, link, load_tls, refusals))
-}
-
-/// What loads the rules again when they are gone. The names of the servers are resolved while there is no hurry.
-fn reapply(config: &Config) -> Option<Reapply> {
-    match resolve(config) {
-        Ok(servers) => {
-            let (backend, options) = (config.rules.backend, config.rules(servers));
-            Some(Box::new(move || rules::load::apply(backend, &options)))
-        }
-        Err(error) => {
-            tracing::warn!(
-                error = format_args!("{error:#}"),
-                "rules that are flushed will not be loaded again (rules.reapply)"
-            );
-            None
-        }
-    }
-}
-
-fn failure(error: AgentError) -> Failure {
-    let exit = match &error {
-        AgentError::Queue(QueueError::NotPermitted { .. }) => Exit::NoPerm,
-        AgentError::Queue(QueueError::Taken { .. } | QueueError::Unsupported { .. }) => Exit::Unavailable,
-        AgentError::Conntrack(_) if !privileges::has(Capability::CAP_NET_ADMIN) => Exit::NoPerm,
-        AgentError::Queue(_) | AgentError::Conntrack(_) | AgentError::System(..) => Exit::OsErr,
-    };
-    Failure::new(exit, error)
 }
 
 #[cfg(test)]

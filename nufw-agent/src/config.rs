@@ -80,6 +80,9 @@ reapply = false
 [metrics]
 
 [status]
+
+[worker]
+hung-after = "10s"
 "#;
 
 /// Least and most time that a packet may wait. The server gives up two seconds earlier.
@@ -90,6 +93,8 @@ const LEAST_WATCH: Duration = Duration::from_secs(1);
 const MAX_QUEUES: u16 = 64;
 /// Least bytes of a packet that hold the headers of an ordinary one.
 const MIN_COPY_RANGE: u16 = 80;
+/// Least and most time that a worker may be silent. It says that it lives four times a second.
+const HUNG_AFTER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
 /// The kernel reads the size of a buffer as a signed 32-bit number and doubles it.
 const MAX_BUFFER: u64 = 0x3fff_ffff;
 
@@ -116,9 +121,19 @@ pub struct Config {
     /// User and sandbox.
     #[serde(default)]
     pub privileges: Privileges,
+    /// The worker and its supervisor.
+    pub worker: Worker,
     /// Where all this is from, if the file is there.
     #[serde(skip)]
     pub file: PathBuf,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Worker {
+    /// How long a worker may be silent before it is ended and replaced.
+    pub hung_after: HumanDuration,
 }
 
 /// `[tls]`
@@ -271,6 +286,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         conntrack,
         marks,
         rules,
+        worker,
         ..
     } = &loaded.value;
     let mut problems = Problems::default();
@@ -314,13 +330,14 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         1 << 24,
     );
     check_lists(loaded, &mut problems);
-    let (least, most) = PACKET_TIMEOUT;
-    if queue.packet_timeout.0 < least || queue.packet_timeout.0 > most {
-        problems.push(loaded.reject(
-            "queue.packet-timeout",
-            queue.packet_timeout,
-            format_args!("a time from {} to {}", HumanDuration(least), HumanDuration(most)),
-        ));
+    for (key, found, (least, most)) in [
+        ("queue.packet-timeout", queue.packet_timeout, PACKET_TIMEOUT),
+        ("worker.hung-after", worker.hung_after, HUNG_AFTER),
+    ] {
+        if found.0 < least || found.0 > most {
+            let expected = format!("a time from {} to {}", HumanDuration(least), HumanDuration(most));
+            problems.push(loaded.reject(key, found, expected));
+        }
     }
     if marks.mask.0 == 0 {
         problems.push(loaded.reject(

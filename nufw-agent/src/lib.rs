@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod conntrack;
+pub mod keeper;
 pub mod link;
 pub mod loss;
 pub mod nfnl;
@@ -18,6 +19,7 @@ pub mod queue;
 pub mod relay;
 pub mod rules;
 pub mod sandbox;
+mod socket;
 pub mod sources;
 pub mod stats;
 

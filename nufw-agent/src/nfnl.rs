@@ -268,24 +268,10 @@ impl Writer {
         self.bytes.is_empty()
     }
 
-    /// How many bytes the first whole messages have that together fit into `limit`; at least one message.
-    pub fn prefix(&self, limit: usize) -> usize {
-        let mut end = 0;
-        while let Some(field) = self.bytes.get(end..end + 4) {
-            let length = u32::from_ne_bytes([field[0], field[1], field[2], field[3]]);
-            let next = end.saturating_add(align(usize::try_from(length).unwrap_or(usize::MAX)));
-            if end > 0 && next > limit {
-                break;
-            }
-            end = next;
-        }
-        end.min(self.bytes.len())
-    }
-
-    /// Forgets the first `count` bytes, which must be whole messages.
-    pub fn forget(&mut self, count: usize) {
-        self.bytes.drain(..count.min(self.bytes.len()));
-        self.started = self.started.saturating_sub(count);
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.started = 0;
     }
 }
 
@@ -319,27 +305,6 @@ mod tests {
             }
         );
         assert_eq!(messages[1].nfgen().unwrap().1, 1);
-    }
-
-    #[test]
-    fn a_prefix_is_whole_messages() {
-        let mut writer = Writer::default();
-        for sequence in 0..5 {
-            writer.begin(1, 0, sequence, 0, 0);
-        }
-        assert_eq!(writer.prefix(1), 20, "at least one");
-        assert_eq!(writer.prefix(59), 40);
-        assert_eq!(writer.prefix(60), 60);
-        assert_eq!(writer.prefix(1000), 100);
-        writer.forget(40);
-        assert_eq!(Messages::new(writer.bytes()).next().unwrap().unwrap().sequence, 2);
-        writer.attribute_be32(9, 9);
-        let last = Messages::new(writer.bytes()).last().unwrap().unwrap();
-        assert_eq!(
-            (last.sequence, last.body.len()),
-            (4, 12),
-            "the started message stays the last"
-        );
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl<P> Pending<P> {
         }
     }
 
+    /// Names packets from `first` on, which must be beyond all names that this boot has given before.
+    pub fn begin_at(&mut self, first: u64) {
+        self.next = self.next.max(first);
+    }
+
     /// Packets that wait.
     pub fn len(&self) -> usize {
         self.waiting.len()

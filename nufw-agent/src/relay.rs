@@ -63,6 +63,16 @@ impl Relay {
         }
     }
 
+    /// The store of a predecessor of the same boot, whose oldest event has the number `first`.
+    pub fn resumed(max: usize, first: u64, events: Vec<CtEvent>) -> Self {
+        Self {
+            first,
+            events: events.into(),
+            unsent: first,
+            ..Self::new(max)
+        }
+    }
+
     /// Events held.
     pub fn len(&self) -> usize {
         self.events.len()

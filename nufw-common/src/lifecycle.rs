@@ -2,8 +2,11 @@
 //!
 //! What is done on a signal is the daemon's own business.
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
 use std::ffi::OsStr;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -108,6 +111,34 @@ pub fn notify(state: &str) {
     {
         tracing::warn!(%error, state, "cannot tell the service manager; NOTIFY_SOCKET does not answer");
     }
+}
+
+/// The same with a descriptor, which the service manager may keep (`sd_pid_notify_with_fds(3)`).
+pub fn notify_with(state: &str, descriptor: BorrowedFd<'_>) {
+    if let Some(socket) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = send_descriptor(&socket, state, descriptor)
+    {
+        tracing::warn!(%error, state, "cannot give the service manager a descriptor to keep");
+    }
+}
+
+fn send_descriptor(socket: &OsStr, state: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+        None => SocketAddrUnix::new(socket)?,
+    };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(&descriptor)));
+    let text = [io::IoSlice::new(state.as_bytes())];
+    sendmsg_addr(
+        UnixDatagram::unbound()?,
+        &address,
+        &text,
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
 }
 
 fn send_state(socket: &OsStr, state: &str) -> io::Result<()> {

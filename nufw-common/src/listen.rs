@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -98,12 +99,13 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    /// The file; `None` where it is another process's to take away.
+    identity: Option<(u64, u64)>,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+        if self.identity.is_some() && identity(&self.path).ok() == self.identity {
             // What cannot be removed is found stale, and replaced, at the next start.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -132,6 +134,15 @@ pub enum Peer {
     Host(IpAddr),
 }
 
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(socket, _) => socket.as_fd(),
+            Self::Tcp(socket) => socket.as_fd(),
+        }
+    }
+}
+
 impl Bound {
     /// Opens a place; a socket in the file system gets these permissions.
     pub fn open(place: &Place, socket_mode: u32) -> Result<Self, ListenError> {
@@ -153,7 +164,7 @@ impl Bound {
                 std::fs::set_permissions(path, Permissions::from_mode(socket_mode)).map_err(refused)?;
                 let file = SocketFile {
                     path: path.clone(),
-                    identity: identity(path).map_err(refused)?,
+                    identity: Some(identity(path).map_err(refused)?),
                 };
                 Self::Unix(socket, file)
             }
@@ -164,6 +175,29 @@ impl Bound {
         }
         .map_err(refused)?;
         Ok(bound)
+    }
+
+    /// A place that is open already; `None` if the socket is not the place's. Its name in the file system is taken away at
+    /// the end only by the process that `owns` it.
+    pub fn handed(place: &Place, socket: OwnedFd, owns: bool) -> io::Result<Option<Self>> {
+        Ok(match place {
+            Place::Tcp(address) => {
+                let socket = std::net::TcpListener::from(socket);
+                let found = socket.local_addr()?;
+                let is_that =
+                    found.ip() == address.ip() && (address.port() == 0 || found.port() == address.port());
+                is_that.then_some(Self::Tcp(socket))
+            }
+            Place::Unix(path) => {
+                let socket = std::os::unix::net::UnixListener::from(socket);
+                let is_that = socket.local_addr()?.as_pathname() == Some(path);
+                let file = SocketFile {
+                    path: path.clone(),
+                    identity: if owns { identity(path).ok() } else { None },
+                };
+                is_that.then_some(Self::Unix(socket, file))
+            }
+        })
     }
 
     /// Hands it to the runtime of the caller.

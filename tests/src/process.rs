@@ -150,6 +150,21 @@ impl Proc {
             .id())
     }
 
+    /// The process ids of its workers, if it is an agent: the supervisor also runs the listing commands.
+    pub fn workers(&self) -> Result<Vec<u32>> {
+        let parent = format!("\nPPid:\t{}\n", self.pid()?);
+        let is_worker = |pid: &u32| {
+            // Whoever ends meanwhile is none.
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            status.contains(&parent) && arguments.split('\0').any(|argument| argument == "--as-worker")
+        };
+        Ok(std::fs::read_dir("/proc")?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(is_worker)
+            .collect())
+    }
+
     /// What it wrote since its last start.
     pub fn log(&self) -> Result<String> {
         use std::io::{Read, Seek, SeekFrom};
@@ -220,9 +235,18 @@ impl Proc {
         self.wait_exit(PATIENCE)
     }
 
-    /// Processor time used so far, all threads, in microseconds.
+    /// Processor time used so far, all threads and workers, in microseconds.
     pub fn cpu_us(&self) -> Result<u64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
+        self.with_workers(Self::cpu_us_of)
+    }
+
+    fn with_workers(&self, of: impl Fn(u32) -> Result<u64>) -> Result<u64> {
+        let all = std::iter::once(self.pid()?).chain(self.workers()?);
+        all.map(of).sum()
+    }
+
+    fn cpu_us_of(pid: u32) -> Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let after_name = stat.rsplit_once(')').context("unreadable /proc/PID/stat")?.1;
         let ticks: u64 = after_name
             .split_whitespace()
@@ -233,9 +257,13 @@ impl Proc {
         Ok(ticks * 1_000_000 / rustix::param::clock_ticks_per_second())
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, with that of its workers.
     pub fn rss(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        self.with_workers(Self::rss_of)
+    }
+
+    fn rss_of(pid: u32) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))

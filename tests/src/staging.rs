@@ -76,6 +76,10 @@ impl Lab {
         );
         Ok(spec
             .args(["-f".into(), self.dir().join("nufw-agent.toml")])
+            .env(
+                "NUFW_AGENT_STATUS_SOCKET",
+                &self.dir().join("second-agent.sock").display().to_string(),
+            )
             .args(args.iter().copied()))
     }
 
@@ -174,9 +178,9 @@ impl Lab {
         Ok(DatabaseLock { child, _stdin: stdin })
     }
 
-    /// Watches system calls of a process from here on.
+    /// Watches system calls of a process, and of its workers, from here on.
     pub fn trace(&self, process: &Proc, calls: &str) -> Result<Trace> {
-        let pid = process.pid()?.to_string();
+        let (pid, workers) = (process.pid()?.to_string(), process.workers()?);
         let output = self.dir().join(format!("trace-{pid}"));
         let program = in_path("strace").context("strace is missing: run `apt-get install strace`")?;
         let mut strace = Spec::new(&format!("strace-{pid}"), &self.net.gateway, program, self.dir())
@@ -192,11 +196,15 @@ impl Lab {
                 &format!("trace={calls}"),
                 "-p",
                 &pid,
-                "-o",
             ])
-            .args([&output])
+            .args(
+                workers
+                    .iter()
+                    .flat_map(|worker| ["-p".to_owned(), worker.to_string()]),
+            )
+            .args(["-o".into(), output.clone()])
             .start()?;
-        strace.wait_log("attached")?;
+        strace.wait_count("attached", 1 + workers.len())?;
         Ok(Trace { strace, output })
     }
 

@@ -118,13 +118,13 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) -> Option<Outcome> {
         let slot = self.conns.by_id(pending.again?)?;
-        let link_since = self.gateways.get(pending.flow.gateway).link.as_ref()?.since;
+        let known_since = self.gateways.get(pending.flow.gateway).link.as_ref()?.since;
         let conn = self.conns.get_mut(slot);
         let granted = conn.granted?;
         let same_user = conn.user == Some(who.user.id);
         let unbound = matches!(conn.side, Side::Unbound { .. });
-        // Older than the link: its verdict may never have arrived.
-        let fresh = granted >= link_since && now.mono < granted + self.limits.confirm_within;
+        // Older than what is known of this boot of the agent: an entry may have come and gone unseen.
+        let fresh = granted >= known_since && now.mono < granted + self.limits.confirm_within;
         if unbound && !fresh {
             self.end_unseen(slot, CloseReason::Superseded, None, out);
             return None;
@@ -136,8 +136,9 @@ impl Engine {
         conn.granted = Some(now.mono);
         conn.last_asked = conn.last_asked.max(pending.last_received);
         let packets = u8::try_from(pending.packets.len()).unwrap_or(u8::MAX);
+        // What was granted when its packets were lost has let none through.
+        conn.granted_again |= conn.grants > 0;
         conn.grants = conn.grants.saturating_add(packets);
-        conn.granted_again = true;
         let (row, mark) = (conn.id, conn.user_mark);
         self.gateways.note_grant(now.mono, row, &self.conns);
         Some(Outcome::Granted { row, mark })

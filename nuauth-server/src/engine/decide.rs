@@ -218,8 +218,15 @@ impl Engine {
 
     fn release(&mut self, id: ConnId, pending: &Pending, now: Now, out: &mut Vec<Effect>) {
         let Some(slot) = self.conns.by_id(id) else { return };
-        if pending.packets.is_empty() {
-            // The link was lost meanwhile, and with it every packet that waited for this row.
+        let tracked = self
+            .gateways
+            .get(pending.flow.gateway)
+            .link
+            .as_ref()
+            .is_none_or(|l| l.relays_events);
+        // The link was lost meanwhile, and with it every packet that waited for this row. Over the next they may come again.
+        let lost = pending.packets.is_empty();
+        if lost && !tracked {
             return self.close(slot, CloseReason::NeverForwarded, out);
         }
         let conn = self.conns.get_mut(slot);
@@ -227,19 +234,15 @@ impl Engine {
         conn.last_asked = pending.last_received;
         conn.grants = u8::try_from(pending.packets.len()).unwrap_or(u8::MAX);
         let mark = conn.user_mark;
-        self.stats.granted += 1;
+        if !lost {
+            self.stats.granted += 1;
+        }
         answer(
             &pending.packets,
             Outcome::Granted { row: id, mark },
             self.limits.rejects,
             out,
         );
-        let tracked = self
-            .gateways
-            .get(pending.flow.gateway)
-            .link
-            .as_ref()
-            .is_none_or(|l| l.relays_events);
         if tracked && pending.tracked {
             self.gateways.note_grant(now.mono, id, &self.conns);
         } else {

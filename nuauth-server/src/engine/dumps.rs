@@ -81,6 +81,8 @@ impl Engine {
         if asked_for {
             present.doubted = false;
         }
+        // Their verdicts were lost with a link, and their packets ask once more.
+        let asked_again = self.pending.about_rows();
         let mut undecided = false;
         let missed_before = present.missed_before;
         let absent: Vec<(Slot, CloseReason)> = self
@@ -92,6 +94,14 @@ impl Engine {
                 match conn.side {
                     // What passed blind is only known because the kernel had it.
                     Side::Unbound { .. } if conn.user.is_none() => Some((slot, CloseReason::Resync)),
+                    Side::Unbound { .. } if decided && asked_again.contains(&conn.id) => {
+                        undecided = true;
+                        None
+                    }
+                    // Granted when its packets were lost, and they did not come again.
+                    Side::Unbound { .. } if conn.grants == 0 => {
+                        decided.then_some((slot, CloseReason::NeverForwarded))
+                    }
                     Side::Unbound { .. } => {
                         // Where events were missed, its whole life may be among them.
                         let missed = conn.granted < missed_before;

@@ -29,6 +29,7 @@ pub(super) struct Dump {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
+    /// Since when this boot of the agent is known. What became of the verdicts of before is not.
     pub(super) since: Duration,
     pub(super) relays_events: bool,
     pub(super) sets_marks: bool,
@@ -53,6 +54,8 @@ pub(super) struct Stream {
     acknowledging: EventSeq,
     /// The last event that need not be sent again.
     acknowledged: EventSeq,
+    /// When this server first had a link with this boot: from then on no event of it has been missed.
+    since: Option<Duration>,
 }
 
 impl Stream {
@@ -62,6 +65,7 @@ impl Stream {
             taken: through,
             acknowledging: through,
             acknowledged: through,
+            since: None,
         }
     }
 }
@@ -298,15 +302,16 @@ impl Engine {
         let gateway = self.gateways.get_mut(index);
         gateway.heard_before = gateway.heard.replace(now.wall);
         // Nothing is known of a boot that the log has not heard of: its events are taken from the first it still has.
-        let stream = gateway
+        let mut stream = gateway
             .stream
             .take_if(|stream| stream.boot == hello.boot)
             .unwrap_or_else(|| Stream::at(hello.boot, EventSeq(0)));
         let acknowledged = stream.acknowledged;
+        let since = *stream.since.get_or_insert(now.mono);
         gateway.stream = Some(stream);
         gateway.link = Some(Link {
             id: link,
-            since: now.mono,
+            since,
             relays_events: hello.relays_events,
             sets_marks: hello.sets_marks,
             kills: hello.capabilities.has(Capabilities::KILL),

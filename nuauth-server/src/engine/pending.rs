@@ -7,7 +7,7 @@ use super::types::LinkId;
 use nufw_proto::gateway::Hook;
 use nufw_proto::{AskId, ClaimId, ConnId, SessionId, Text, Timestamp, Tuple};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::time::Duration;
 
 /// One packet that waits: the agent's link and its name for the packet.
@@ -166,6 +166,11 @@ impl PendingTable {
         }
         self.deadlines.pop();
         Some(question)
+    }
+
+    /// Rows that questions are about which may be answered by what was granted before.
+    pub(super) fn about_rows(&self) -> HashSet<ConnId> {
+        self.all.values().filter_map(|pending| pending.again).collect()
     }
 
     /// Forgets the packets of a link that is over: its agent asks again, here or elsewhere. A question without packets is dropped,

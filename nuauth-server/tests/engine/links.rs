@@ -3,11 +3,13 @@
 use crate::world::{World, answered, ended, entry, tcp};
 use nuauth_server::engine::{Effect, Input};
 use nufw_proto::gateway::Verdict;
-use nufw_proto::{BootId, CtEntry, CtEventKind, TcpState};
+use nufw_proto::{BootId, ConnId, CtEntry, CtEventKind, SessionId, TcpState};
 use nulog::{Change, CloseReason};
 use std::time::Duration;
 
 const WEB: (&str, &str) = ("10.0.0.7:40000", "192.0.2.1:443");
+/// Longer than a packet that was granted may come again under the same row (`Limits::confirm_within`).
+const LONG: Duration = Duration::from_secs(31);
 
 #[test]
 fn events_without_consequence_are_acknowledged_at_once() {
@@ -141,8 +143,8 @@ fn packets_that_were_lost_with_their_link_get_no_row() {
     assert_eq!(w.stats().pending_asks, 0);
 }
 
-#[test]
-fn a_row_whose_packets_were_lost_with_their_link_is_closed() {
+/// A packet waits for its row when its link is lost.
+fn lost_while_written() -> (World, SessionId, ConnId) {
     let mut w = World::new();
     let gw = w.gateway();
     let alice = w.login("alice", "10.0.0.7");
@@ -151,7 +153,36 @@ fn a_row_whose_packets_were_lost_with_their_link_is_closed() {
     w.input(Input::GatewayDown { link: gw });
     w.commit();
     assert_eq!(w.verdict(ask), None);
-    assert_eq!(w.ends(), [(w.opened()[0].id, CloseReason::NeverForwarded)]);
+    assert_eq!(w.ends(), [], "it may come again");
+    let row = w.opened()[0].id;
+    w.pass(Duration::from_secs(1));
+    (w, alice, row)
+}
+
+#[test]
+fn a_row_whose_packets_were_lost_with_their_link_is_closed() {
+    let (mut w, _, row) = lost_while_written();
+    let gw = w.gateway();
+    let dump = w.requested().unwrap();
+    w.dump(gw, dump, &[], true);
+    assert_eq!(w.ends(), [(row, CloseReason::NeverForwarded)]);
+}
+
+#[test]
+fn a_packet_that_was_lost_while_its_row_was_written_comes_again_under_it() {
+    let (mut w, alice, row) = lost_while_written();
+    let gw = w.gateway();
+    let dump = w.requested().unwrap();
+    let again = w.ask(gw, tcp(WEB.0, WEB.1));
+    w.dump(gw, dump, &[], true);
+    w.claim(alice);
+    w.commit();
+    assert_eq!(w.accepted(again), Some(row));
+    assert_eq!((w.opened().len(), w.ends().len()), (1, 0));
+    let ct = entry(1, tcp(WEB.0, WEB.1));
+    w.event(gw, CtEventKind::New, ct);
+    w.event(gw, CtEventKind::Destroy, ended(ct, TcpState::CLOSE));
+    assert_eq!(w.closed().len(), 1, "nothing else can come of it");
 }
 
 #[test]
@@ -169,13 +200,31 @@ fn a_retransmission_over_the_new_link_joins_the_row_that_is_being_written() {
 }
 
 #[test]
-fn a_verdict_that_may_have_been_lost_is_superseded() {
+fn a_packet_that_asks_again_over_the_next_link_keeps_its_row() {
     let mut w = World::new();
     let gw = w.gateway();
     let alice = w.login("alice", "10.0.0.7");
     let first = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.pass(Duration::from_secs(1));
+    // The verdict is lost with the link; the agent goes on, or another process of it that knows its events.
     let gw = w.gateway();
+    let dump = w.requested().unwrap();
+    let again = w.ask(gw, tcp(WEB.0, WEB.1));
+    w.dump(gw, dump, &[], true);
+    w.claim(alice);
+    w.commit();
+    assert_eq!(w.accepted(again), Some(first));
+    assert_eq!(w.ends(), [], "one connection, one row");
+}
+
+#[test]
+fn a_verdict_of_another_boot_of_the_agent_is_superseded() {
+    let mut w = World::new();
+    let gw = w.gateway();
+    let alice = w.login("alice", "10.0.0.7");
+    let first = w.granted(gw, alice, tcp(WEB.0, WEB.1));
+    w.pass(Duration::from_secs(1));
+    let gw = w.gateway_as("gw", |hello| hello.boot = BootId(2));
     let second = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     assert_ne!(first, second);
     assert_eq!(w.ends(), [(first, CloseReason::Superseded)]);
@@ -192,7 +241,7 @@ fn the_events_of_a_superseded_row_still_find_it() {
         w.event_now(CtEventKind::New, ct),
         w.event_now(CtEventKind::Destroy, ended(ct, TcpState::CLOSE)),
     ];
-    w.pass(Duration::from_secs(1));
+    w.pass(LONG);
     let gw = w.gateway();
     let second = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.events(gw, 1, &events);
@@ -226,7 +275,7 @@ fn a_late_end_is_of_the_last_connection_that_was_asked_for_before_it() {
         ..ct
     };
     let end = w.event_now(CtEventKind::Destroy, ended(born, TcpState::CLOSE));
-    w.pass(Duration::from_secs(1));
+    w.pass(LONG);
     let gw = w.gateway();
     w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.events(gw, 2, &[end]);

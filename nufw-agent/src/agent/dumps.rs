@@ -5,6 +5,7 @@
 //! may conclude from what a dump lacks.
 
 use crate::conntrack::{Dump, DumpProgress, Interest};
+use crate::keeper::Access;
 use crate::link::Link;
 use crate::stats::Stats;
 use hashbrown::HashSet;
@@ -47,6 +48,7 @@ fn identity(entry: &CtEntry) -> Identity {
 /// The dumps.
 #[derive(Debug)]
 pub(super) struct Dumps {
+    access: Access,
     interest: Interest,
     requested: VecDeque<DumpId>,
     unasked: bool,
@@ -55,8 +57,9 @@ pub(super) struct Dumps {
 }
 
 impl Dumps {
-    pub(super) fn new(interest: Interest) -> Self {
+    pub(super) fn new(access: Access, interest: Interest) -> Self {
         Self {
+            access,
             interest,
             requested: VecDeque::new(),
             unasked: false,
@@ -170,7 +173,7 @@ impl Dumps {
         // The server hears of it before the kernel is asked, so it knows which of its rows the dump can show.
         link.queue(&ToServer::DumpBegin(DumpBegin { dump: id }));
         stats.dumps += 1;
-        let source = Dump::start(self.interest.clone())
+        let source = Dump::start(&self.access, self.interest.clone())
             .inspect_err(|error| tracing::warn!(%error, "the connection table cannot be dumped"))
             .ok();
         let mut running = Running {

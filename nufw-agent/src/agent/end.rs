@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How long the server may take to read what it should still hear.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
+/// The same when a successor waits, and packets with it.
+const PARTING_WORDS: Duration = Duration::from_millis(300);
+
 impl Agent {
     pub(super) async fn end(mut self) -> Result<(), AgentError> {
         lifecycle::notify_stopping();
@@ -30,6 +33,23 @@ impl Agent {
         }
         self.link.farewell("the agent is stopped").await;
         self.stats().report("stopped");
+        Ok(())
+    }
+
+    /// Makes room for a successor: what is decided is carried out, what waits stays in the kernel and is put back from there,
+    /// and events that are not read stay in their socket.
+    pub(super) async fn leave(mut self) -> Result<(), AgentError> {
+        self.asks.clear();
+        self.queue.flush()?;
+        let told = tokio::time::timeout(PARTING_WORDS, async {
+            self.tell_the_rest().await;
+            self.link
+                .farewell("the agent is replaced by another process")
+                .await;
+        });
+        // What the server does not take in time it hears from the successor.
+        let _ = told.await;
+        self.stats().report("replaced");
         Ok(())
     }
 

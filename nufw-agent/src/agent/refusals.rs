@@ -6,14 +6,16 @@
 
 mod watched;
 
-pub use watched::{Reapply, Watch};
+pub use watched::{Load, Reapply, Watch};
 
-use crate::check::{self, RuleFacts};
-use caps::CapSet;
+use crate::check::RuleFacts;
+use crate::keeper::{Access, Looked};
 use nufw_common::clock;
-use nufw_common::privileges::Capability;
 use nufw_proto::Mark;
 use nufw_proto::gateway::{Gap, Hook};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 use watched::Watched;
@@ -25,6 +27,33 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where packets come from the queue: hook, and whether they are IPv4.
 type Place = (Hook, bool);
+
+/// Where the rules come from.
+enum Source {
+    /// The listing commands, run by this process.
+    Commands(Option<Arc<Reapply>>),
+    /// The supervisor runs them and writes what they print.
+    Pipe(File),
+}
+
+impl Source {
+    fn new(access: &Access, mending: Option<Arc<Reapply>>) -> io::Result<Self> {
+        Ok(match access {
+            Access::Own => Self::Commands(mending),
+            Access::Keeper(keeper) => Self::Pipe(keeper.rules(mending.is_some())?.into()),
+        })
+    }
+
+    /// On a thread that ends afterwards.
+    fn look(self) -> Looked {
+        match self {
+            Self::Commands(mending) => Looked::with_lent_rights(mending.as_ref().and_then(|how| how.load())),
+            Self::Pipe(pipe) => serde_json::from_reader(io::BufReader::new(pipe))
+                .inspect_err(|error| tracing::debug!(%error, "the supervisor's list of rules broke off"))
+                .unwrap_or_default(),
+        }
+    }
+}
 
 const HOOKS: [Hook; 5] = [
     Hook::Prerouting,
@@ -84,6 +113,7 @@ impl Seen {
 
 /// What is known of the rules, and when it is looked at again.
 pub struct Refusals {
+    access: Access,
     watched: Watched,
     /// An interval without the rules that the log has to hear of.
     gap: Option<Gap>,
@@ -103,9 +133,16 @@ pub struct Refusals {
 }
 
 impl Refusals {
-    /// Looks for the first time, and waits for what is found.
-    pub fn look(queue: u16, bit: Mark, kill_bit: Mark, watch: Watch) -> Self {
+    /// Looks for the first time, and waits for what is found, if packets can wait so long.
+    pub fn look(
+        access: Access,
+        queue: u16,
+        (bit, kill_bit): (Mark, Mark),
+        watch: Watch,
+        patience: Duration,
+    ) -> Self {
         let mut refusals = Self {
+            access,
             watched: Watched::new(watch, clock::wall()),
             gap: None,
             queue,
@@ -124,7 +161,7 @@ impl Refusals {
         let found = refusals
             .looking
             .as_ref()
-            .and_then(|looking| looking.recv_timeout(PATIENCE).ok());
+            .and_then(|looking| looking.recv_timeout(patience.min(PATIENCE)).ok());
         if let Some(found) = found {
             refusals.looking = None;
             refusals.learn(found);
@@ -138,7 +175,9 @@ impl Refusals {
         self.wanted = true;
         let place = (hook, is_ipv4);
         let sure = self.seen.is_refused(place);
-        if !sure {
+        // Before the first look has ended there is nothing to say.
+        let looks_first = self.looking.is_some() && self.seen == Seen::default();
+        if !sure && !looks_first {
             self.warn(place);
         }
         sure
@@ -208,19 +247,29 @@ impl Refusals {
         (self.looked, self.wanted, self.at_once) = (now, false, false);
         let (queue, bit, kill_bit) = (self.queue, self.bit, self.kill_bit);
         let mending = self.watched.mending();
+        let source = match Source::new(&self.access, mending.clone()) {
+            Ok(source) => source,
+            Err(error) => {
+                // It lists for too many already, of which none may be left.
+                tracing::debug!(%error, "the supervisor does not list the rules yet");
+                (self.wanted, self.at_once) = (true, true);
+                if mending.is_some() {
+                    self.watched.mend_still();
+                }
+                return;
+            }
+        };
         let (tell, told) = mpsc::channel();
-        // A thread that ends takes with it what it lends to the commands.
         let begun = std::thread::Builder::new()
             .name("look-at-rules".to_owned())
             .spawn(move || {
-                lend_net_admin();
-                let loaded = mending.map(|load| load());
-                if let Some(Err(error)) = &loaded {
-                    tracing::warn!(%error, "the rules that are gone cannot be loaded again");
+                let Looked { not_loaded, listings } = source.look();
+                if let Some(error) = &not_loaded {
+                    tracing::warn!(error, "the rules that are gone cannot be loaded again");
                 }
                 let seen = Seen {
-                    not_loaded: matches!(loaded, Some(Err(_))),
-                    ..Seen::new(queue, bit, kill_bit, &check::rules())
+                    not_loaded: not_loaded.is_some(),
+                    ..Seen::new(queue, bit, kill_bit, &listings.rules())
                 };
                 // If nobody waits any more, nobody needs to know.
                 let _ = tell.send(seen);
@@ -334,16 +383,6 @@ fn name(hook: Hook) -> &'static str {
         Hook::Forward => "forward",
         Hook::Output => "output",
         Hook::Postrouting => "postrouting",
-    }
-}
-
-/// Lets programs that the calling thread starts have `CAP_NET_ADMIN`, which an agent that is not root would not hand
-/// on. If that fails the rules cannot be seen.
-fn lend_net_admin() {
-    for set in [CapSet::Inheritable, CapSet::Ambient] {
-        if let Err(error) = caps::raise(None, set, Capability::CAP_NET_ADMIN) {
-            tracing::debug!(%error, "the listing commands get no capability");
-        }
     }
 }
 

@@ -136,6 +136,7 @@ impl Agent {
         if self.link.is_looking() {
             return;
         }
+        self.held = None;
         let waiting: Vec<_> = self.pending.drain().collect();
         for waiting in waiting {
             self.stats.without_link += 1;

@@ -16,6 +16,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) struct Wakers {
     pub(super) signals: Signals,
     pub(super) report: signal::unix::Signal,
+    pub(super) leave: signal::unix::Signal,
     pub(super) tick: tokio::time::Interval,
     pub(super) pause: Pin<Box<tokio::time::Sleep>>,
 }
@@ -27,6 +28,7 @@ impl Wakers {
         Ok(Self {
             signals: Signals::new()?,
             report: signal::unix::signal(signal::unix::SignalKind::user_defined1())?,
+            leave: signal::unix::signal(signal::unix::SignalKind::user_defined2())?,
             tick,
             pause: Box::pin(tokio::time::sleep(Duration::ZERO)),
         })

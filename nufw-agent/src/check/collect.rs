@@ -5,6 +5,7 @@
 use super::ruleset::{RuleFacts, scan_iptables, scan_nft};
 use super::{AgentConfigView, HostFacts, Listings, TlsContent, TlsFile};
 use crate::queue;
+use caps::CapSet;
 use nufw_common::privileges::{self, Capability};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use rustls_pki_types::pem::PemObject;
@@ -17,8 +18,8 @@ use std::str::FromStr;
 /// Looks at everything that [`super::judge`] wants to know.
 pub fn collect(view: &AgentConfigView) -> HostFacts {
     let conntrack = |name: &str| sysctl(&format!("net/netfilter/nf_conntrack_{name}"));
-    let listings = listings();
-    let (rules_v4, rules_v6) = rules_in(&listings);
+    let listings = Listings::list();
+    let (rules_v4, rules_v6) = listings.rules();
     HostFacts {
         net_admin: privileges::has(Capability::CAP_NET_ADMIN),
         queue_holder: queue::holder(view.queue),
@@ -51,28 +52,36 @@ fn can_force_buffer() -> bool {
         .is_ok_and(|socket| sockopt::set_socket_recv_buffer_size_force(&socket, SMALL).is_ok())
 }
 
-/// What the listing commands print. They need `CAP_NET_ADMIN`.
-fn listings() -> Listings {
-    Listings {
-        v4: listing("iptables-save", &[]),
-        v6: listing("ip6tables-save", &[]),
-        nft: listing("nft", &["list", "ruleset"]),
-    }
-}
-
-/// The rules for IPv4 and for IPv6, as far as they can be seen. Runs the listing commands, which need `CAP_NET_ADMIN`.
-pub fn rules() -> (Option<RuleFacts>, Option<RuleFacts>) {
-    rules_in(&listings())
-}
-
-fn rules_in(seen: &Listings) -> (Option<RuleFacts>, Option<RuleFacts>) {
-    let of = |tables: &Option<String>, family| rules_of(seen.nft.as_deref(), tables.as_deref(), family);
-    (of(&seen.v4, "ip"), of(&seen.v6, "ip6"))
-}
-
 /// Whether iptables keeps its tables in nftables, and understands what it finds in them.
 pub(super) fn is_over_nft(saved: &str) -> bool {
     saved.contains("(nf_tables)") && !saved.contains("incompatible")
+}
+
+impl Listings {
+    /// Runs the listing commands, which need `CAP_NET_ADMIN`.
+    pub fn list() -> Self {
+        Self {
+            v4: listing("iptables-save", &[]),
+            v6: listing("ip6tables-save", &[]),
+            nft: listing("nft", &["list", "ruleset"]),
+        }
+    }
+
+    /// The rules for IPv4 and for IPv6, as far as they can be seen.
+    pub fn rules(&self) -> (Option<RuleFacts>, Option<RuleFacts>) {
+        let of = |tables: &Option<String>, family| rules_of(self.nft.as_deref(), tables.as_deref(), family);
+        (of(&self.v4, "ip"), of(&self.v6, "ip6"))
+    }
+}
+
+/// Lends the capability, which a process that is not root would not hand on, to the commands that this thread starts; the
+/// thread should end afterwards. If it fails, the rules cannot be seen.
+pub fn lend_net_admin() {
+    for set in [CapSet::Inheritable, CapSet::Ambient] {
+        if let Err(error) = caps::raise(None, set, Capability::CAP_NET_ADMIN) {
+            tracing::debug!(%error, "the commands that list and load rules get no capability");
+        }
+    }
 }
 
 fn rules_of(nft: Option<&str>, tables: Option<&str>, family: &str) -> Option<RuleFacts> {

@@ -9,7 +9,7 @@ mod judge;
 mod ruleset;
 mod whole;
 
-pub use collect::{collect, rules};
+pub use collect::{collect, lend_net_admin};
 pub use judge::judge;
 pub use ruleset::{RuleFacts, scan_iptables, scan_nft};
 pub use whole::Listings;

@@ -8,9 +8,10 @@ use super::judge::{ok, warn};
 use super::{AgentConfigView, Finding, HostFacts};
 use crate::loss::OnLoss;
 use crate::rules;
+use serde::{Deserialize, Serialize};
 
 /// What the listing commands print; `None` where one is not there or fails.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Listings {
     /// `iptables-save`.
     pub v4: Option<String>,

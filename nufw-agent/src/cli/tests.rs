@@ -1,5 +1,6 @@
 use super::*;
 use clap::CommandFactory as _;
+use std::time::Duration;
 
 fn config(arguments: &[&str]) -> Config {
     let dir = tempfile::tempdir().unwrap();
@@ -24,7 +25,7 @@ fn the_command_line_wins_over_the_file() {
     let config = config(&["-d", "other:77", "-q", "3", "-t", "20", "-C", "-m"]);
     assert_eq!(config.server.targets().unwrap()[0].address, "other:77");
     assert_eq!(config.queue.number, 3);
-    assert_eq!(config.queue.packet_timeout.0, std::time::Duration::from_secs(20));
+    assert_eq!(config.queue.packet_timeout.0, Duration::from_secs(20));
     assert!(config.conntrack.relay && !config.conntrack.marked_only && config.marks.set);
 }
 
@@ -39,7 +40,7 @@ fn nothing_said_changes_nothing() {
 fn marked_only_implies_relaying_and_marks() {
     let config = config(&["-M", "-t", "1m"]);
     assert!(config.conntrack.relay && config.conntrack.marked_only && config.marks.set);
-    assert_eq!(config.queue.packet_timeout.0, std::time::Duration::from_mins(1));
+    assert_eq!(config.queue.packet_timeout.0, Duration::from_mins(1));
 }
 
 #[test]

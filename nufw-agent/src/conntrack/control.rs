@@ -6,13 +6,17 @@
 use super::decode::decode;
 use super::events::Messages;
 use super::{ConntrackError, open};
+use crate::keeper::Keeper;
 use crate::nfnl::{NLM_F_ACK, NLM_F_REQUEST, Writer};
+use crate::socket;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::Socket;
 use nufw_proto::{CtEntry, Transport, Tuple};
+use serde::{Deserialize, Serialize};
 use std::io;
+use std::sync::Arc;
 
 /// Requests that the kernel has not answered. Each answer to a look is charged a page, and the default receive buffer
 /// holds about 40 of them.
@@ -48,7 +52,7 @@ const CTA_PROTO_ICMPV6: [u16; 3] = [7, 8, 9];
 const ANSWER: usize = 8192;
 
 /// An entry, by what names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The kernel's id. It is compared by [`Order::Delete`] in the kernel; after a look the caller must compare it.
     pub id: u32,
@@ -59,7 +63,7 @@ pub struct Target {
 }
 
 /// What to do with an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Say what it is at the moment. The kernel goes by the tuple and not by the id.
     Look,
@@ -87,12 +91,21 @@ pub enum Answer {
     Refused(i32),
 }
 
+/// How requests reach the kernel.
+#[derive(Debug)]
+enum Way {
+    /// Over a socket of this process, which has the capability.
+    Own(Socket),
+    /// Over the supervisor, which does; the answers come over a socket that it hands over.
+    Keeper(Arc<Keeper>),
+}
+
 /// The socket.
 #[derive(Debug)]
 pub struct Control {
-    socket: Socket,
-    requests: Writer,
-    /// Requests written and not answered.
+    way: Way,
+    wanted: Vec<(u32, Target, Order)>,
+    /// Requests made and not answered.
     in_flight: usize,
     buffer: Vec<u8>,
 }
@@ -100,12 +113,21 @@ pub struct Control {
 impl Control {
     /// Opens the socket.
     pub fn open() -> Result<Self, ConntrackError> {
-        Ok(Self {
-            socket: open()?,
-            requests: Writer::default(),
+        Ok(Self::by(Way::Own(open()?)))
+    }
+
+    /// Through a supervisor that may ask.
+    pub fn kept_by(keeper: Arc<Keeper>) -> Self {
+        Self::by(Way::Keeper(keeper))
+    }
+
+    fn by(way: Way) -> Self {
+        Self {
+            way,
+            wanted: Vec::new(),
             in_flight: 0,
             buffer: Vec::with_capacity(ANSWER),
-        })
+        }
     }
 
     /// Whether another request may be made; what is made beyond that is answered all the same, if the receive buffer holds it.
@@ -120,68 +142,96 @@ impl Control {
 
     /// Makes a request; [`Self::exchange`] sends it. The token comes back with its answer.
     pub fn submit(&mut self, token: u32, target: &Target, order: Order) {
-        let family = if target.original.src().is_ipv4() {
-            libc::AF_INET
-        } else {
-            libc::AF_INET6
-        };
-        // A look is answered by the entry or by an error; an acknowledgement besides would be one answer too many.
-        let (kind, flags) = match order {
-            Order::Look => (CT_GET, NLM_F_REQUEST),
-            Order::Mark { .. } => (CT_NEW, NLM_F_REQUEST | NLM_F_ACK),
-            Order::Delete => (CT_DELETE, NLM_F_REQUEST | NLM_F_ACK),
-        };
-        self.requests
-            .begin(kind, flags, token, u8::try_from(family).unwrap_or(0), 0);
-        self.requests
-            .attribute(CTA_TUPLE_ORIG | NESTED, &tuple(&target.original));
-        if target.zone != 0 {
-            self.requests.attribute(CTA_ZONE, &target.zone.to_be_bytes());
-        }
-        match order {
-            Order::Look => {}
-            Order::Mark { value, mask } => {
-                self.requests.attribute_be32(CTA_MARK, value & mask);
-                self.requests.attribute_be32(CTA_MARK_MASK, mask);
-            }
-            Order::Delete => self.requests.attribute_be32(CTA_ID, target.id),
-        }
+        self.wanted.push((token, *target, order));
         self.in_flight += 1;
     }
 
     /// Sends what was submitted and takes the answers that are there: the kernel answers within the send.
     pub fn exchange(&mut self, out: &mut Vec<(u32, Answer)>) -> io::Result<()> {
-        if !self.requests.is_empty() {
-            let sent = self.socket.send(self.requests.bytes(), 0);
-            let length = self.requests.bytes().len();
-            self.requests.forget(length);
-            if let Err(error) = sent {
-                self.in_flight = 0;
-                return Err(error);
+        let wanted = std::mem::take(&mut self.wanted);
+        let done = wanted
+            .chunks(IN_FLIGHT)
+            .try_for_each(|part| self.exchange_part(part, out));
+        // Whatever was not answered by now will not be; whoever waits for it asks again.
+        self.in_flight = 0;
+        done
+    }
+
+    fn exchange_part(
+        &mut self,
+        part: &[(u32, Target, Order)],
+        out: &mut Vec<(u32, Answer)>,
+    ) -> io::Result<()> {
+        match &self.way {
+            Way::Own(socket) => {
+                send(socket, part)?;
+                take_answers(socket, &mut self.buffer, out)
             }
-        }
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
-                Ok(_) => self.take_datagram(out),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    // After an overflow nobody knows which answers were lost; whoever waits for one asks again.
-                    self.in_flight = 0;
-                    return Err(error);
-                }
+            Way::Keeper(keeper) => {
+                let socket = socket::netlink(keeper.control(part)?);
+                take_answers(&socket, &mut self.buffer, out)
             }
         }
     }
+}
 
-    fn take_datagram(&mut self, out: &mut Vec<(u32, Answer)>) {
-        for message in Messages::new(&self.buffer) {
-            let Ok(message) = message else { continue };
-            if let Some(answer) = answer(&message) {
-                self.in_flight = self.in_flight.saturating_sub(1);
-                out.push((message.header.sequence_number, answer));
+/// A socket on which the kernel was asked, and from which its answers come. Asking needs `CAP_NET_ADMIN`, reading does not.
+pub(crate) fn request(wanted: &[(u32, Target, Order)]) -> Result<Socket, ConntrackError> {
+    let socket = open()?;
+    send(&socket, wanted).map_err(ConntrackError::Request)?;
+    Ok(socket)
+}
+
+fn send(socket: &Socket, wanted: &[(u32, Target, Order)]) -> io::Result<()> {
+    let mut requests = Writer::default();
+    for (token, target, order) in wanted {
+        write(&mut requests, *token, target, *order);
+    }
+    socket.send(requests.bytes(), 0).map(drop)
+}
+
+fn write(requests: &mut Writer, token: u32, target: &Target, order: Order) {
+    let family = if target.original.src().is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    // A look is answered by the entry or by an error; an acknowledgement besides would be one answer too many.
+    let (kind, flags) = match order {
+        Order::Look => (CT_GET, NLM_F_REQUEST),
+        Order::Mark { .. } => (CT_NEW, NLM_F_REQUEST | NLM_F_ACK),
+        Order::Delete => (CT_DELETE, NLM_F_REQUEST | NLM_F_ACK),
+    };
+    requests.begin(kind, flags, token, u8::try_from(family).unwrap_or(0), 0);
+    requests.attribute(CTA_TUPLE_ORIG | NESTED, &tuple(&target.original));
+    if target.zone != 0 {
+        requests.attribute(CTA_ZONE, &target.zone.to_be_bytes());
+    }
+    match order {
+        Order::Look => {}
+        Order::Mark { value, mask } => {
+            requests.attribute_be32(CTA_MARK, value & mask);
+            requests.attribute_be32(CTA_MARK_MASK, mask);
+        }
+        Order::Delete => requests.attribute_be32(CTA_ID, target.id),
+    }
+}
+
+/// Reads the answers that are there.
+fn take_answers(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<(u32, Answer)>) -> io::Result<()> {
+    loop {
+        buffer.clear();
+        match socket.recv(buffer, libc::MSG_DONTWAIT) {
+            Ok(_) => {
+                for message in Messages::new(buffer).flatten() {
+                    if let Some(answer) = answer(&message) {
+                        out.push((message.header.sequence_number, answer));
+                    }
+                }
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

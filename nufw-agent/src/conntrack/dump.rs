@@ -5,6 +5,8 @@
 
 use super::events::{Messages, read};
 use super::{ConntrackError, Interest, READ_BUFFER, decode, open, watch};
+use crate::keeper::Access;
+use crate::socket;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -39,26 +41,36 @@ pub struct Dump {
     unrepresentable: u64,
 }
 
+/// A socket on which the kernel was asked for the whole table. Asking needs `CAP_NET_ADMIN`, reading does not.
+pub(crate) fn request() -> Result<Socket, ConntrackError> {
+    let socket = open()?;
+    let mut message = NetlinkMessage::new(
+        NetlinkHeader::default(),
+        NetlinkPayload::from(NetfilterMessage::new(
+            NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0),
+            ConntrackMessage::Get(Vec::new()),
+        )),
+    );
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    message.header.sequence_number = 1;
+    message.finalize();
+    let mut request = vec![0; message.buffer_len()];
+    message.serialize(&mut request);
+    socket.send(&request, 0).map_err(ConntrackError::Request)?;
+    Ok(socket)
+}
+
 impl Dump {
-    /// Asks the kernel for the table, both address families. Needs `CAP_NET_ADMIN` and a tokio runtime.
+    /// Asks the kernel for the table, both address families. Needs `CAP_NET_ADMIN`, or whoever has it, and a tokio
+    /// runtime.
     ///
     /// Entries without interest are left out here rather than in the kernel, whose filter can only compare a mark
     /// under a mask with one value.
-    pub fn start(interest: Interest) -> Result<Self, ConntrackError> {
-        let socket = open()?;
-        let mut message = NetlinkMessage::new(
-            NetlinkHeader::default(),
-            NetlinkPayload::from(NetfilterMessage::new(
-                NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0),
-                ConntrackMessage::Get(Vec::new()),
-            )),
-        );
-        message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        message.header.sequence_number = 1;
-        message.finalize();
-        let mut request = vec![0; message.buffer_len()];
-        message.serialize(&mut request);
-        socket.send(&request, 0).map_err(ConntrackError::Request)?;
+    pub fn start(access: &Access, interest: Interest) -> Result<Self, ConntrackError> {
+        let socket = match access {
+            Access::Own => request()?,
+            Access::Keeper(keeper) => socket::netlink(keeper.dump().map_err(ConntrackError::Request)?),
+        };
         Ok(Self {
             socket: watch(socket)?,
             buffer: Vec::with_capacity(READ_BUFFER),

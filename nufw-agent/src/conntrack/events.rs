@@ -7,11 +7,13 @@ use super::{
     ConntrackError, Interest, READ_BUFFER, SocketCounters, Unrepresentable, decode, filter, open,
     socket_counters, watch,
 };
+use crate::keeper::{Hand, IN_HAND};
+use bytes::BufMut;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::conntrack::ConntrackMessage;
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::Socket;
-use nufw_proto::{CtEvent, CtEventKind, Removal, Timestamp};
+use nufw_proto::{CtEvent, CtEventKind, EventSeq, Removal, Timestamp};
 use std::io;
 use tokio::io::unix::AsyncFd;
 
@@ -43,6 +45,8 @@ pub enum Received {
 pub struct Events {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
+    /// Where datagrams are put first, so that none is lost with this process.
+    hand: Option<Hand>,
     granted: usize,
     forced: bool,
     unrepresentable: u64,
@@ -52,27 +56,39 @@ impl Events {
     /// Subscribes. Needs `CAP_NET_ADMIN` and a tokio runtime.
     pub fn open(options: &EventOptions) -> Result<Self, ConntrackError> {
         let socket = open()?;
-        let forced =
-            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, options.receive_buffer).is_ok();
-        if !forced {
-            // In a user namespace the right to force is missing; the kernel then grants up to rmem_max.
-            rustix::net::sockopt::set_socket_recv_buffer_size(&socket, options.receive_buffer)
-                .map_err(|e| ConntrackError::Open(e.into()))?;
-        }
-        // The kernel doubles what it is asked for and reports the double.
-        let granted = socket.get_rx_buf_sz().map_err(ConntrackError::Open)?;
+        let forced = grow_receive_buffer(&socket, options.receive_buffer)?;
         // Before the groups are joined, or other events slip in between.
         filter::attach(&socket, &options.interest).map_err(ConntrackError::Filter)?;
         for group in GROUPS {
             socket.add_membership(group).map_err(ConntrackError::Subscribe)?;
         }
+        Self::kept(socket, forced)
+    }
+
+    /// A subscription whose socket came from elsewhere; its buffer is made as large as wanted. Needs `CAP_NET_ADMIN` to
+    /// make it larger than the host's limit.
+    pub fn take_over(socket: Socket, options: &EventOptions) -> Result<Self, ConntrackError> {
+        let forced = grow_receive_buffer(&socket, options.receive_buffer)?;
+        Self::kept(socket, forced)
+    }
+
+    /// A subscription that a supervisor keeps; needs no capability.
+    pub fn kept(socket: Socket, forced: bool) -> Result<Self, ConntrackError> {
+        // The kernel doubles what it is asked for and reports the double.
+        let granted = socket.get_rx_buf_sz().map_err(ConntrackError::Open)?;
         Ok(Self {
             socket: watch(socket)?,
             buffer: Vec::with_capacity(READ_BUFFER),
+            hand: None,
             granted,
             forced,
             unrepresentable: 0,
         })
+    }
+
+    /// The socket alone, to be kept.
+    pub fn into_socket(self) -> Socket {
+        self.socket.into_inner()
     }
 
     /// Bytes of the receive buffer as the kernel granted it, and whether it was forced beyond `rmem_max`.
@@ -110,6 +126,26 @@ impl Events {
         Ok(())
     }
 
+    /// From here on datagrams are put into `hand` first; then at most [`IN_HAND`] are read in one call.
+    pub fn put_into(&mut self, hand: Hand) {
+        self.hand = Some(hand);
+    }
+
+    /// Says which number the next event has, before [`Self::receive`].
+    pub fn hold(&mut self, next: EventSeq) {
+        if let Some(hand) = &mut self.hand {
+            hand.hold(next);
+        }
+    }
+
+    /// Reads datagrams that a predecessor had in hand.
+    pub fn read_left(&mut self, datagrams: Vec<Vec<u8>>, received: Timestamp, out: &mut Vec<CtEvent>) {
+        for datagram in datagrams {
+            self.buffer = datagram;
+            self.take_datagram(received, out);
+        }
+    }
+
     /// Appends events to `out`, at most `budget` messages, without waiting.
     ///
     /// `Received::Empty` is the kernel's word, not the reactor's: every event of before the call has been read.
@@ -120,9 +156,23 @@ impl Events {
         received: Timestamp,
         out: &mut Vec<CtEvent>,
     ) -> Result<Received, ConntrackError> {
-        for _ in 0..budget {
+        let budget = match self.hand {
+            Some(_) => budget.min(IN_HAND),
+            None => budget,
+        };
+        for index in 0..budget {
             self.buffer.clear();
-            match read(&self.socket, &mut self.buffer) {
+            let outcome = match &mut self.hand {
+                None => read(&self.socket, &mut self.buffer),
+                Some(hand) => {
+                    let place = hand.place(index);
+                    read(&self.socket, &mut &mut *place).inspect(|length| {
+                        self.buffer
+                            .extend_from_slice(place.get(..*length).unwrap_or(place));
+                    })
+                }
+            };
+            match outcome {
                 Ok(_) => self.take_datagram(received, out),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Empty),
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Received::Overrun),
@@ -149,6 +199,17 @@ impl Events {
             }
         }
     }
+}
+
+/// Asks for a buffer of so many bytes; tells whether it was granted beyond the host's limit.
+fn grow_receive_buffer(socket: &Socket, wanted: usize) -> Result<bool, ConntrackError> {
+    let forced = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, wanted).is_ok();
+    if !forced {
+        // In a user namespace the right to force is missing; the kernel then grants up to rmem_max.
+        rustix::net::sockopt::set_socket_recv_buffer_size(socket, wanted)
+            .map_err(|e| ConntrackError::Open(e.into()))?;
+    }
+    Ok(forced)
 }
 
 fn event(
@@ -186,7 +247,7 @@ fn event(
 
 /// Reads one datagram, really asking the kernel: the runtime may believe a socket to be empty that it has not looked at
 /// since.
-pub(super) fn read(socket: &AsyncFd<Socket>, buffer: &mut Vec<u8>) -> io::Result<usize> {
+pub(super) fn read(socket: &AsyncFd<Socket>, buffer: &mut impl BufMut) -> io::Result<usize> {
     let mut asked = false;
     let answer = socket.try_io(tokio::io::Interest::READABLE, |socket| {
         asked = true;

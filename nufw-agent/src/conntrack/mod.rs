@@ -12,9 +12,11 @@ mod filter;
 mod interest;
 mod tracking;
 
+pub(crate) use control::request as request_control;
 pub use control::{Answer, Control, IN_FLIGHT, Order, Target};
 pub use counters::{SocketCounters, socket_counters};
 pub use decode::{Decoded, Unrepresentable, decode};
+pub(crate) use dump::request as request_dump;
 pub use dump::{Dump, DumpProgress};
 pub use events::{EventOptions, Events, Received};
 pub use interest::{Chosen, Interest, MOST_CHOSEN};

@@ -23,6 +23,7 @@ use nufw_common::lifecycle::{self, Trigger};
 use nufw_common::listen::{Bound, ListenError, Place};
 use nufw_common::observe::{self as common, Observed, Report, SOCKET_MODE};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,6 +41,12 @@ pub struct Places {
     pub status: Option<PathBuf>,
     /// Whether the configuration names the latter: then it must come about.
     pub status_named: bool,
+}
+
+impl Places {
+    fn both(&self) -> (Option<Place>, Option<Place>) {
+        (self.metrics.clone(), self.status.clone().map(Place::Unix))
+    }
 }
 
 /// The open places; connections wait in the kernel.
@@ -61,6 +68,62 @@ impl Opened {
             metrics,
             status: status(places)?,
         })
+    }
+
+    /// The same places, opened by another process that keeps them. One that is another than the configuration has, which may
+    /// have changed since, is left alone.
+    pub fn handed(places: &Places, metrics: Option<OwnedFd>, status: Option<OwnedFd>) -> Self {
+        let (metrics_place, status_place) = places.both();
+        Self {
+            metrics: handed(metrics_place.as_ref(), metrics, false),
+            status: handed(status_place.as_ref(), status, false),
+        }
+    }
+
+    /// The same places, left open by a former image of this process. What it has not left is opened, if this process may
+    /// still open anything; if not, the agent goes without.
+    pub fn left(places: &Places, metrics: Option<OwnedFd>, status: Option<OwnedFd>) -> Self {
+        let (metrics_place, status_place) = places.both();
+        let anew = |place: Option<Place>, left: Option<OwnedFd>| {
+            let place = place?;
+            handed(Some(&place), left, true).or_else(|| {
+                Bound::open(&place, SOCKET_MODE)
+                    .inspect_err(|error| {
+                        tracing::warn!(%error, "the agent cannot be watched there until it is restarted");
+                    })
+                    .ok()
+            })
+        };
+        Self {
+            metrics: anew(metrics_place, metrics),
+            status: anew(
+                status_place.filter(|_| status.is_some() || places.status_named),
+                status,
+            ),
+        }
+    }
+
+    /// The listening sockets: metrics, status.
+    pub(crate) fn descriptors(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        (
+            self.metrics.as_ref().map(Bound::as_fd),
+            self.status.as_ref().map(Bound::as_fd),
+        )
+    }
+}
+
+fn handed(place: Option<&Place>, socket: Option<OwnedFd>, owns: bool) -> Option<Bound> {
+    let (place, socket) = (place?, socket?);
+    match Bound::handed(place, socket, owns) {
+        Ok(Some(bound)) => Some(bound),
+        Ok(None) => {
+            tracing::warn!(%place, "what is open for metrics or status is another place than this; restart the agent");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(%place, %error, "a place that is open already cannot be used");
+            None
+        }
     }
 }
 

@@ -13,6 +13,8 @@ const SUBSYSTEM: u16 = 3 << 8;
 pub(super) const PACKET: u16 = SUBSYSTEM;
 /// Message type of a verdict.
 pub(super) const VERDICT: u16 = SUBSYSTEM | 1;
+/// Message type of a verdict on every packet up to an id.
+pub(super) const VERDICT_BATCH: u16 = SUBSYSTEM | 3;
 /// Message type of a configuration request.
 pub(super) const CONFIG: u16 = SUBSYSTEM | 2;
 
@@ -160,6 +162,14 @@ pub(super) fn read_packet(message: &Message<'_>) -> Result<QueuedPacket, Unreada
     }
 }
 
+/// The id of a packet, if the message has one.
+pub(super) fn packet_id(message: &Message<'_>) -> Option<u32> {
+    match read_packet(message) {
+        Ok(packet) => Some(packet.packet_id),
+        Err(unreadable) => unreadable.packet_id,
+    }
+}
+
 fn hook_from(number: u8) -> Option<Hook> {
     Some(match number {
         0 => Hook::Prerouting,
@@ -196,6 +206,16 @@ pub(super) struct Settings {
 pub(super) fn open(writer: &mut Writer, queue: u16, settings: Settings) {
     writer.begin(CONFIG, NLM_F_REQUEST | NLM_F_ACK, 0, 0, queue);
     writer.attribute(NFQA_CFG_CMD, &[NFQNL_CFG_CMD_BIND, 0, 0, 0]);
+    settle(writer, settings);
+}
+
+/// Writes the request that gives a bound queue other settings.
+pub(super) fn adjust(writer: &mut Writer, queue: u16, settings: Settings) {
+    writer.begin(CONFIG, NLM_F_REQUEST | NLM_F_ACK, 0, 0, queue);
+    settle(writer, settings);
+}
+
+fn settle(writer: &mut Writer, settings: Settings) {
     let mut params = [0; 5];
     params[..4].copy_from_slice(&u32::from(settings.copy_range).to_be_bytes());
     params[4] = NFQNL_COPY_PACKET;
@@ -219,12 +239,16 @@ pub(super) fn length(writer: &mut Writer, queue: u16, length: u32) {
 
 /// Writes a verdict. Its sequence number is the packet's id, so that a refusal tells which packet it is about.
 pub(super) fn verdict(writer: &mut Writer, queue: u16, packet_id: u32, disposition: Disposition) {
+    writer.begin(VERDICT, NLM_F_REQUEST, packet_id, 0, queue);
+    verdict_header(writer, packet_id, disposition);
+}
+
+fn verdict_header(writer: &mut Writer, packet_id: u32, disposition: Disposition) {
     let (code, mark) = match disposition {
         Disposition::Accept { mark } => (NF_ACCEPT, mark),
         Disposition::Drop => (NF_DROP, None),
         Disposition::Repeat { mark } => (NF_REPEAT, mark),
     };
-    writer.begin(VERDICT, NLM_F_REQUEST, packet_id, 0, queue);
     let mut header = [0; 8];
     header[..4].copy_from_slice(&code.to_be_bytes());
     header[4..].copy_from_slice(&packet_id.to_be_bytes());
@@ -232,6 +256,12 @@ pub(super) fn verdict(writer: &mut Writer, queue: u16, packet_id: u32, dispositi
     if let Some(mark) = mark {
         writer.attribute_be32(NFQA_MARK, mark);
     }
+}
+
+/// Writes one verdict on every packet up to `last`, by the kernel's order of ids (`nfq_id_after`), which wraps around.
+pub(super) fn verdict_up_to(writer: &mut Writer, queue: u16, last: u32, disposition: Disposition) {
+    writer.begin(VERDICT_BATCH, NLM_F_REQUEST, 0, 0, queue);
+    verdict_header(writer, last, disposition);
 }
 
 #[cfg(test)]

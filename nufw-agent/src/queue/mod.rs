@@ -6,11 +6,14 @@
 mod codec;
 mod interfaces;
 mod kernel;
+mod put_back;
 
 pub use codec::{Disposition, QueuedPacket};
 pub use interfaces::{InterfaceNames, MAX_NAMES};
 pub use kernel::{Holder, KernelCounters, holder, kernel_counters, other_event_listeners};
+pub use put_back::{PutBack, put_back};
 
+use crate::keeper::Keeper;
 use crate::nfnl::{Messages, NLMSG_ERROR, Status, Writer};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::io::Errno;
@@ -19,13 +22,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// What a packet message has besides the packet: headers and every other attribute, generously.
 const MESSAGE_OVERHEAD: usize = 4096;
-/// Most bytes of verdicts in one send: about 800 verdicts, far below the default send buffer (212,992).
-const SEND_LIMIT: usize = 32 * 1024;
+/// Most verdicts in one send: about 20 KiB, far below the default send buffer (212,992).
+const VERDICTS_PER_SEND: usize = crate::keeper::MAX_VERDICTS;
 /// How often a send that the kernel has no memory for is tried again at once.
 const SEND_TRIES: u32 = 8;
 /// Datagrams read while the kernel's answer to the configuration is awaited; more means that it will not come.
@@ -48,6 +52,21 @@ pub struct QueueOptions {
     pub receive_buffer: usize,
     /// Whether packets that find the queue full pass without a decision. Only ever the administrator's choice.
     pub fail_open: bool,
+}
+
+impl QueueOptions {
+    /// The numbers of the queues.
+    pub fn numbers(&self) -> RangeInclusive<u16> {
+        self.number..=self.number.saturating_add(self.count.saturating_sub(1))
+    }
+
+    fn settings(&self) -> codec::Settings {
+        codec::Settings {
+            copy_range: self.copy_range,
+            length: self.length,
+            fail_open: self.fail_open,
+        }
+    }
 }
 
 /// Why a queue cannot be opened or used.
@@ -141,8 +160,11 @@ pub struct Queue {
     number: u16,
     last: u16,
     buffer: Vec<u8>,
-    verdicts: Writer,
-    unsent: u64,
+    /// Verdicts that are still to be sent.
+    unsent: Vec<(u16, u32, Disposition)>,
+    writer: Writer,
+    /// Sends the verdicts, where this process may not.
+    keeper: Option<Arc<Keeper>>,
     /// Packets that came while the kernel's answer to a request was awaited.
     kept: VecDeque<QueuedPacket>,
     refused: Vec<Refused>,
@@ -164,39 +186,61 @@ impl Queue {
         socket
             .set_no_enobufs(true)
             .map_err(system("set NETLINK_NO_ENOBUFS"))?;
-        let granted =
-            grow_receive_buffer(&socket, options.receive_buffer).map_err(system("set the receive buffer"))?;
-        let mut queue = Self {
+        let mut queue = Self::over(socket, options, None)?;
+        queue.granted = grow_receive_buffer(queue.socket.get_ref(), options.receive_buffer)
+            .map_err(system("set the receive buffer"))?;
+        queue.configure(options, codec::open)?;
+        Ok(queue)
+    }
+
+    /// A queue that is bound already, whose socket came from elsewhere: its options are set again. Needs `CAP_NET_ADMIN`.
+    pub fn take_over(socket: Socket, options: &QueueOptions) -> Result<Self, QueueError> {
+        let mut queue = Self::over(socket, options, None)?;
+        queue.granted = grow_receive_buffer(queue.socket.get_ref(), options.receive_buffer)
+            .map_err(system("set the receive buffer"))?;
+        queue.configure(options, codec::adjust)?;
+        Ok(queue)
+    }
+
+    /// A queue that a supervisor keeps open and configured, and for which it sends the verdicts. Needs no capability.
+    pub fn kept_by(keeper: Arc<Keeper>, socket: Socket, options: &QueueOptions) -> Result<Self, QueueError> {
+        Self::over(socket, options, Some(keeper))
+    }
+
+    fn over(socket: Socket, options: &QueueOptions, keeper: Option<Arc<Keeper>>) -> Result<Self, QueueError> {
+        let granted = sockopt::socket_recv_buffer_size(&socket)
+            .map_err(|errno| system("ask for the receive buffer")(errno.into()))?;
+        Ok(Self {
             socket: watch(socket).map_err(system("watch a netlink socket"))?,
             number: options.number,
-            last: options.number.saturating_add(options.count.saturating_sub(1)),
+            last: *options.numbers().end(),
             buffer: vec![0; usize::from(options.copy_range) + MESSAGE_OVERHEAD],
-            verdicts: Writer::default(),
-            unsent: 0,
+            unsent: Vec::new(),
+            writer: Writer::default(),
+            keeper,
             kept: VecDeque::new(),
             refused: Vec::new(),
             stats: QueueStats::default(),
             granted,
-        };
-        queue.configure(options)?;
-        Ok(queue)
+        })
     }
 
-    fn configure(&mut self, options: &QueueOptions) -> Result<(), QueueError> {
+    fn configure(
+        &mut self,
+        options: &QueueOptions,
+        write: fn(&mut Writer, u16, codec::Settings),
+    ) -> Result<(), QueueError> {
         for number in self.numbers() {
             let mut request = Writer::default();
-            codec::open(
-                &mut request,
-                number,
-                codec::Settings {
-                    copy_range: options.copy_range,
-                    length: options.length,
-                    fail_open: options.fail_open,
-                },
-            );
+            write(&mut request, number, options.settings());
             self.request(&request, number)?;
         }
         Ok(())
+    }
+
+    /// The socket alone, to be kept. Packets that were read and not handed out have to be put back.
+    pub fn into_socket(self) -> Socket {
+        self.socket.into_inner()
     }
 
     /// Changes how many packets may wait in each queue.
@@ -306,37 +350,24 @@ impl Queue {
 
     /// Queues a verdict about a packet of the queue of this number.
     pub fn verdict_in(&mut self, queue: u16, packet_id: u32, disposition: Disposition) {
-        codec::verdict(&mut self.verdicts, queue, packet_id, disposition);
-        self.unsent += 1;
+        self.unsent.push((queue, packet_id, disposition));
     }
 
     /// Sends the queued verdicts, many in one system call. On an error the unsent ones stay queued.
     ///
     /// The packets are on their way when it returns. Refusals are found by the next [`Self::recv_batch`].
     pub fn flush(&mut self) -> Result<(), QueueError> {
-        let mut tries = 0;
-        while !self.verdicts.is_empty() {
-            let chunk = self.verdicts.prefix(SEND_LIMIT);
-            let bytes = self.verdicts.bytes().get(..chunk).unwrap_or_default();
-            match self.socket.get_ref().send(bytes, 0) {
-                Ok(_) => {
-                    self.verdicts.forget(chunk);
-                    tries = 0;
-                }
-                Err(error) if is_transient(&error) && tries < SEND_TRIES => {
-                    tries += 1;
-                    std::thread::yield_now();
-                }
-                Err(source) => {
-                    return Err(QueueError::System {
-                        action: "send verdicts",
-                        source,
-                    });
-                }
+        while !self.unsent.is_empty() {
+            let count = self.unsent.len().min(VERDICTS_PER_SEND);
+            let part = self.unsent.get(..count).unwrap_or_default();
+            match &self.keeper {
+                None => send_verdicts(self.socket.get_ref(), part, &mut self.writer),
+                Some(keeper) => keeper.verdicts(part),
             }
+            .map_err(system("send verdicts"))?;
+            self.unsent.drain(..count);
+            self.stats.verdicts += u64::try_from(count).unwrap_or(u64::MAX);
         }
-        self.stats.verdicts += self.unsent;
-        self.unsent = 0;
         Ok(())
     }
 
@@ -409,6 +440,8 @@ impl Queue {
                 },
                 NLMSG_ERROR => match message.status() {
                     Ok(status) if status.request_kind == codec::VERDICT => self.note_refusal(status),
+                    // Nothing was there to be put back.
+                    Ok(status) if status.request_kind == codec::VERDICT_BATCH => {}
                     Ok(status) => *answer = Some(status),
                     Err(_) => self.stats.unreadable += 1,
                 },
@@ -458,6 +491,34 @@ fn open_error(number: u16, errno: Errno) -> QueueError {
             action: "bind the queue",
             source,
         },
+    }
+}
+
+/// Sends verdicts, each a queue, a packet id and what becomes of it, in one system call; they are with the kernel when it
+/// returns.
+pub(crate) fn send_verdicts(
+    socket: &Socket,
+    verdicts: &[(u16, u32, Disposition)],
+    writer: &mut Writer,
+) -> io::Result<()> {
+    writer.clear();
+    for (queue, packet_id, disposition) in verdicts {
+        codec::verdict(writer, *queue, *packet_id, *disposition);
+    }
+    send_all(socket, writer)
+}
+
+fn send_all(socket: &Socket, writer: &Writer) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match socket.send(writer.bytes(), 0) {
+            Ok(_) => return Ok(()),
+            Err(error) if is_transient(&error) && tries < SEND_TRIES => {
+                tries += 1;
+                std::thread::yield_now();
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

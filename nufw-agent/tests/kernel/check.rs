@@ -1,7 +1,7 @@
 //! `check` on a namespace that has nothing, and on one that has everything.
 
 use crate::support::{Netns, permitted, runtime, sh};
-use nufw_agent::check::{AgentConfigView, Finding, Level, collect, judge, rules};
+use nufw_agent::check::{AgentConfigView, Finding, Level, Listings, collect, judge};
 use nufw_agent::loss::Choices;
 use nufw_agent::queue::{Queue, QueueOptions};
 use nufw_agent::rules::{Format, QueueHook, RulesOptions, render};
@@ -96,7 +96,7 @@ fn what_is_missing_is_mended_by_the_rules() {
 
 /// For IPv4 FORWARD and INPUT, then the same for IPv6: whether what is rejected is refused there.
 fn refused() -> [bool; 4] {
-    let (v4, v6) = rules();
+    let (v4, v6) = Listings::list().rules();
     let (v4, v6) = (v4.unwrap(), v6.unwrap());
     let refused = |facts: &nufw_agent::check::RuleFacts, hook| facts.refuses(3, 0x0100_0000, hook);
     [

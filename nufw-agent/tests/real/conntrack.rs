@@ -4,6 +4,7 @@ use crate::support::netns::{Lab, Netns};
 use nufw_agent::conntrack::{
     Chosen, Dump, DumpProgress, EventOptions, Events, Interest, Received, SocketCounters, socket_counters,
 };
+use nufw_agent::keeper::Access;
 use nufw_common::clock;
 use nufw_proto::{CtEntry, CtEvent, CtEventKind, Mark, TcpState, Timestamp};
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ fn dump(netns: &Netns, interest: Interest) -> Vec<CtEntry> {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let mut dump = Dump::start(interest).unwrap();
+            let mut dump = Dump::start(&Access::Own, interest).unwrap();
             let mut entries = Vec::new();
             loop {
                 match dump.step(1, &mut entries) {
@@ -568,7 +569,7 @@ fn a_large_dump_comes_in_steps_and_lacks_nothing() {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let mut dump = Dump::start(Interest::All).unwrap();
+            let mut dump = Dump::start(&Access::Own, Interest::All).unwrap();
             let (mut steps, mut most, mut total) = (0, 0, std::collections::HashSet::new());
             loop {
                 let mut entries = Vec::new();

@@ -31,6 +31,9 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_exit_group,
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
+    // Of what is open for writing, memory that is shared or handed on included.
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
     libc::SYS_fcntl,
     libc::SYS_flock,
     libc::SYS_fstat,
@@ -142,12 +145,10 @@ const SOCKETS: &[c_long] = &[
 
 /// Changing files.
 const WRITING: &[c_long] = &[
-    libc::SYS_fallocate,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     libc::SYS_fdatasync,
     libc::SYS_fsync,
-    libc::SYS_ftruncate,
     libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_sync_file_range,

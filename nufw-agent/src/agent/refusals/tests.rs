@@ -15,6 +15,7 @@ fn refusals(bit: Mark) -> Refusals {
     Refusals {
         watched: Watched::new(Watch::default(), clock::wall()),
         gap: None,
+        access: Access::Own,
         queue: 3,
         bit,
         kill_bit: if bit.0 == 0 { Mark(0) } else { KILL },

@@ -11,7 +11,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Loads the rules.
-pub type Reapply = Box<dyn Fn() -> Result<(), LoadError> + Send + Sync>;
+pub type Load = Arc<dyn Fn() -> Result<(), LoadError> + Send + Sync>;
+
+/// Who loads the rules again.
+#[derive(Clone)]
+pub enum Reapply {
+    /// This process.
+    Here(Load),
+    /// The supervisor.
+    Keeper,
+}
+
+impl Reapply {
+    /// What this process does.
+    pub(super) fn load(&self) -> Option<&Load> {
+        match self {
+            Self::Here(load) => Some(load),
+            Self::Keeper => None,
+        }
+    }
+}
 
 /// What becomes of rules that somebody else removes.
 #[derive(Default)]
@@ -116,6 +135,11 @@ impl Watched {
         gap
     }
 
+    /// The look that should have loaded them did not come about.
+    pub(super) fn mend_still(&mut self) {
+        self.mend = true;
+    }
+
     /// Loading them again failed: the next look in its turn tries anew.
     pub(super) fn not_mended(&mut self) {
         self.retry = true;
@@ -159,7 +183,7 @@ mod tests {
     fn they_are_loaded_again_once_for_each_time_they_are_gone() {
         let watch = Watch {
             every: Duration::from_secs(10),
-            reapply: Some(Box::new(|| Ok(()))),
+            reapply: Some(Reapply::Here(Arc::new(|| Ok(())))),
         };
         let mut watched = Watched::new(watch, at(0));
         let place = [(Hook::Forward, true)];

@@ -57,6 +57,18 @@ impl Agent {
         Self::spawn(netns, dir, command, &[])
     }
 
+    /// Starts a program of the caller's, as it comes.
+    pub(crate) fn start_command(netns: &Netns, dir: TempDir, command: Command) -> Self {
+        Self::spawn(netns, dir, command, &[])
+    }
+
+    /// Kills it, supervisor and worker, and gives its directory to another.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
     fn spawn(netns: &Netns, dir: TempDir, mut command: Command, options: &[&str]) -> Self {
         let log = fs::File::create(dir.path().join("log")).unwrap();
         command
@@ -75,6 +87,30 @@ impl Agent {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process id of its worker; waits until there is one other than `not`.
+    pub(crate) fn worker(&mut self, not: Option<u32>) -> u32 {
+        for _ in 0..400 {
+            let found = workers(self.pid()).into_iter().find(|pid| Some(*pid) != not);
+            match found {
+                Some(pid) => return pid,
+                None => std::thread::sleep(Duration::from_millis(25)),
+            }
+        }
+        panic!("the agent has no worker:\n{}", self.log());
+    }
+
+    /// Whether it has a worker at this moment.
+    pub(crate) fn has_worker(&self) -> bool {
+        !workers(self.pid()).is_empty()
+    }
+
+    /// Kills its worker as a crash would, and waits for the next.
+    pub(crate) fn kill_worker(&mut self) -> u32 {
+        let worker = self.worker(None);
+        send("KILL", worker);
+        self.worker(Some(worker))
     }
 
     /// What it has logged.
@@ -103,10 +139,7 @@ impl Agent {
 
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
-            .status();
-        assert!(status.unwrap().success());
+        send(name, self.child.id());
     }
 
     /// Waits for its end.
@@ -121,12 +154,46 @@ impl Agent {
     }
 }
 
+/// Sends a signal to a process.
+pub(crate) fn send(signal: &str, pid: u32) {
+    let status = Command::new("kill")
+        .args(["-s", signal, &pid.to_string()])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// The value of a line of `/proc/PID/status`.
+pub(crate) fn status(pid: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+/// The workers of an agent: the supervisor also runs the listing commands.
+fn workers(parent: u32) -> Vec<u32> {
+    let is_worker = |pid: &u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        text.contains(&format!("\nPPid:\t{parent}\n"))
+            && arguments.split('\0').any(|argument| argument == "--as-worker")
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_worker)
+        .collect()
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the agent's log:\n{}", self.log());
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            eprintln!("the agent's log:\n{log}");
         }
     }
 }
