@@ -27,18 +27,15 @@ pub fn own_user(config: &Config) -> Result<(), Failure> {
 }
 
 /// What parses packets and speaks TLS, once its sockets are open: reads certificates and the kernel's counters, connects to
-/// the server, asks for names. No capability, no program, no file that it could write.
+/// the server, asks for names. No capability, no netlink, no program, no file that it could write or remove.
 pub fn agent_worker(config: &Config) -> Profile {
-    base("nufw-agent worker", config)
-        .read("/proc/self/net")
-        // Of each thread: one tells what is watched.
-        .read("/proc/self/task")
+    watching(base("nufw-agent worker", config)).shares_sockets()
 }
 
 /// What holds the sockets and starts workers: `CAP_NET_ADMIN`, netlink, the listing commands and this very program, also
 /// after an upgrade has replaced it.
 pub fn agent_supervisor(config: &Config) -> Profile {
-    let profile = listing(base("nufw-agent supervisor", config), config)
+    let profile = holding(base("nufw-agent supervisor", config), config)
         // Each worker has its own directory there.
         .read("/proc")
         .confines_children();
@@ -54,13 +51,24 @@ pub fn agent_supervisor(config: &Config) -> Profile {
 
 /// One process that does both.
 pub fn agent_alone(config: &Config) -> Profile {
-    listing(base("nufw-agent", config), config)
-        .read("/proc/self/net")
-        // Of each thread: one tells what is watched.
-        .read("/proc/self/task")
+    watching(holding(base("nufw-agent", config), config))
 }
 
-fn listing(profile: Profile, config: &Config) -> Profile {
+/// Of each thread: one tells what is watched.
+fn watching(profile: Profile) -> Profile {
+    profile.read("/proc/self/net").read("/proc/self/task")
+}
+
+/// What goes with the sockets: the capability, rules and how to list them, the service manager, and the names in the file
+/// system by which the agent is asked, which are removed at the end.
+fn holding(profile: Profile, config: &Config) -> Profile {
+    let places = config.places();
+    let sockets = [places.status, places.metrics.and_then(Place::socket)];
+    let profile = sockets
+        .iter()
+        .flatten()
+        .filter_map(|socket| socket.parent())
+        .fold(profile, |profile, directory| profile.sockets(directory));
     let loading = config.rules.reapply.then_some(LOADING);
     LISTING
         .iter()
@@ -70,7 +78,6 @@ fn listing(profile: Profile, config: &Config) -> Profile {
         .capability(Capability::CAP_NET_ADMIN)
         .family(Family::Netlink)
         .family(Family::Unix)
-        .family(Family::Internet)
         .read("/etc")
         .read("/usr/share/iproute2")
         .read("/proc/net")
@@ -86,15 +93,7 @@ fn base(name: &'static str, config: &Config) -> Profile {
         .read(config.file.with_extension("d"))
         // How large the table of connections is, and what it counts.
         .read("/proc/sys/net/netfilter")
-        // The service manager, and the names of interfaces; the server.
-        .family(Family::Unix)
         .family(Family::Internet);
-    // They are removed at the end.
-    let places = config.places();
-    let sockets = [places.status, places.metrics.and_then(Place::socket)];
-    for directory in sockets.iter().flatten().filter_map(|socket| socket.parent()) {
-        profile = profile.sockets(directory);
-    }
     for (host, port) in config.server.addresses() {
         profile = profile.connect(port);
         if host.parse::<IpAddr>().is_err() {

@@ -190,12 +190,14 @@ impl Bound {
             }
             Place::Unix(path) => {
                 let socket = std::os::unix::net::UnixListener::from(socket);
-                let is_that = socket.local_addr()?.as_pathname() == Some(path);
+                if socket.local_addr()?.as_pathname() != Some(path) {
+                    return Ok(None);
+                }
                 let file = SocketFile {
                     path: path.clone(),
                     identity: if owns { identity(path).ok() } else { None },
                 };
-                is_that.then_some(Self::Unix(socket, file))
+                Some(Self::Unix(socket, file))
             }
         })
     }
@@ -301,6 +303,81 @@ mod tests {
         let third = Listener::bind(&place, 0o640).unwrap_err();
         assert!(third.to_string().contains("not a socket"), "{third}");
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+
+    /// The descriptor of a place that is open, as another process gets it.
+    fn handed(bound: &Bound) -> OwnedFd {
+        bound.as_fd().try_clone_to_owned().unwrap()
+    }
+
+    #[test]
+    fn a_socket_that_was_handed_on_answers_and_its_name_is_taken_away_by_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let place = Place::Unix(path.clone());
+        let supervisors = Bound::open(&place, 0o600).unwrap();
+        let workers = Bound::handed(&place, handed(&supervisors), false)
+            .unwrap()
+            .unwrap();
+        assert_eq!(workers.place(), place.to_string());
+        let asking = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let Bound::Unix(socket, _) = &workers else {
+            panic!("{workers:?}")
+        };
+        socket.accept().unwrap();
+        drop((workers, asking));
+        assert!(path.exists(), "another worker answers there");
+        let later = Bound::handed(&place, handed(&supervisors), true)
+            .unwrap()
+            .unwrap();
+        // The image of before is replaced by an exec, which drops nothing.
+        std::mem::forget(supervisors);
+        drop(later);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_name_that_is_anothers_by_now_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let place = Place::Unix(path.clone());
+        let first = Bound::open(&place, 0o600).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let second = Bound::open(&place, 0o600).unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_of_another_place_is_none_of_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| Place::Unix(dir.path().join(name));
+        let open = Bound::open(&place("x.sock"), 0o600).unwrap();
+        let others = Bound::open(&place("y.sock"), 0o600).unwrap();
+        assert!(
+            Bound::handed(&place("y.sock"), handed(&open), true)
+                .unwrap()
+                .is_none()
+        );
+        assert!(dir.path().join("y.sock").exists(), "it is another's");
+        drop(others);
+
+        let any = Place::parse("127.0.0.1:0").unwrap();
+        let open = Bound::open(&any, 0o600).unwrap();
+        let same = Place::parse(&open.place()).unwrap();
+        assert!(Bound::handed(&any, handed(&open), false).unwrap().is_some());
+        assert!(Bound::handed(&same, handed(&open), false).unwrap().is_some());
+        for other in ["127.0.0.1:1", "[::1]:0", "0.0.0.0:0"] {
+            let other = Place::parse(other).unwrap();
+            assert!(
+                Bound::handed(&other, handed(&open), false).unwrap().is_none(),
+                "{other}"
+            );
+        }
+        let (pipe, _writer) = io::pipe().unwrap();
+        assert!(Bound::handed(&same, pipe.into(), false).is_err());
     }
 
     #[test]

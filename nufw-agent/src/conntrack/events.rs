@@ -74,6 +74,8 @@ impl Events {
 
     /// A subscription that a supervisor keeps; needs no capability.
     pub fn kept(socket: Socket, forced: bool) -> Result<Self, ConntrackError> {
+        // Whether reading waits is the socket's, and was also a predecessor's to change.
+        socket.set_non_blocking(true).map_err(ConntrackError::Open)?;
         // The kernel doubles what it is asked for and reports the double.
         let granted = socket.get_rx_buf_sz().map_err(ConntrackError::Open)?;
         Ok(Self {

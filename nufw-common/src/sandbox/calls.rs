@@ -179,16 +179,13 @@ const STARTING_OLD: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const STARTING_OLD: &[c_long] = &[];
 
-/// Giving up more.
+/// Giving up more. Who a child is, is its parent's user: nothing changes that.
 const CONFINING: &[c_long] = &[
     libc::SYS_landlock_add_rule,
     libc::SYS_landlock_create_ruleset,
     libc::SYS_landlock_restrict_self,
     libc::SYS_memfd_create,
     libc::SYS_seccomp,
-    libc::SYS_setgroups,
-    libc::SYS_setresgid,
-    libc::SYS_setresuid,
 ];
 
 /// What a process may do to itself by `prctl(2)`: names of threads and memory, and looking.
@@ -204,12 +201,12 @@ const PRCTL: &[i32] = &[
 /// And where it starts programs: what becomes of them, and which capabilities they get.
 const PRCTL_STARTING: &[i32] = &[libc::PR_SET_PDEATHSIG, libc::PR_CAP_AMBIENT];
 /// And where its children confine themselves.
-const PRCTL_CONFINING: &[i32] = &[
-    libc::PR_SET_NO_NEW_PRIVS,
-    libc::PR_SET_KEEPCAPS,
-    libc::PR_CAPBSET_DROP,
-    libc::PR_SET_DUMPABLE,
-];
+const PRCTL_CONFINING: &[i32] = &[libc::PR_SET_NO_NEW_PRIVS];
+
+/// Levels of `setsockopt(2)` that are about connections of one's own, where sockets are shared.
+const OWN_LEVELS: &[i32] = &[libc::IPPROTO_IP, libc::IPPROTO_TCP, libc::IPPROTO_IPV6];
+/// And options of every socket that change nothing for the others: no filter, no size of a buffer.
+const OWN_OPTIONS: &[i32] = &[libc::SO_KEEPALIVE, libc::SO_LINGER, libc::SO_REUSEADDR];
 
 /// Requests of `ioctl(2)`: blocking or not, how much can be read, closing at exec, is it a terminal, names of interfaces.
 const IOCTL: &[u64] = &[
@@ -332,6 +329,21 @@ fn rules(profile: &Profile) -> Result<Rules, seccompiler::BackendError> {
     // Pairs, by which the runtime wakes itself.
     let unix = u64::from(libc::AF_UNIX.unsigned_abs());
     rules.insert(libc::SYS_socketpair, vec![all(&[equal(0, unix)?])?]);
+    if profile.shares_sockets {
+        rules.remove(&libc::SYS_bind);
+        rules.remove(&libc::SYS_listen);
+        let socket = u64::from(libc::SOL_SOCKET.unsigned_abs());
+        let levels = OWN_LEVELS
+            .iter()
+            .map(|level| all(&[equal(1, u64::from(level.unsigned_abs()))?]));
+        let options = OWN_OPTIONS
+            .iter()
+            .map(|option| all(&[equal(1, socket)?, equal(2, u64::from(option.unsigned_abs()))?]));
+        rules.insert(
+            libc::SYS_setsockopt,
+            levels.chain(options).collect::<Result<_, _>>()?,
+        );
+    }
     // A pair is read and written as any descriptor, by std with these.
     for call in [
         libc::SYS_recvfrom,

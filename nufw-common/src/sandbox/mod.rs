@@ -112,6 +112,7 @@ pub struct Profile {
     /// TCP ports that may be bound after the start.
     bind: Vec<u16>,
     confines_children: bool,
+    shares_sockets: bool,
 }
 
 impl Profile {
@@ -128,6 +129,7 @@ impl Profile {
             connect: Some(Vec::new()),
             bind: Vec::new(),
             confines_children: false,
+            shares_sockets: false,
         }
     }
 
@@ -224,6 +226,14 @@ impl Profile {
     #[must_use]
     pub fn confines_children(mut self) -> Self {
         self.confines_children = true;
+        self
+    }
+
+    /// Has sockets that others have too, and goes on with when this one is gone: it binds none, and sets no option that
+    /// would change what they are.
+    #[must_use]
+    pub fn shares_sockets(mut self) -> Self {
+        self.shares_sockets = true;
         self
     }
 

@@ -390,6 +390,31 @@ fn a_supervisor_can_confine_what_it_starts_further() {
 }
 
 #[test]
+fn whoever_shares_sockets_changes_nothing_about_them() {
+    let profile = Profile::new("worker").family(Family::Internet).shares_sockets();
+    let (one, other) = confined(profile, |_| {
+        let option =
+            |level: i32, option: i32| call(libc::SYS_setsockopt, [-1, level.into(), option.into(), 0, 0]);
+        // NETLINK_DROP_MEMBERSHIP is 2 (linux/netlink.h).
+        let refused = [
+            option(libc::SOL_NETLINK, 2),
+            option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+            option(libc::SOL_SOCKET, libc::SO_LOCK_FILTER),
+            option(libc::SOL_SOCKET, libc::SO_RCVBUF),
+            call(libc::SYS_bind, [-1, 0, 0, 0, 0]),
+            call(libc::SYS_listen, [-1, 0, 0, 0, 0]),
+        ];
+        let reaches_the_kernel = [
+            option(libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            option(libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        ];
+        (refused, reaches_the_kernel)
+    });
+    assert_eq!(one, [libc::EPERM; 6]);
+    assert_eq!(other, [libc::EBADF; 2]);
+}
+
+#[test]
 fn the_modes_have_their_names() {
     for mode in [Mode::Enforce, Mode::BestEffort, Mode::Off] {
         assert_eq!(mode.to_string().parse::<Mode>(), Ok(mode));
