@@ -6,9 +6,12 @@
 
 mod dumps;
 mod end;
+mod events;
+mod kept;
 mod kernel_says;
 mod kills;
 mod observed;
+mod packets;
 mod refusals;
 mod server;
 mod settings;
@@ -17,14 +20,12 @@ mod wakers;
 pub use refusals::{Load, Reapply, Refusals, Watch};
 pub use settings::Settings;
 
-use crate::conntrack::{ConntrackError, Control, Events, Received, Tracking};
-use crate::keeper::{Access, Keeper, Left, Memory};
-use crate::link::{Happened, Link, LinkLoss};
-use crate::loss::OnLoss;
-use crate::packet;
+use crate::conntrack::{ConntrackError, Control, Events, Tracking};
+use crate::keeper::{Access, Keeper, Memory};
+use crate::link::{Happened, Link};
 use crate::pending::Pending;
-use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket};
-use crate::relay::{Overflow, Relay};
+use crate::queue::{InterfaceNames, Queue, QueueError, QueuedPacket};
+use crate::relay::Relay;
 use crate::sources::Sources;
 use crate::stats::{self, Seldom, Stats};
 use dumps::Dumps;
@@ -34,7 +35,7 @@ use kills::Kills;
 use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_common::watchdog::Watchdog;
-use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
+use nufw_proto::gateway::{Ask, Hook, ToAgent, ToServer, Unused};
 use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
 use observed::Observer;
 use std::io;
@@ -42,21 +43,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wakers::Wakers;
 
-/// Packets read at once.
-const PACKETS: usize = 4096;
-/// Events read in one turn.
-const EVENTS: usize = 4096;
 /// Events are left in their buffer for so long after a reading, so that each reading finds many. Packets never wait.
 const EVENT_PAUSE: Duration = Duration::from_millis(5);
-
-/// Reports of unused verdicts that are kept while the server is away; the oldest go, and the server learns from the
-/// next dump.
-const MAX_UNUSED: usize = 65_536;
-
-/// How long a successor leaves packets in the queue while it has no link: without one it would have to drop them.
-const HOLD: Duration = Duration::from_secs(5);
-/// Names of packets that are set aside for each process of one boot.
-const ASKS_OF_A_PROCESS: u64 = 1 << 40;
 
 /// What ends the agent.
 #[derive(Debug, thiserror::Error)]
@@ -213,32 +201,6 @@ impl Agent {
         }
     }
 
-    /// Lets a supervisor do what needs a capability, and goes on where the workers before this one ended. A successor does
-    /// not touch the queue before it has a link, or cannot have one: packets may wait there.
-    #[must_use]
-    pub fn kept_by(mut self, keeper: Arc<Keeper>, memory: Memory, left: Left) -> Self {
-        self.dumps = Dumps::new(
-            Access::Keeper(Arc::clone(&keeper)),
-            self.settings.interest.clone(),
-        );
-        self.keeper = Some(keeper);
-        self.pending
-            .begin_at(u64::from(left.predecessors).saturating_mul(ASKS_OF_A_PROCESS) + 1);
-        if left.predecessors > 0 {
-            self.held = Some(clock::mono() + HOLD);
-        }
-        self.relay = Relay::resumed(self.settings.max_unacknowledged, left.first, left.events);
-        if let Some(gap) = left.gap {
-            self.relay.note_gap(gap);
-        }
-        self.memory = Some(memory);
-        if let Some(events) = &mut self.events {
-            events.read_left(left.datagrams, clock::wall(), &mut self.fresh);
-        }
-        self.take_events();
-        self
-    }
-
     /// Runs until SIGTERM or SIGINT.
     pub async fn run(mut self) -> Result<(), AgentError> {
         let mut wakers = Wakers::new().map_err(|error| AgentError::System("wait for signals", error))?;
@@ -248,7 +210,7 @@ impl Agent {
                 Woken::Link(happened) => Some(happened),
                 Woken::Signal(Signal::Terminate) => return self.end().await,
                 Woken::Signal(Signal::Reload) => {
-                    self.reload();
+                    self.reload()?;
                     continue;
                 }
                 Woken::Report => {
@@ -363,276 +325,6 @@ impl Agent {
         self.held.is_some()
     }
 
-    /// Ends the waiting of what was not answered in time. The server answers two seconds earlier even where the user does
-    /// not, so that its silence is its own.
-    fn expire(&mut self, now: Instant) {
-        while let Some((ask, waiting)) = self.pending.expire(now) {
-            tracing::trace!(%ask, "no answer in time");
-            self.stats.timed_out += 1;
-            self.unasked(waiting.place(), waiting.mark, self.settings.on_loss.server);
-        }
-    }
-
-    /// A packet about which nobody could be asked.
-    fn unasked(&mut self, (queue, packet_id): (u16, u32), mark: Mark, choice: OnLoss) {
-        let disposition = self.settings.unasked(choice, mark);
-        if disposition != Disposition::Drop {
-            self.stats.blind += 1;
-        }
-        self.queue.verdict_in(queue, packet_id, disposition);
-    }
-
-    /// Reads the queue to its end. `false` if it would not end: then no event may be read in this turn.
-    fn read_packets(&mut self, now: Instant) -> Result<bool, AgentError> {
-        // No verdict is sent meanwhile, so the kernel's own limit of waiting packets bounds this.
-        let rounds = self.settings.most_waiting() / PACKETS + 2;
-        let mut drained = false;
-        for _ in 0..rounds {
-            let mut packets = std::mem::take(&mut self.packets);
-            let read = self.queue.recv_batch(&mut packets, PACKETS);
-            let received = clock::wall();
-            if let Some(memory) = &mut self.memory {
-                for packet in &packets {
-                    let place = usize::from(packet.queue.saturating_sub(self.settings.first_queue));
-                    memory.note_packet(place, packet.packet_id);
-                }
-            }
-            if !packets.is_empty() {
-                self.names.refresh();
-            }
-            for packet in packets.drain(..) {
-                self.packet(&packet, received, now);
-            }
-            self.packets = packets;
-            if read? < PACKETS {
-                drained = true;
-                break;
-            }
-        }
-        for refused in self.queue.take_refused() {
-            if !refused.gone {
-                self.stats.refused += 1;
-            }
-            if let Some((id, row)) = self.accepted.remove(&(refused.queue, refused.packet_id)) {
-                self.stats.gone += 1;
-                self.unused(id, row);
-            }
-        }
-        if drained {
-            self.accepted.clear();
-        }
-        Ok(drained)
-    }
-
-    /// A packet came: it is asked for, or dropped.
-    fn packet(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) {
-        self.stats.packets += 1;
-        let dropped = match self.ask(packet, received, now) {
-            Ok(()) => return,
-            Err(dropped) => dropped,
-        };
-        let choices = self.settings.on_loss;
-        let mut choice = OnLoss::Drop;
-        match dropped {
-            Dropped::NoLink => {
-                self.stats.without_link += 1;
-                choice = choices.server;
-            }
-            Dropped::Unparsable(why) => {
-                tracing::trace!(%why, "a packet without a tuple is dropped");
-                self.stats.unparsable += 1;
-            }
-            Dropped::UnknownSource => self.stats.unknown_source += 1,
-            Dropped::TableFull => {
-                self.stats.table_full += 1;
-                choice = choices.full;
-            }
-        }
-        let place = (packet.queue, packet.packet_id);
-        self.unasked(place, Mark(packet.mark), choice);
-    }
-
-    /// Asks for a packet, or lets it wait for the next link while one is being looked for.
-    fn ask(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) -> Result<(), Dropped> {
-        let server = self.link.server().filter(|_| self.link.is_up());
-        if server.is_none() && !self.link.is_looking() {
-            return Err(Dropped::NoLink);
-        }
-        let tuple = packet::parse(&packet.payload, packet.hw_protocol, self.tracking)
-            .map_err(Dropped::Unparsable)?
-            .tuple;
-        if server.is_some() && !self.sources.may_ask(tuple.src(), now) {
-            return Err(Dropped::UnknownSource);
-        }
-        let mark = Mark(packet.mark);
-        let ask = Ask {
-            id: AskId(0),
-            hook: packet.hook,
-            zone: self.settings.zone_of(packet.queue),
-            tuple,
-            in_dev: self.names.name(packet.in_dev),
-            out_dev: self.names.name(packet.out_dev),
-            mark,
-            received: packet.timestamp.unwrap_or(received),
-            tracked: self.settings.interest.will_include(&tuple),
-        };
-        let waiting = Waiting {
-            asked: now,
-            queue: packet.queue,
-            packet_id: packet.packet_id,
-            mark,
-            hook: packet.hook,
-            is_ipv4: tuple.src().is_ipv4(),
-            ask: ask.clone(),
-            server,
-        };
-        let id = self
-            .pending
-            .insert(waiting, now)
-            .map_err(|_| Dropped::TableFull)?;
-        if server.is_some() {
-            tracing::trace!(%id, %tuple, "asked");
-            self.stats.asked += 1;
-            self.asks.push(Ask { id, ..ask });
-        }
-        Ok(())
-    }
-
-    /// An answer came: the packet goes on, or not.
-    fn answer(&mut self, Answer { id, verdict }: Answer) {
-        if let Verdict::Accept { row, .. } = verdict
-            && row != ConnId::UNLOGGED
-        {
-            self.last_row = self.last_row.max(Some(row));
-        }
-        let Some(waiting) = self.pending.answer(id) else {
-            self.stats.late_answers += 1;
-            if let Verdict::Accept { row, .. } = verdict {
-                self.unused(id, row);
-            }
-            return;
-        };
-        let waited = self.observer.turn.saturating_duration_since(waiting.asked);
-        self.observer.seen.waits.add(waited);
-        let disposition = match verdict {
-            Verdict::Accept { row, mark } => {
-                self.stats.accepted += 1;
-                self.accepted
-                    .insert((waiting.queue, waiting.packet_id), (id, row));
-                Disposition::Accept {
-                    mark: self.settings.mark_of_user(waiting.mark, mark),
-                }
-            }
-            Verdict::Drop => {
-                self.stats.dropped += 1;
-                Disposition::Drop
-            }
-            Verdict::Reject => {
-                self.stats.rejected += 1;
-                if self.refusals.sure(waiting.hook, waiting.is_ipv4) {
-                    self.settings.rejection(waiting.mark)
-                } else {
-                    // With the bit it would pass if no rule refuses it.
-                    Disposition::Drop
-                }
-            }
-        };
-        self.queue
-            .verdict_in(waiting.queue, waiting.packet_id, disposition);
-    }
-
-    fn unused(&mut self, id: AskId, row: ConnId) {
-        if self.unused.len() >= MAX_UNUSED {
-            self.unused.remove(0);
-        }
-        self.unused.push(Unused { id, row });
-    }
-
-    /// Takes over the events that are there, and what is lost of them.
-    fn read_events(&mut self) -> Result<(), AgentError> {
-        let received = clock::wall();
-        let mut read = 0;
-        let outcome = loop {
-            let Some(events) = &mut self.events else {
-                break Received::Empty;
-            };
-            if let Some(memory) = &self.memory {
-                events.hold(memory.next());
-            }
-            let outcome = events.receive(EVENTS - read, received, &mut self.fresh)?;
-            let taken = self.take_events();
-            read += taken;
-            if outcome != Received::BudgetSpent || taken == 0 || read >= EVENTS {
-                break outcome;
-            }
-        };
-        self.events_paused = read > 0;
-        match outcome {
-            Received::Empty => {
-                self.whole_at = received;
-                self.dumps.on_events_whole(self.relay.last_held());
-            }
-            Received::BudgetSpent => {}
-            Received::Overrun => self.events_lost(received),
-        }
-        Ok(())
-    }
-
-    /// Takes over the events that were read; tells how many they were.
-    fn take_events(&mut self) -> usize {
-        let count = self.fresh.len();
-        let mut overflow = Overflow::None;
-        for event in self.fresh.drain(..) {
-            self.stats.events += 1;
-            self.kernel_says.look(&event);
-            self.observer.seen.event(event.kind);
-            self.dumps.on_event(&event);
-            if let Some(memory) = &mut self.memory {
-                memory.add(&event);
-            }
-            match self.relay.push(event) {
-                Overflow::None => {}
-                other => {
-                    self.stats.forgotten_events += 1;
-                    overflow = other;
-                }
-            }
-        }
-        if let Some(memory) = &mut self.memory {
-            memory.commit(self.relay.first_held());
-        }
-        if overflow != Overflow::None {
-            self.dumps.want_one();
-        }
-        if overflow == Overflow::Unsent && self.link.is_up() {
-            // The stream of one link has no holes: the next link says where it begins.
-            self.link.cut(LinkLoss::Protocol(
-                "it does not take the events that wait for it".to_owned(),
-            ));
-        }
-        count
-    }
-
-    fn events_lost(&mut self, noticed: Timestamp) {
-        self.stats.overruns += 1;
-        if self.overrun_log.may_warn(clock::mono()) {
-            tracing::warn!(
-                overruns = self.stats.overruns,
-                "the kernel dropped conntrack events because the receive buffer was full; the table is compared instead"
-            );
-        }
-        if let Some(memory) = &mut self.memory {
-            memory.note_gap(self.whole_at);
-        }
-        self.relay.note_gap(Gap {
-            from: self.whole_at,
-            to: noticed,
-            cause: GapCause::NetlinkOverrun,
-        });
-        self.dumps.spoil();
-        self.dumps.want_one();
-    }
-
     /// Puts what the server should hear on the link: asks first, then events, then dumps.
     fn send(&mut self, now: Instant) {
         send_batches(&mut self.asks, &mut self.link, ToServer::Asks);
@@ -654,14 +346,6 @@ impl Agent {
             self.link.queue(&message);
         }
     }
-}
-
-/// Why a packet is not asked about.
-enum Dropped {
-    NoLink,
-    Unparsable(packet::Unparsable),
-    UnknownSource,
-    TableFull,
 }
 
 fn send_batches<T>(items: &mut Vec<T>, link: &mut Link, message: impl Fn(Batch<T>) -> ToServer) {

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{self, Exit, Failure, OrExit as _};
 use nufw_common::privileges::{self, Capability};
-use run::{run, run_alone, work};
+use run::{give_up_rights, run, run_alone, work};
 use std::io::Write as _;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -200,6 +200,11 @@ pub fn main() -> ExitCode {
     if let Some(Command::Privileges { pid, json }) = &cli.command {
         let mut out = std::io::stdout().lock();
         return exit::report(privileges::print("nufw-agent", *pid, *json, &mut out).map_err(Failure::from));
+    }
+    if cli.options.as_worker
+        && let Err(failure) = give_up_rights()
+    {
+        return exit::report(Err(failure));
     }
     let config = match config::load(cli.options.file.as_deref(), cli.options.overrides()) {
         Ok(config) => config,

@@ -2,7 +2,7 @@
 //!
 //! Answers become verdicts at once; they are sent to the kernel by the turn that hears them.
 
-use super::{Agent, send_batches};
+use super::{Agent, AgentError, send_batches};
 use crate::link::{Happened, LinkLoss};
 use crate::sources::Sources;
 use nufw_common::{clock, lifecycle};
@@ -144,7 +144,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self) -> Result<(), AgentError> {
         lifecycle::notify_reloading();
         self.refusals.look_at_once();
         match (self.load_tls)() {
@@ -158,5 +158,11 @@ impl Agent {
             ),
         }
         lifecycle::notify_ready();
+        match &self.keeper {
+            Some(keeper) => keeper
+                .reloaded()
+                .map_err(|error| AgentError::System("reach the supervisor", error)),
+            None => Ok(()),
+        }
     }
 }

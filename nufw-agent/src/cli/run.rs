@@ -78,15 +78,19 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, Failure> {
     })
 }
 
+/// Gives up every right, and the gaining of any: what a worker begins with.
+pub(super) fn give_up_rights() -> Result<(), Failure> {
+    privileges::keep_only(&[]).or_exit(Exit::OsErr)?;
+    rustix::thread::set_no_new_privs(true)
+        .context("cannot give up the gaining of privileges")
+        .or_exit(Exit::OsErr)
+}
+
 /// Runs the worker of a supervisor.
 pub(super) fn work(config: &Config) -> Result<(), Failure> {
     let keeper = Keeper::from_stdin()
         .context("--as-worker is how the agent starts itself; run it without")
         .or_exit(Exit::Usage)?;
-    privileges::keep_only(&[]).or_exit(Exit::OsErr)?;
-    rustix::thread::set_no_new_privs(true)
-        .context("cannot give up the gaining of privileges")
-        .or_exit(Exit::OsErr)?;
     logging::init("info");
     let (tls, load_tls) = load_tls(config)?;
     let handed = keeper

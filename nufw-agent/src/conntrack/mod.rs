@@ -67,11 +67,5 @@ fn open() -> Result<Socket, ConntrackError> {
 }
 
 fn watch(socket: Socket) -> Result<AsyncFd<Socket>, ConntrackError> {
-    #[expect(
-        unsafe_code,
-        reason = "tokio wants a promise about the descriptor that its types cannot express"
-    )]
-    // SAFETY: the socket owns its descriptor and closes it only when dropped; it is never replaced within the AsyncFd.
-    let watched = unsafe { AsyncFd::register_with_interest(socket, tokio::io::Interest::READABLE) };
-    watched.map_err(|error| ConntrackError::Open(error.into()))
+    crate::socket::watch(socket).map_err(ConntrackError::Open)
 }

@@ -3,6 +3,7 @@
 //! Decides nothing.
 
 use super::channel::Channel;
+use super::restarts::Death;
 use super::store::OWN_VARIABLES;
 use crate::socket::watch;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -49,8 +50,8 @@ pub(super) struct Child {
     pub(super) stage: Stage,
     pub(super) born: Instant,
     pub(super) heard: Instant,
-    /// It was killed for its silence.
-    pub(super) hung: bool,
+    /// The supervisor has killed it, and takes its end for this.
+    pub(super) condemned: Option<Death>,
     closed: bool,
     unheard: bool,
 }
@@ -85,7 +86,7 @@ impl Child {
             stage: Stage::Preparing,
             born: now,
             heard: now,
-            hung: false,
+            condemned: None,
             closed: false,
             unheard: false,
         })
@@ -150,6 +151,12 @@ impl Child {
     pub(super) fn signal(&self, signal: Signal) {
         // It may have ended, which is told otherwise.
         let _ = pidfd_send_signal(self.exited.get_ref(), signal);
+    }
+
+    /// Kills it; its end counts as this, whatever its status will be.
+    pub(super) fn condemn(&mut self, death: Death) {
+        self.condemned = Some(death);
+        self.signal(Signal::KILL);
     }
 
     /// How it ended; if it has not, it is killed.

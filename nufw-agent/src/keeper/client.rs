@@ -157,6 +157,12 @@ impl Keeper {
             .ok_or_else(nonsense)
     }
 
+    /// Says that the worker has read its files again, which the supervisor tells the service manager.
+    pub fn reloaded(&self) -> io::Result<()> {
+        let channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        channel.send(&Request::Reloaded.encode(), &[], true)
+    }
+
     /// Says that the worker is alive, if it has not lately.
     pub fn beat(&self, now: Instant) -> io::Result<()> {
         let mut beaten = self.beaten.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@
 
 use super::looked::Looked;
 use super::memory;
-use super::store::Kept;
+use super::store::{self, Kept};
 use super::wire::{Open, Request};
 use crate::agent::{AgentError, Load};
 use crate::conntrack::{
@@ -55,11 +55,23 @@ pub struct Allowed {
     pub load: Option<Load>,
 }
 
+impl Allowed {
+    /// Whether a worker may have this done to an entry of the connection table.
+    fn permits(&self, order: Order) -> bool {
+        let bit = self.kill_bit.0;
+        match order {
+            Order::Look | Order::Delete => true,
+            Order::Mark { value, mask } => mask == bit && (value == 0 || value == bit),
+        }
+    }
+}
+
 /// The sockets.
 pub(super) struct Kernel {
     queues: Vec<KeptQueues>,
     events: Option<(Socket, bool, String)>,
     memory: OwnedFd,
+    max_unacknowledged: usize,
     opened: Opened,
     allowed: Allowed,
     writer: Writer,
@@ -151,6 +163,7 @@ impl Kernel {
             queues: all,
             events,
             memory,
+            max_unacknowledged,
             opened,
             allowed,
             writer: Writer::default(),
@@ -164,6 +177,7 @@ impl Kernel {
             queues: Vec::new(),
             events: None,
             memory: memory::make(BootId(1), 1024).unwrap(),
+            max_unacknowledged: 1024,
             opened: Opened::default(),
             allowed: Allowed {
                 kill_bit: Mark(0x0200_0000),
@@ -222,6 +236,17 @@ impl Kernel {
         queues.chain(events).chain([memory]).collect()
     }
 
+    /// Replaces memory of which a worker has left something else than a memory of events; tells whether it did. What was in
+    /// it is made good by a comparison, as in a new boot.
+    pub(super) fn mend_memory(&mut self) -> io::Result<bool> {
+        if memory::fits(self.memory.as_fd(), self.max_unacknowledged) {
+            return Ok(false);
+        }
+        self.memory = memory::make(BootId(rand::rng().random()), self.max_unacknowledged)?;
+        store::replace(MEMORY, self.memory.as_fd());
+        Ok(true)
+    }
+
     /// Puts back what a dead worker had read.
     pub(super) fn put_back(&self, how: PutBack) -> Result<(), QueueError> {
         for queues in &self.queues {
@@ -234,7 +259,7 @@ impl Kernel {
     /// Carries a request out: an errno, or what the worker gets.
     pub(super) fn perform(&mut self, request: Request) -> Result<io::Result<Option<OwnedFd>>, Foreign> {
         Ok(match request {
-            Request::Ready | Request::Beat => Ok(None),
+            Request::Ready | Request::Beat | Request::Reloaded => Ok(None),
             Request::Verdicts(verdicts) => {
                 // All of them are looked at before any is sent.
                 for (queue, packet_id, _) in &verdicts {
@@ -277,12 +302,8 @@ impl Kernel {
 
     /// Asks the kernel about single entries. Of their marks nothing but the bit of ended connections is changed.
     fn control(&self, wanted: &[(u32, Target, Order)]) -> io::Result<OwnedFd> {
-        let bit = self.allowed.kill_bit.0;
-        let allowed = wanted.iter().all(|(_, _, order)| match *order {
-            Order::Look | Order::Delete => true,
-            Order::Mark { value, mask } => mask == bit && (value == 0 || value == bit),
-        });
-        if !allowed || self.events.is_none() {
+        let permitted = wanted.iter().all(|(_, _, order)| self.allowed.permits(*order));
+        if !permitted || self.events.is_none() {
             return Err(io::Error::from_raw_os_error(libc::EPERM));
         }
         match request_control(wanted) {
@@ -335,5 +356,64 @@ async fn open_queue(options: &QueueOptions) -> Result<Queue, QueueError> {
             }
             opened => return opened,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_marks_only_the_bit_of_ended_connections_may_be_changed() {
+        let allowed = Allowed {
+            kill_bit: Mark(0x0200_0000),
+            load: None,
+        };
+        let mark = |value, mask| allowed.permits(Order::Mark { value, mask });
+        assert!(mark(0x0200_0000, 0x0200_0000) && mark(0, 0x0200_0000));
+        for (value, mask) in [
+            (0x0200_0000, u32::MAX),
+            (0x0300_0000, 0x0200_0000),
+            (0, 0x0300_0000),
+            (0, 0),
+            (1001, 0x00ff_ffff),
+        ] {
+            assert!(!mark(value, mask), "{value:#x} under {mask:#x}");
+        }
+        assert!(allowed.permits(Order::Look) && allowed.permits(Order::Delete));
+    }
+
+    #[test]
+    fn memory_that_a_worker_has_spoilt_is_replaced() {
+        let mut kernel = Kernel::without_sockets();
+        assert!(!kernel.mend_memory().unwrap());
+        rustix::io::pwrite(&kernel.memory, b"not events", 0).unwrap();
+        assert!(kernel.mend_memory().unwrap());
+        assert!(!kernel.mend_memory().unwrap(), "it is as it should be");
+    }
+
+    #[test]
+    fn a_queue_that_is_not_kept_has_no_place() {
+        let socket = Socket::new(netlink_sys::protocols::NETLINK_NETFILTER).unwrap();
+        let kept = KeptQueues {
+            numbers: 20..=23,
+            socket,
+            last: vec![0; 4],
+        };
+        assert_eq!((kept.place(20), kept.place(23)), (Some(0), Some(3)));
+        assert_eq!((kept.place(19), kept.place(24)), (None, None));
+    }
+
+    #[test]
+    fn no_more_than_four_lists_of_rules_are_made_at_one_time() {
+        let kernel = Kernel::without_sockets();
+        kernel.listings.store(MAX_LISTINGS, Ordering::Relaxed);
+        let refused = kernel.look_at_rules(false).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            kernel.listings.load(Ordering::Relaxed),
+            MAX_LISTINGS,
+            "it is not counted"
+        );
     }
 }

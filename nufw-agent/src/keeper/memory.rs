@@ -34,6 +34,9 @@ const PIECE: u64 = 4096;
 /// so that none is given back that is in use again.
 const SPARE: usize = 1024 + 4096;
 
+/// No event has a number beyond this; there is room for more than will ever be added.
+const LAST: u64 = 1 << 62;
+
 /// Numbers in the header, by their position.
 #[derive(Clone, Copy)]
 enum Field {
@@ -259,8 +262,13 @@ impl Memory {
         let mut header = Mapping::new(descriptor.as_fd(), 0, HEADER)?;
         let count = header.number(Field::Slots);
         let size = usize::try_from(rustix::fs::fstat(&descriptor)?.st_size).unwrap_or_default();
-        let slots = usize::try_from(count).unwrap_or_default();
-        if header.number(Field::Layout) != LAYOUT || slots == 0 || size != size_of(slots) {
+        // The size is sealed; what the header says of it is whatever a predecessor wrote there.
+        let slots = size.saturating_sub(SLOTS) / SLOT;
+        if header.number(Field::Layout) != LAYOUT
+            || slots == 0
+            || count != slots as u64
+            || size != size_of(slots)
+        {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it is of another version",
@@ -317,7 +325,7 @@ impl Memory {
 
     fn read(&mut self) -> Option<Vec<CtEvent>> {
         let kept = self.next.checked_sub(self.first)?;
-        if self.first == 0 || kept > self.count {
+        if self.first == 0 || kept > self.count || self.next > LAST {
             return None;
         }
         (self.first..self.next)

@@ -20,12 +20,14 @@ const SUSPICIOUS: u32 = 3;
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Death {
-    /// Somebody killed it.
+    /// Somebody killed it, as far as can be seen.
     Killed,
-    /// It ended by itself: a fault, or something that it lacks.
+    /// It ended by itself, or had to be ended for what it asked for: a fault, or something that it lacks.
     Failed,
     /// It did nothing for too long.
     Hung,
+    /// It ended before it was given anything: it has read no packet.
+    Unready,
 }
 
 /// What follows.
@@ -48,7 +50,7 @@ impl Restarts {
     /// A worker that lived for `lived` has ended.
     pub(super) fn after(&mut self, death: Death, lived: Duration, now: Instant) -> Verdict {
         match death {
-            Death::Killed => {}
+            Death::Killed | Death::Unready => {}
             Death::Failed | Death::Hung if lived < SOUND => self.failed_in_a_row += 1,
             Death::Failed | Death::Hung => self.failed_in_a_row = 1,
         }
@@ -97,6 +99,7 @@ mod tests {
         assert_eq!(fails(Death::Failed, SOON), PutBack::Repeat);
         assert_eq!(fails(Death::Hung, SOON), PutBack::Repeat);
         assert_eq!(fails(Death::Killed, SOON), PutBack::Repeat, "says nothing");
+        assert_eq!(fails(Death::Unready, SOON), PutBack::Repeat, "has read nothing");
         assert_eq!(fails(Death::Failed, SOON), PutBack::Drop);
         assert_eq!(fails(Death::Failed, SOON), PutBack::Repeat, "it is gone");
         assert_eq!(fails(Death::Failed, SOON), PutBack::Repeat);
@@ -107,7 +110,13 @@ mod tests {
     fn sixteen_start_at_once_and_further_ones_pause() {
         let mut restarts = Restarts::default();
         let now = clock::mono();
-        let mut pause = |now| restarts.after(Death::Killed, SOON, now).pause;
+        let mut deaths = [Death::Unready, Death::Killed, Death::Failed, Death::Hung]
+            .into_iter()
+            .cycle();
+        let mut pause = |now| {
+            let death = deaths.next().unwrap_or(Death::Killed);
+            restarts.after(death, SOON, now).pause
+        };
         for _ in 0..BURST {
             assert_eq!(pause(now), Duration::ZERO);
         }

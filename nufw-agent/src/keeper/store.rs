@@ -87,7 +87,7 @@ impl Kept {
     pub(super) fn forget(self) {
         for (name, _) in self.all {
             tracing::info!(name, "a kept descriptor is of no use any more");
-            lifecycle::notify(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+            remove(&name);
         }
     }
 }
@@ -130,6 +130,16 @@ fn adopt(number: RawFd) -> Option<OwnedFd> {
         return None;
     }
     Some(descriptor)
+}
+
+fn remove(name: &str) {
+    lifecycle::notify(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+}
+
+/// Has the service manager keep another descriptor than before by a name.
+pub(super) fn replace(name: &str, descriptor: BorrowedFd<'_>) {
+    remove(name);
+    keep(name, descriptor);
 }
 
 /// Has the service manager keep a descriptor; nothing without one.

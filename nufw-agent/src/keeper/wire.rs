@@ -23,6 +23,7 @@ const DUMP: u8 = 4;
 const RULES: u8 = 5;
 const MEND: u8 = 6;
 const CONTROL: u8 = 7;
+const RELOADED: u8 = 8;
 
 const START: u8 = 1;
 const DONE: u8 = 2;
@@ -34,6 +35,8 @@ pub enum Request {
     Ready,
     /// It is alive; not answered.
     Beat,
+    /// It has read its files again, as it was told to; not answered.
+    Reloaded,
     /// Packets are decided: queues, packet ids, and what becomes of them; answered when the kernel has the verdicts.
     Verdicts(Vec<(u16, u32, Disposition)>),
     /// The connection table is to be read; answered with a socket from which it comes.
@@ -114,6 +117,7 @@ impl Request {
         match self {
             Self::Ready => vec![READY],
             Self::Beat => vec![BEAT],
+            Self::Reloaded => vec![RELOADED],
             Self::Verdicts(verdicts) => encode_verdicts(verdicts),
             Self::Dump => vec![DUMP],
             Self::Rules { mend: false } => vec![RULES],
@@ -132,6 +136,7 @@ impl Request {
         match kind {
             READY => empty(Self::Ready),
             BEAT => empty(Self::Beat),
+            RELOADED => empty(Self::Reloaded),
             DUMP => empty(Self::Dump),
             RULES => empty(Self::Rules { mend: false }),
             MEND => empty(Self::Rules { mend: true }),

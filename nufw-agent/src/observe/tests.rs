@@ -173,3 +173,41 @@ fn a_missing_directory_is_an_error_only_where_the_socket_was_named() {
     let (_moments, receiver) = watch::channel(Moment::first(clock::mono()));
     assert!(watch(Opened::default(), facts(), receiver).unwrap().is_none());
 }
+
+#[test]
+fn a_worker_answers_where_the_supervisor_listens_and_leaves_the_names_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places {
+        metrics: Place::parse("127.0.0.1:0"),
+        status: Some(dir.path().join("agent.sock")),
+        status_named: true,
+    };
+    let supervisors = Opened::open(&places).unwrap();
+    let hand = || {
+        let (metrics, status) = supervisors.descriptors();
+        let own = |socket: Option<BorrowedFd<'_>>| socket.map(|socket| socket.try_clone_to_owned().unwrap());
+        (own(metrics), own(status))
+    };
+    for _ in 0..2 {
+        let (metrics, status) = hand();
+        let opened = Opened::handed(&places, metrics, status);
+        let (moments, receiver) = watch::channel(Moment::first(clock::mono()));
+        let watching = watch(opened, facts(), receiver).unwrap();
+        let socket = places.status.as_deref().unwrap();
+        assert_eq!(ask(socket).unwrap().set.queue, 65_001);
+        drop((watching, moments));
+        assert!(socket.exists(), "the next worker answers there");
+    }
+    // Another place in the configuration than what is open: it is not used.
+    let (metrics, status) = hand();
+    let elsewhere = Places {
+        status: Some(dir.path().join("other.sock")),
+        ..places.clone()
+    };
+    let opened = Opened::handed(&elsewhere, metrics, status);
+    assert!(opened.status.is_none() && opened.metrics.is_some());
+    // And none in the configuration.
+    let (metrics, status) = hand();
+    let opened = Opened::handed(&Places::default(), metrics, status);
+    assert!(opened.status.is_none() && opened.metrics.is_none());
+}

@@ -7,17 +7,21 @@ mod codec;
 mod interfaces;
 mod kernel;
 mod put_back;
+mod send;
 
 pub use codec::{Disposition, QueuedPacket};
 pub use interfaces::{InterfaceNames, MAX_NAMES};
 pub use kernel::{Holder, KernelCounters, holder, kernel_counters, other_event_listeners};
 pub use put_back::{PutBack, put_back};
+pub(crate) use send::send_verdicts;
 
 use crate::keeper::Keeper;
 use crate::nfnl::{Messages, NLMSG_ERROR, Status, Writer};
+use crate::socket::watch;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::io::Errno;
 use rustix::net::sockopt;
+use send::grow_receive_buffer;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
@@ -30,8 +34,6 @@ use tokio::io::unix::AsyncFd;
 const MESSAGE_OVERHEAD: usize = 4096;
 /// Most verdicts in one send: about 20 KiB, far below the default send buffer (212,992).
 const VERDICTS_PER_SEND: usize = crate::keeper::MAX_VERDICTS;
-/// How often a send that the kernel has no memory for is tried again at once.
-const SEND_TRIES: u32 = 8;
 /// Datagrams read while the kernel's answer to the configuration is awaited; more means that it will not come.
 const ANSWER_PATIENCE: usize = 100_000;
 /// Most [`Refused`] verdicts kept until they are taken; later ones are only counted.
@@ -468,16 +470,6 @@ impl Queue {
     }
 }
 
-#[expect(
-    unsafe_code,
-    reason = "tokio wants a promise about the descriptor that no type makes"
-)]
-fn watch(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: the socket owns its descriptor, always answers with that one, and closes it only when it is dropped,
-    // which the `AsyncFd` that owns it does after it has deregistered it.
-    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
-}
-
 fn open_error(number: u16, errno: Errno) -> QueueError {
     let source = io::Error::from(errno);
     match errno {
@@ -492,49 +484,4 @@ fn open_error(number: u16, errno: Errno) -> QueueError {
             source,
         },
     }
-}
-
-/// Sends verdicts, each a queue, a packet id and what becomes of it, in one system call; they are with the kernel when it
-/// returns.
-pub(crate) fn send_verdicts(
-    socket: &Socket,
-    verdicts: &[(u16, u32, Disposition)],
-    writer: &mut Writer,
-) -> io::Result<()> {
-    writer.clear();
-    for (queue, packet_id, disposition) in verdicts {
-        codec::verdict(writer, *queue, *packet_id, *disposition);
-    }
-    send_all(socket, writer)
-}
-
-fn send_all(socket: &Socket, writer: &Writer) -> io::Result<()> {
-    let mut tries = 0;
-    loop {
-        match socket.send(writer.bytes(), 0) {
-            Ok(_) => return Ok(()),
-            Err(error) if is_transient(&error) && tries < SEND_TRIES => {
-                tries += 1;
-                std::thread::yield_now();
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Asks for `wanted` bytes, beyond the host's limit if permitted; returns what was granted.
-fn grow_receive_buffer(socket: &Socket, wanted: usize) -> io::Result<usize> {
-    // The kernel reads an int and doubles it.
-    let wanted = wanted.min(0x3fff_ffff);
-    if sockopt::set_socket_recv_buffer_size_force(socket, wanted).is_err() {
-        sockopt::set_socket_recv_buffer_size(socket, wanted)?;
-    }
-    Ok(sockopt::socket_recv_buffer_size(socket)?)
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::EINTR | libc::ENOMEM)
-    )
 }

@@ -3,7 +3,8 @@
 //! Nobody may read the queue's socket meanwhile. Packets that wait unread stay as they are.
 
 use super::codec::{self, Disposition};
-use super::{MESSAGE_OVERHEAD, QueueError, send_all, system};
+use super::send::send_all;
+use super::{MESSAGE_OVERHEAD, QueueError, system};
 use crate::nfnl::{Messages, Writer};
 use netlink_sys::Socket;
 use std::io;
@@ -31,23 +32,28 @@ pub enum PutBack {
 /// unread is read away, and queued again like what was read.
 pub fn put_back(socket: &Socket, queues: &[(u16, u32)], how: PutBack) -> Result<(), QueueError> {
     let mut writer = Writer::default();
-    let firsts = match queues {
-        [_] => first_unread(socket)?.into_iter().collect(),
-        _ => read_away(socket)?,
+    let one_alone = queues.len() == 1;
+    let firsts = if one_alone {
+        first_unread(socket)?.into_iter().collect()
+    } else {
+        read_away(socket)?
     };
     for &(queue, near) in queues {
-        let first = firsts
-            .iter()
-            .find(|(of, _)| *of == queue)
-            .map(|(_, first)| *first);
-        let before = first.map_or(near.wrapping_add(FAR_AHEAD), |first| first.wrapping_sub(1));
+        let first = firsts.iter().find(|(of, _)| *of == queue);
+        let far = first.map_or(near, |(_, first)| *first).wrapping_add(FAR_AHEAD);
+        let before = first.map_or(far, |(_, first)| first.wrapping_sub(1));
         let disposition = match how {
             PutBack::Repeat => REPEAT,
             PutBack::Drop => Disposition::Drop,
         };
-        codec::verdict_up_to(&mut writer, queue, before, disposition);
-        if let (Some(first), [_, _, ..]) = (first, queues) {
-            codec::verdict_up_to(&mut writer, queue, first.wrapping_add(FAR_AHEAD), REPEAT);
+        match (one_alone, how, first) {
+            // Twice would be once too often: what the first one has queued again the second one would find.
+            (false, PutBack::Repeat, _) => codec::verdict_up_to(&mut writer, queue, far, REPEAT),
+            (false, PutBack::Drop, Some(_)) => {
+                codec::verdict_up_to(&mut writer, queue, before, disposition);
+                codec::verdict_up_to(&mut writer, queue, far, REPEAT);
+            }
+            _ => codec::verdict_up_to(&mut writer, queue, before, disposition),
         }
     }
     send_all(socket, &writer).map_err(system("put packets back"))

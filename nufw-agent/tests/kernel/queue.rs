@@ -4,9 +4,10 @@ use crate::support::{Netns, PATIENCE, SILENCE, permitted, received, receiver, ru
 use nufw_agent::conntrack::Tracking;
 use nufw_agent::packet;
 use nufw_agent::queue::{
-    Disposition, InterfaceNames, Queue, QueueError, QueueOptions, QueuedPacket, kernel_counters,
+    Disposition, InterfaceNames, PutBack, Queue, QueueError, QueueOptions, QueuedPacket, kernel_counters,
+    put_back,
 };
-use nufw_common::clock;
+use nufw_common::{clock, privileges};
 use nufw_proto::gateway::Hook;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -331,6 +332,132 @@ fn a_repeated_packet_is_queued_again() {
         assert_eq!((again.packet_id, again.mark), (2, 9));
         assert_eq!(again.payload, first.payload);
         queue.verdict(2, Disposition::Accept { mark: None });
+        queue.flush().unwrap();
+        assert_eq!(received(&socket).len(), 1);
+    });
+}
+
+/// Packets of four queues, some read and some not, are put back in this way by whoever keeps the socket. Gives the last
+/// bytes of those that were read, and of those that a successor reads, in order.
+fn put_back_in_four_queues(how: PutBack) -> (Vec<u8>, Vec<u8>) {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let four = QueueOptions {
+        count: 4,
+        ..options(60)
+    };
+    let mut queue = Queue::open(&four).unwrap();
+    sh("iptables -A OUTPUT -p udp --dport 5000 -j NFQUEUE --queue-balance 60:63");
+    let socket = receiver("0.0.0.0:5000");
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let send = |addresses: std::ops::RangeInclusive<u8>| {
+        for last in addresses {
+            sender
+                .send_to(&[last], (std::net::Ipv4Addr::new(127, 0, 0, last), 5000))
+                .unwrap();
+        }
+    };
+    send(1..=40);
+    let was_read = read(&runtime, &mut queue, 24);
+    // Two are answered; whoever dies then has read 22, and 16 are in the socket.
+    for packet in &was_read[..2] {
+        queue.verdict_in(packet.queue, packet.packet_id, Disposition::Accept { mark: None });
+    }
+    queue.flush().unwrap();
+    let kept = queue.into_socket();
+    let near: Vec<(u16, u32)> = (60..=63).map(|number| (number, 1)).collect();
+    put_back(&kept, &near, how).unwrap();
+    let mut queue = Queue::take_over(kept, &four).unwrap();
+    let mut again = Vec::new();
+    queue.recv_batch(&mut again, 1000).unwrap();
+    for packet in &again {
+        queue.verdict_in(packet.queue, packet.packet_id, Disposition::Accept { mark: None });
+    }
+    queue.flush().unwrap();
+    assert_eq!(queue.recv_batch(&mut Vec::new(), 100).unwrap(), 0);
+    assert!(queue.take_refused().is_empty(), "no packet is told of twice");
+    assert_eq!(queue.kernel_counters().unwrap().waiting, 0);
+    assert_eq!(received(&socket).len(), 2 + again.len());
+    let last = |packets: &[QueuedPacket]| packets.iter().map(|packet| packet.payload[28]).collect();
+    (last(&was_read[2..]), last(&again))
+}
+
+#[test]
+fn of_several_queues_what_was_read_and_what_was_not_is_queued_again_once() {
+    if !permitted() {
+        return;
+    }
+    Netns::new().run(|| {
+        let (was_read, mut again) = put_back_in_four_queues(PutBack::Repeat);
+        again.sort_unstable();
+        assert_eq!(was_read, (3..=24).collect::<Vec<_>>());
+        assert_eq!(again, (3..=40).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn of_several_queues_what_was_read_can_be_dropped_and_what_was_not_is_kept() {
+    if !permitted() {
+        return;
+    }
+    Netns::new().run(|| {
+        let (_, mut again) = put_back_in_four_queues(PutBack::Drop);
+        again.sort_unstable();
+        assert_eq!(again, (25..=40).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn of_one_queue_what_was_read_can_be_dropped_and_what_was_not_is_kept() {
+    if !permitted() {
+        return;
+    }
+    Netns::new().run(|| {
+        let runtime = runtime();
+        let _inside = runtime.enter();
+        let mut queue = open(&runtime, 5);
+        let socket = udp_in_queue(5);
+        send(6);
+        read(&runtime, &mut queue, 2);
+        let kept = queue.into_socket();
+        put_back(&kept, &[(5, 2)], PutBack::Drop).unwrap();
+        let mut queue = Queue::take_over(kept, &options(5)).unwrap();
+        let left = read(&runtime, &mut queue, 4);
+        let ids: Vec<u32> = left.iter().map(|packet| packet.packet_id).collect();
+        assert_eq!(ids, [3, 4, 5, 6]);
+        for id in ids {
+            queue.verdict(id, Disposition::Accept { mark: None });
+        }
+        queue.flush().unwrap();
+        assert_eq!(received(&socket).len(), 4);
+    });
+}
+
+#[test]
+fn whoever_has_the_socket_and_not_the_capability_reads_packets_and_can_answer_none() {
+    if !permitted() {
+        return;
+    }
+    Netns::new().run(|| {
+        let runtime = runtime();
+        let mut queue = open(&runtime, 5);
+        let socket = udp_in_queue(5);
+        send(1);
+        // Capabilities are each thread's own; this one stands for a worker.
+        let worker = std::thread::spawn(move || {
+            privileges::keep_only(&[]).unwrap();
+            let packet = read(&runtime, &mut queue, 1).remove(0);
+            queue.verdict(packet.packet_id, Disposition::Accept { mark: None });
+            queue.flush().unwrap();
+            queue.recv_batch(&mut Vec::new(), 10).unwrap();
+            let refused: Vec<_> = queue.take_refused().iter().map(|refused| refused.errno).collect();
+            (runtime, queue, packet.packet_id, refused)
+        });
+        let (_runtime, mut queue, id, refused) = worker.join().unwrap();
+        assert_eq!(refused, [libc::EPERM]);
+        assert_eq!(queue.kernel_counters().unwrap().waiting, 1);
+        assert!(received(&socket).is_empty());
+        queue.verdict(id, Disposition::Accept { mark: None });
         queue.flush().unwrap();
         assert_eq!(received(&socket).len(), 1);
     });

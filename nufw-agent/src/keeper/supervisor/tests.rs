@@ -6,28 +6,11 @@ use super::*;
 const LIVES: &str = "printf '\\001' >&0; dd bs=4096 count=1 status=none >/dev/null; printf '\\002' >&0; ";
 
 fn supervisor(script: &str, hung_after: Duration) -> Supervisor {
-    Supervisor {
-        signals: None,
-        program: Program {
-            path: "/bin/sh".into(),
-            arguments: vec!["-c".into(), script.into()],
-        },
-        renews: false,
-        hung_after,
-        kernel: Kernel::without_sockets(),
-        present: None,
-        next: None,
-        restarts: Restarts::default(),
-        generation: 0,
-        due: None,
-        ending: false,
-        leaving: false,
-        reload: false,
-        deadline: None,
-        told_ready: false,
-        watchdog: Watchdog::default(),
-        complaints: Seldom::default(),
-    }
+    let program = Program {
+        path: "/bin/sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+    };
+    Supervisor::new(Kernel::without_sockets(), program, hung_after)
 }
 
 /// Turns until it has started so many workers, or has ended.
@@ -131,4 +114,99 @@ async fn a_successor_is_started_when_the_present_worker_has_left() {
     assert_eq!(until(&mut supervisor, 2).await, None);
     assert_ne!(supervisor.present.as_ref().map(Child::pid), before);
     assert!(supervisor.next.is_none());
+}
+
+#[tokio::test]
+async fn workers_that_fail_at_once_are_started_sixteen_times_and_then_slowly() {
+    let mut supervisor = supervisor(&format!("{LIVES} exit 1"), PATIENT);
+    assert_eq!(until(&mut supervisor, 17).await, None);
+    while supervisor.present.is_some() {
+        let stirred = stirs(supervisor.present.as_ref()).await;
+        assert_eq!(supervisor.turn(Woken::Present(stirred)), None);
+    }
+    let due = supervisor.due.expect("another one is to come");
+    supervisor.tick(due.checked_sub(Duration::from_millis(1)).unwrap());
+    assert!(supervisor.present.is_none(), "not yet");
+    supervisor.tick(due);
+    assert!(supervisor.present.is_some());
+}
+
+#[tokio::test]
+async fn a_worker_that_was_ended_for_what_it_asked_counts_as_one_that_failed() {
+    let mut supervisor = supervisor(&format!("{LIVES} printf 'c' >&0; sleep 600"), PATIENT);
+    assert_eq!(until(&mut supervisor, 1).await, None);
+    while supervisor
+        .present
+        .as_ref()
+        .is_some_and(|child| child.condemned.is_none())
+    {
+        let stirred = stirs(supervisor.present.as_ref()).await;
+        supervisor.turn(Woken::Present(stirred));
+    }
+    let condemned = supervisor.present.as_ref().and_then(|child| child.condemned);
+    assert_eq!(condemned, Some(Death::Failed), "a packet may be why");
+}
+
+#[tokio::test]
+async fn the_service_manager_is_left_in_peace_while_workers_work_or_could() {
+    let supervisor = supervisor("exit 1", PATIENT);
+    let began = supervisor.working;
+    assert!(supervisor.is_sound(began + PATIENT));
+    assert!(!supervisor.is_sound(began + PATIENT + PREPARING));
+}
+
+#[tokio::test]
+async fn a_worker_says_when_it_has_read_its_files_again_and_its_successor_does_so_by_beginning() {
+    // Hears SIGHUP and says so; the shell looks at signals between its commands.
+    let says = "trap \"printf '\\\\010' >&0\" HUP";
+    let script = format!("{says}; {LIVES} while :; do sleep 0.05; done");
+    let mut supervisor = supervisor(&script, PATIENT);
+    assert_eq!(until(&mut supervisor, 1).await, None);
+    let running = |supervisor: &Supervisor| {
+        supervisor.present.as_ref().map(|child| child.stage) == Some(Stage::Running)
+    };
+    while !running(&supervisor) {
+        let stirred = stirs(supervisor.present.as_ref()).await;
+        supervisor.turn(Woken::Present(stirred));
+    }
+    supervisor.told(Told::PassOn(Signal::HUP), clock::mono());
+    assert!(supervisor.reloading);
+    let waiting = async {
+        while supervisor.reloading {
+            let stirred = stirs(supervisor.present.as_ref()).await;
+            supervisor.turn(Woken::Present(stirred));
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waiting)
+        .await
+        .unwrap();
+    // The next is told, and killed before it has said so.
+    supervisor.told(Told::PassOn(Signal::HUP), clock::mono());
+    if let Some(present) = &supervisor.present {
+        present.signal(Signal::KILL);
+    }
+    assert_eq!(until(&mut supervisor, 2).await, None);
+    while !running(&supervisor) {
+        let stirred = stirs(supervisor.present.as_ref()).await;
+        supervisor.turn(Woken::Present(stirred));
+    }
+    assert!(!supervisor.reloading);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_stood_still_takes_no_worker_for_silent() {
+    let patience = Duration::from_secs(2);
+    let mut supervisor = supervisor(&format!("{LIVES} sleep 600"), patience);
+    assert_eq!(until(&mut supervisor, 1).await, None);
+    let condemned = |supervisor: &Supervisor| supervisor.present.as_ref().and_then(|child| child.condemned);
+    supervisor.present.as_mut().unwrap().stage = Stage::Running;
+    let later = clock::mono() + PATIENT;
+    supervisor.tick(later);
+    assert_eq!(condemned(&supervisor), None);
+    let mut now = later;
+    while now < later + patience {
+        now += TICK;
+        supervisor.tick(now);
+    }
+    assert_eq!(condemned(&supervisor), Some(Death::Hung));
 }

@@ -41,6 +41,7 @@ fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         Just(Request::Ready),
         Just(Request::Beat),
+        Just(Request::Reloaded),
         Just(Request::Dump),
         any::<bool>().prop_map(|mend| Request::Rules { mend }),
         verdicts.prop_map(Request::Verdicts),

@@ -420,6 +420,75 @@ fn what_the_service_manager_keeps_outlives_the_supervisor() {
 }
 
 #[test]
+fn a_killed_supervisor_takes_its_worker_with_it_nothing_passes_and_another_start_works() {
+    let lab = match lab() {
+        Ok(lab) => lab,
+        Err(why) => crate::skip!("{why}"),
+    };
+    let sockets = receivers(&lab, 1000..1002);
+    runtime().block_on(async {
+        let dir = directory("");
+        let peer = Peer::listen(&lab.gateway, dir.path());
+        let mut agent = Agent::start(&lab.gateway, dir, &[]);
+        let _link = linked(&peer, &mut agent).await;
+        let worker = agent.worker(None);
+        let dir = agent.kill();
+        let gone = async {
+            while std::fs::exists(format!("/proc/{worker}")).unwrap() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, gone).await.is_ok());
+        let queues = "cat /proc/thread-self/net/netfilter/nfnetlink_queue";
+        assert_eq!(lab.gateway.sh(queues), "", "nobody has the queue");
+        datagrams(&lab, "10.2.0.2", 1000..1001);
+
+        let mut agent = Agent::start(&lab.gateway, dir, &[]);
+        let mut link = linked(&peer, &mut agent).await;
+        datagrams(&lab, "10.2.0.2", 1001..1002);
+        accept_all(&mut link, 1001..1002).await;
+        all_arrive(&sockets[1..]);
+        sockets[0].set_nonblocking(true).unwrap();
+        assert!(
+            sockets[0].recv(&mut [0; 16]).is_err(),
+            "it passed without an agent"
+        );
+    });
+}
+
+#[test]
+fn workers_that_cannot_start_are_tried_again_and_packets_wait_for_one_that_can() {
+    let lab = match lab() {
+        Ok(lab) => lab,
+        Err(why) => crate::skip!("{why}"),
+    };
+    let sockets = receivers(&lab, 1000..1002);
+    runtime().block_on(async {
+        let dir = directory("");
+        let file = dir.path().join("nufw-agent.toml");
+        let (right, wrong) = (file.with_extension("right"), file.with_extension("wrong"));
+        std::fs::copy(&file, &right).unwrap();
+        std::fs::write(&wrong, "[queue]\nlength = \"many\"\n").unwrap();
+        let peer = Peer::listen(&lab.gateway, dir.path());
+        let mut agent = Agent::start(&lab.gateway, dir, &[]);
+        let mut link = linked(&peer, &mut agent).await;
+        datagrams(&lab, "10.2.0.2", 1000..1001);
+        asks(&mut link, 1).await;
+        std::fs::rename(wrong, &file).unwrap();
+        send("KILL", agent.worker(None));
+        // More than three that fail in a row: they had read nothing that could be why.
+        agent.wait_for_logs("exit status: 78", 5);
+        datagrams(&lab, "10.2.0.2", 1001..1002);
+        std::fs::rename(right, &file).unwrap();
+        let mut link = peer.welcome(0).await;
+        accept_all(&mut link, 1000..1002).await;
+        all_arrive(&sockets);
+        let log = agent.log();
+        assert!(!log.contains("are dropped, one of them may be why"), "{log}");
+    });
+}
+
+#[test]
 fn nobody_but_a_supervisor_can_start_a_worker() {
     let lab = match lab() {
         Ok(lab) => lab,
