@@ -71,13 +71,12 @@ fn nothing_forbidden(taken: &Taken) -> Result<()> {
     Ok(())
 }
 
-fn held(lab: &Lab, server: bool) -> Result<Value> {
-    let (mut command, pid) = if server {
-        (lab.server_command(), lab.server.pid()?)
-    } else {
-        (lab.agent_command(), lab.agent.pid()?)
-    };
-    let text = checked(command.args(["privileges", &pid.to_string(), "--json"]))?;
+/// What `privileges` says of a process.
+fn held(lab: &Lab, pid: u32) -> Result<Value> {
+    let text = checked(
+        lab.agent_command()
+            .args(["privileges", &pid.to_string(), "--json"]),
+    )?;
     let all: Value = serde_json::from_str(&text)?;
     Ok(all.get(0).context("nothing is said")?.clone())
 }
@@ -123,7 +122,7 @@ fn the_server() {
             nothing_forbidden(&taken)?;
         }
         assert!(lab.dir().join("made-by-server").exists());
-        let held = held(lab, true)?;
+        let held = held(lab, lab.server.pid()?)?;
         assert_eq!(held["effective"], serde_json::json!([]), "{held}");
         assert_eq!(held["permitted"], serde_json::json!([]));
         assert_eq!(held["no_new_privileges"], true);
@@ -134,11 +133,13 @@ fn the_server() {
     });
 }
 
+/// Neither half of the agent writes a file or reads others', and `privileges` says what each holds.
 #[test]
 fn the_agent() {
     with_lab(Options::default(), |lab| {
-        {
-            let taken = Taken::new(lab.agent.pid()?)?;
+        let (supervisor, worker) = (lab.agent.pid()?, lab.agent.worker(None)?);
+        for pid in [supervisor, worker] {
+            let taken = Taken::new(pid)?;
             for path in [
                 lab.dir().join("made-by-agent"),
                 Path::new("/etc/nufw-made").into(),
@@ -157,24 +158,134 @@ fn the_agent() {
             let read = [Arg::Number(libc::AT_FDCWD.into()), Arg::Text(ca), Arg::Number(0)];
             assert_eq!(taken.error(libc::SYS_openat, &read)?, 0);
             nothing_forbidden(&taken)?;
+            // The boundary: netlink is the supervisor's, and so is the name of the status socket.
+            let netlink = [
+                Arg::Number(libc::AF_NETLINK.into()),
+                Arg::Number(libc::SOCK_RAW.into()),
+                Arg::Number(libc::NETLINK_NETFILTER.into()),
+            ];
+            let expected = if pid == supervisor { 0 } else { libc::EPERM };
+            assert_eq!(taken.error(libc::SYS_socket, &netlink)?, expected, "netlink");
+            if pid == worker {
+                // The sockets are its successors', too. NETLINK_DROP_MEMBERSHIP is 2 (linux/netlink.h).
+                let deaf = [
+                    Arg::Number(-1),
+                    Arg::Number(libc::SOL_NETLINK.into()),
+                    Arg::Number(2),
+                ];
+                assert_eq!(taken.error(libc::SYS_setsockopt, &deaf)?, libc::EPERM, "deaf");
+                let status = lab.dir().join("agent.sock");
+                let status = status.to_str().context("a path that is no text")?;
+                assert_eq!(taken.error(libc::SYS_unlink, &[Arg::Text(status)])?, libc::EPERM);
+                let parent = [Arg::Number(supervisor.into()), Arg::Number(0)];
+                assert_eq!(
+                    taken.error(libc::SYS_kill, &parent)?,
+                    libc::EPERM,
+                    "its supervisor"
+                );
+            }
         }
-        let held = held(lab, false)?;
         let admin = serde_json::json!(["CAP_NET_ADMIN"]);
+        let none = serde_json::json!([]);
+        for (pid, profile, kept) in [
+            (supervisor, "nufw-agent supervisor", &admin),
+            (worker, "nufw-agent worker", &none),
+        ] {
+            let held = held(lab, pid)?;
+            assert_eq!((&held["effective"], &held["permitted"]), (kept, kept), "{held}");
+            assert_eq!(held["bounding"], admin, "{held}");
+            assert_eq!(held["no_new_privileges"], true);
+            assert_eq!(held["filtered"], true, "in every thread");
+            assert_eq!(held["sandbox"]["profile"], profile, "{held}");
+            assert_eq!(held["sandbox"]["mode"], "enforce");
+            assert!(held["sandbox"]["landlock"]["abi"].as_i64() > Some(0), "{held}");
+        }
+        let held = held(lab, worker)?;
         assert_eq!(
-            (&held["effective"], &held["permitted"]),
-            (&admin, &admin),
-            "{held}"
+            (&held["sandbox"]["write"], &held["sandbox"]["execute"]),
+            (&none, &none)
         );
-        assert_eq!(held["no_new_privileges"], true);
-        assert_eq!(held["filtered"], true);
-        let text = checked(
-            lab.agent_command()
-                .args(["privileges", &lab.agent.pid()?.to_string()]),
-        )?;
+        let text = checked(lab.agent_command().args(["privileges", &supervisor.to_string()]))?;
         for line in ["CAP_NET_ADMIN", "no new privileges     yes", "Landlock"] {
             assert!(text.contains(line), "{text}");
         }
         passes(lab)
+    });
+}
+
+/// The channel to the supervisor among a worker's descriptors: its only socket that keeps the bounds of messages.
+fn channel(worker: u32) -> Result<i64> {
+    // Num RefCount Protocol Flags Type St Inode Path; type 5 is SOCK_SEQPACKET.
+    let table = std::fs::read_to_string(format!("/proc/{worker}/net/unix"))?;
+    let sockets: Vec<String> = table
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            (fields.get(4) == Some(&"0005")).then(|| format!("socket:[{}]", fields.get(6).unwrap_or(&"")))
+        })
+        .collect();
+    for entry in std::fs::read_dir(format!("/proc/{worker}/fd"))? {
+        let path = entry?.path();
+        let link = std::fs::read_link(&path)?;
+        if sockets.iter().any(|socket| link.as_os_str() == socket.as_str()) {
+            let name = path
+                .file_name()
+                .context("no name")?
+                .to_string_lossy()
+                .into_owned();
+            return Ok(name.parse()?);
+        }
+    }
+    anyhow::bail!("the worker has no channel")
+}
+
+/// A worker that was taken over asks for what is on no list: it is ended, its successor asks about the packets that it held,
+/// and it goes on so however often.
+#[test]
+fn a_worker_that_asks_for_more_is_replaced_and_its_packets_wait() {
+    with_lab(Options::default(), |lab| {
+        let _web = TcpService::echo(&lab.net.server, 80)?;
+        let mut worker = lab.agent.worker(None)?;
+        for (times, nonsense) in [
+            // A kind that there is not, a verdict that there is not, and that it is ready, for a second time.
+            "c",
+            "\u{3}\u{5}.\u{1}.........",
+            "\u{1}",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let descriptor = channel(worker)?;
+            let tried = {
+                let taken = Taken::new(worker)?;
+                let arguments = [
+                    Arg::Number(descriptor),
+                    Arg::Text(nonsense),
+                    Arg::Number(i64::try_from(nonsense.len())?),
+                ];
+                let gateway = lab.net.client.clone();
+                // While the worker stands still the packet waits in the queue, or in its hands afterwards.
+                let trying = std::thread::spawn(move || Attempt::to(addr::SERVER4, 80).run(&gateway));
+                let before = lab.queued()?;
+                lab::wait_for(
+                    "the packet to be queued",
+                    std::time::Duration::from_secs(30),
+                    || Ok(lab.queued()? > before || trying.is_finished()),
+                )?;
+                // It may be dead before it is seen to have done so.
+                taken.error(libc::SYS_write, &arguments).ok();
+                trying
+            };
+            lab.agent.wait_count("linked to the server", times + 2)?;
+            let tried = tried
+                .join()
+                .map_err(|_| anyhow::anyhow!("the attempt panicked"))??;
+            assert_eq!(tried.outcome, Outcome::Connected, "{nonsense:?}");
+            worker = lab.agent.worker(Some(worker))?;
+        }
+        lab.agent
+            .wait_log("the worker asks for what it may not have")
+            .map(drop)
     });
 }
 
@@ -200,21 +311,31 @@ fn both_as_a_user_of_their_own() {
                 .arg(lab.dir()),
         )?;
         lab.start_all()?;
-        for server in [true, false] {
-            let held = held(lab, server)?;
-            assert_eq!(held["uid"], NOBODY, "{held}");
-            assert_eq!(held["gid"], NOBODY);
-            let kept = if server {
-                serde_json::json!([])
-            } else {
-                serde_json::json!(["CAP_NET_ADMIN"])
-            };
-            assert_eq!((&held["effective"], &held["bounding"]), (&kept, &kept));
+        for (pid, kept) in [
+            (lab.server.pid()?, serde_json::json!([])),
+            (lab.agent.pid()?, serde_json::json!(["CAP_NET_ADMIN"])),
+            (lab.agent.worker(None)?, serde_json::json!([])),
+        ] {
+            let held = held(lab, pid)?;
+            assert_eq!(
+                (&held["uid"], &held["gid"]),
+                (&NOBODY.into(), &NOBODY.into()),
+                "{held}"
+            );
+            assert_eq!(held["effective"], kept);
         }
         passes(lab)?;
         lab.server.signal(lab::Signal::HUP)?;
         lab.server.wait_log("reloaded")?;
-        Ok(())
+        // Another version takes over: still that user, and still with what it needs.
+        lab.agent.signal(lab::Signal::USR2)?;
+        lab.agent.wait_count("linked to the server", 2)?;
+        let held = held(lab, lab.agent.pid()?)?;
+        assert_eq!(
+            (&held["uid"], &held["effective"][0]),
+            (&NOBODY.into(), &"CAP_NET_ADMIN".into())
+        );
+        passes(lab)
     });
 }
 

@@ -37,7 +37,7 @@ impl Manager {
         }
     }
 
-    /// Waits for a message that begins so; nothing but the watchdog's may come before it.
+    /// Waits for a message that begins so; nothing but the watchdog's, and descriptors to keep, may come before it.
     fn hears(&self, begin: &str) -> Result<String> {
         loop {
             let message = self
@@ -46,8 +46,22 @@ impl Manager {
             if message.starts_with(begin) {
                 return Ok(message);
             }
-            ensure!(message == "WATCHDOG=1", "{message:?} came instead of {begin}");
+            ensure!(
+                message == "WATCHDOG=1" || message.starts_with("FDSTORE=1"),
+                "{message:?} came instead of {begin}"
+            );
         }
+    }
+
+    /// Nothing comes for twice the time of the watchdog.
+    fn hears_nothing(&self) -> Result<()> {
+        // What was on its way.
+        while self.next(Duration::from_millis(100))?.is_some() {}
+        ensure!(
+            self.next(WATCHDOG * 2)?.is_none(),
+            "a daemon that stands still says that it works"
+        );
+        Ok(())
     }
 }
 
@@ -61,20 +75,23 @@ fn watched(process: &mut Proc, manager: &Manager) {
 }
 
 fn whole_life(manager: &Manager, process: &mut Proc) -> Result<()> {
+    begins(manager, process)?;
+    ends(manager, process)
+}
+
+fn begins(manager: &Manager, process: &Proc) -> Result<()> {
     manager.hears("READY=1")?;
     for _ in 0..3 {
         manager.hears("WATCHDOG=1")?;
     }
     process.signal(Signal::HUP)?;
     manager.hears("RELOADING=1")?;
-    manager.hears("READY=1")?;
+    manager.hears("READY=1").map(drop)
+}
+
+fn ends(manager: &Manager, process: &mut Proc) -> Result<()> {
     process.signal(Signal::STOP)?;
-    // What was on its way when it stopped.
-    while manager.next(Duration::from_millis(100))?.is_some() {}
-    ensure!(
-        manager.next(WATCHDOG * 2)?.is_none(),
-        "a daemon that stands still says that it works"
-    );
+    manager.hears_nothing()?;
     process.signal(Signal::CONT)?;
     manager.hears("WATCHDOG=1")?;
     process.signal(Signal::TERM)?;
@@ -93,13 +110,37 @@ fn from_the_server() {
     });
 }
 
+/// The manager hears the supervisor alone: it stands up for its worker, replaces one that hangs, and says nothing when it
+/// stands still itself.
 #[test]
 fn from_the_agent() {
-    with_lab(Options::prepared(), |lab| {
+    let options = Options::prepared().agent("worker.hung-after", "2s");
+    with_lab(options, |lab| {
         lab.start_server()?;
         let manager = Manager::new(lab)?;
         watched(&mut lab.agent, &manager);
         lab.agent.start()?;
-        whole_life(&manager, &mut lab.agent)
+        for name in ["queue-0", "events-all", "memory"] {
+            let kept = manager.hears("FDSTORE=1")?;
+            ensure!(kept.contains(&format!("FDNAME={name}")), "{kept} and not {name}");
+        }
+        begins(&manager, &lab.agent)?;
+
+        let hung = lab.agent.signal_worker(Signal::STOP)?;
+        lab.agent.wait_log("the worker does nothing any more")?;
+        lab.agent.worker(Some(hung))?;
+        manager.hears("WATCHDOG=1")?;
+        // The next one takes the signal, too.
+        lab.agent.wait_count("linked to the server", 2)?;
+        lab.agent.signal(Signal::HUP)?;
+        manager.hears("RELOADING=1")?;
+        manager.hears("READY=1")?;
+
+        lab.agent.signal(Signal::USR2)?;
+        manager.hears("READY=1")?;
+        for _ in 0..3 {
+            manager.hears("WATCHDOG=1")?;
+        }
+        ends(&manager, &mut lab.agent)
     });
 }

@@ -15,6 +15,8 @@ const FLOWS: usize = 700;
 fn claim() {
     let options = Options::default()
         .agent("conntrack.receive-buffer", "128KiB")
+        // It is to stand still, not to be replaced.
+        .agent("worker.hung-after", "5m")
         .nuauth("limits.counters-every", "1s")
         .nuauth("limits.dump-interval", "1s");
     with_lab(options, |lab| {
@@ -35,14 +37,14 @@ fn claim() {
             Ok(lab.count(counted)? == 1 + i64::try_from(FLOWS)?)
         })?;
 
-        lab.agent.signal(Signal::STOP)?;
+        lab.agent.signal_worker(Signal::STOP)?;
         let ended = now();
         lab.net
             .gateway
             .command("conntrack")
             .args(["-D", "-p", "udp"])
             .output()?;
-        lab.agent.signal(Signal::CONT)?;
+        lab.agent.signal_worker(Signal::CONT)?;
 
         let open = "select count(*) from conntrack_ulog where udp_dport = 5001 and state <> 3";
         wait_for("every row to be closed", Duration::from_mins(2), || {

@@ -4,8 +4,7 @@
 //! `NUFW_WORKER_KILLS` says how many times, 10 if it is not set.
 
 use anyhow::Context;
-use lab::{Closing, LoadOptions, Options, Pace, TcpService, addr, load, wait_for, wait_some, with_lab};
-use rustix::process::{Pid, Signal, kill_process};
+use lab::{Closing, LoadOptions, Options, Pace, Signal, TcpService, addr, load, wait_for, with_lab};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -50,16 +49,9 @@ fn claim() {
                     report
                 });
                 while !done.load(Ordering::Relaxed) && killed < kills {
-                    let worker = wait_some("a worker", Duration::from_secs(30), || {
-                        Ok(lab.agent.workers()?.first().copied())
-                    })?;
-                    let pid = Pid::from_raw(worker.cast_signed()).context("a process id out of range")?;
-                    if kill_process(pid, Signal::KILL).is_ok() {
-                        killed += 1;
-                    }
-                    wait_some("the next worker", Duration::from_secs(30), || {
-                        Ok(lab.agent.workers()?.into_iter().find(|next| *next != worker))
-                    })?;
+                    let worker = lab.agent.signal_worker(Signal::KILL)?;
+                    killed += 1;
+                    lab.agent.worker(Some(worker))?;
                     // It gets as far as it does: reading, asking, answering.
                     std::thread::sleep(Duration::from_millis(20 + 13 * (killed as u64 % 17)));
                 }

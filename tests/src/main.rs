@@ -3,7 +3,7 @@
 //! Reads the command line and calls the library; nothing else.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lab::{BenchOptions, Closing, DemoOptions, FloodOptions, LoadOptions, Pace};
+use lab::{BenchOptions, Closing, DemoOptions, FloodOptions, GatewayCase, LoadOptions, Pace};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -42,6 +42,9 @@ enum Command {
         /// Runs once and small, to see that it works.
         #[arg(long)]
         quick: bool,
+        /// Of the gateway, only this.
+        #[arg(long, value_enum, value_name = "CASE")]
+        case: Option<GatewayCase>,
     },
     /// Makes Debian packages of the programs beside this one.
     Package {
@@ -143,13 +146,18 @@ fn run(command: Command) -> anyhow::Result<()> {
             lab::become_root()?;
             lab::demo(DemoOptions { keep, json }, &mut out)
         }
-        Command::Bench { what, json, quick } => {
+        Command::Bench {
+            what,
+            json,
+            quick,
+            case,
+        } => {
             lab::become_root()?;
             let options = BenchOptions { json, quick };
             match what {
                 Measured::Path => lab::bench(options, &mut out),
                 Measured::Log => lab::bench_log(options, &mut out),
-                Measured::Gateway => lab::bench_gateway(options, &mut out),
+                Measured::Gateway => lab::bench_gateway(options, case, &mut out),
             }
         }
         Command::Load {

@@ -165,6 +165,20 @@ impl Proc {
             .collect())
     }
 
+    /// The process id of its worker, if it is an agent; waits until there is one other than `not`.
+    pub fn worker(&self, not: Option<u32>) -> Result<u32> {
+        wait_some(&format!("a worker of {}", self.spec.name), PATIENCE, || {
+            Ok(self.workers()?.into_iter().find(|pid| Some(*pid) != not))
+        })
+    }
+
+    /// Sends a signal to its worker; gives the worker's process id.
+    pub fn signal_worker(&self, signal: Signal) -> Result<u32> {
+        let worker = self.worker(None)?;
+        send(worker, signal)?;
+        Ok(worker)
+    }
+
     /// What it wrote since its last start.
     pub fn log(&self) -> Result<String> {
         use std::io::{Read, Seek, SeekFrom};
@@ -222,11 +236,7 @@ impl Proc {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.pid()?)
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("a process id out of range")?;
-        Ok(kill_process(pid, signal)?)
+        send(self.pid()?, signal)
     }
 
     /// Asks it to end, and waits.
@@ -301,6 +311,14 @@ impl Proc {
             },
         )
     }
+}
+
+fn send(pid: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("a process id out of range")?;
+    Ok(kill_process(pid, signal)?)
 }
 
 impl Drop for Proc {

@@ -71,6 +71,7 @@ impl Figure {
             "rows_lost"
                 | "rows_stuck"
                 | "restart_rows_lost"
+                | "packets_lost"
                 | "events_lost"
                 | "kernel_rows_lost"
                 | "kernel_rows_stuck"

@@ -7,7 +7,7 @@ mod gateway;
 mod log;
 mod system;
 
-pub use gateway::bench_gateway;
+pub use gateway::{GatewayCase, bench_gateway};
 pub use log::bench_log;
 
 use crate::command::{binary, checked};

@@ -1,4 +1,4 @@
-//! The cases of the whole system alone: full rate, sizes of buffer, throughput, overrun, many connections, restart.
+//! The cases of the whole system alone: full rate, sizes of buffer, throughput, overrun, many connections.
 //!
 //! Each on a log and with daemons of its own.
 
@@ -126,15 +126,17 @@ impl Gateway {
         let lab = self.stand.system(|options| {
             options
                 .agent("conntrack.receive-buffer", "128KiB")
+                // It is to stand still, not to be replaced.
+                .agent("worker.hung-after", "5m")
                 .nuauth("dead-after", "5m")
         })?;
         let (mut child, report, ports) = self.stand.hold(self.size.overrun.min(self.stand.hold))?;
         established(&lab, &ports, report.connected)?;
-        lab.agent.signal(Signal::STOP)?;
+        lab.agent.signal_worker(Signal::STOP)?;
         drop(child.stdin.take());
         child.wait()?;
         let drained = self.stand.drain();
-        lab.agent.signal(Signal::CONT)?;
+        lab.agent.signal_worker(Signal::CONT)?;
         drained?;
         let began = now();
         let of = of_ports(&ports);
@@ -214,38 +216,9 @@ impl Gateway {
         self.add(case, "dump_seconds", began.elapsed().as_secs_f64(), "s");
         Ok(())
     }
-
-    /// The agent is killed and started again in the middle of a load.
-    pub(super) fn restart(&mut self) -> Result<()> {
-        let case = "restart";
-        let mut lab = self.stand.system(|options| options)?;
-        let (mut command, ports) =
-            self.stand
-                .load_command(super::super::LOAD_PORT, self.size.restart, super::super::SOURCES)?;
-        let rate = (self.size.restart / 4).to_string();
-        let child = command
-            .args(["--rate", &rate])
-            .stdout(std::process::Stdio::piped())
-            .spawn()?;
-        wait_for("the load to have begun", LONG, || {
-            Ok(count(&lab, &format!("state > 0 and {}", of_ports(&ports)))? > 0)
-        })?;
-        lab.agent.kill()?;
-        lab.start_agent()?;
-        let output = child.wait_with_output()?;
-        let report: LoadReport =
-            serde_json::from_slice(&output.stdout).context("the load generator gave no report")?;
-        self.stand.drain()?;
-        let rows = missing(&lab, case, &report, &ports)?;
-        self.count(case, "restart_rows_lost", rows.0, "rows");
-        self.count(case, "rows_stuck", rows.1, "rows");
-        let connected = ratio(u64::from(report.connected), u64::from(self.size.restart));
-        self.add(case, "known_user_success_ratio", connected, "ratio");
-        Ok(())
-    }
 }
 
-fn of_ports(ports: &Range<u16>) -> String {
+pub(super) fn of_ports(ports: &Range<u16>) -> String {
     format!("tcp_sport >= {} and tcp_sport < {}", ports.start, ports.end)
 }
 
@@ -257,7 +230,7 @@ fn established(lab: &Lab, ports: &Range<u16>, expected: u32) -> Result<()> {
 }
 
 /// Rows that are missing, and rows that are not closed.
-fn missing(lab: &Lab, case: &str, report: &LoadReport, ports: &Range<u16>) -> Result<(u64, u64)> {
+pub(super) fn missing(lab: &Lab, case: &str, report: &LoadReport, ports: &Range<u16>) -> Result<(u64, u64)> {
     anyhow::ensure!(report.connected > 0, "{case}: no connection came about");
     let (accepted, stuck) = settle(lab, ports)?;
     Ok((u64::from(report.connected).saturating_sub(accepted), stuck))

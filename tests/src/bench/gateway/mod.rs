@@ -1,5 +1,5 @@
 //! The measurements of the gateway: nothing lost at full rate, floods, buffers beside what people use today, throughput,
-//! overrun, many live connections, restart.
+//! overrun, many live connections, workers that are killed, and what it costs that the agent is two processes.
 //!
 //! Figures only, never a judgement: the machine is noisy, so ratios within one run are what counts.
 
@@ -7,11 +7,13 @@ mod beside;
 mod cases;
 mod floods;
 mod stand;
+mod worker;
 
 use super::BenchOptions;
 use super::figures::{Figure, Figures, Rate};
 use super::ratio;
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use stand::Stand;
 use std::io::Write;
 use std::time::Duration;
@@ -31,8 +33,12 @@ struct Size {
     overrun: u32,
     /// Live connections, as far as descriptors reach.
     live: u32,
-    /// Connections during which the agent is killed.
+    /// Connections during which the agent's worker is killed.
     restart: u32,
+    /// How long they take, seconds.
+    restart_seconds: u32,
+    /// How often it is killed meanwhile.
+    kills: u32,
     /// How long throughput is measured, seconds.
     throughput: u32,
 }
@@ -45,6 +51,8 @@ const QUICK: Size = Size {
     overrun: 1_000,
     live: 500,
     restart: 400,
+    restart_seconds: 4,
+    kills: 5,
     throughput: 1,
 };
 
@@ -56,24 +64,45 @@ const WHOLE: Size = Size {
     overrun: 10_000,
     live: 100_000,
     restart: 20_000,
+    restart_seconds: 100,
+    kills: 100,
     throughput: 10,
 };
 
-/// Measures the gateway and writes the figures.
-pub fn bench_gateway(options: BenchOptions, out: &mut impl Write) -> Result<()> {
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GatewayCase {
+    /// Full rate with the buffers as they come.
+    Full,
+    /// Buffers of three sizes, beside what people use today.
+    Buffers,
+    /// Two floods.
+    Floods,
+    /// What one connection carries.
+    Throughput,
+    /// Events that find no room.
+    Overrun,
+    /// Many live connections.
+    Live,
+    /// Workers that are killed in the middle of a load.
+    Restart,
+    /// Two processes beside one.
+    Split,
+}
+
+/// Measures the gateway, or one case of it, and writes the figures.
+pub fn bench_gateway(options: BenchOptions, only: Option<GatewayCase>, out: &mut impl Write) -> Result<()> {
     let size = if options.quick { QUICK } else { WHOLE };
     let mut bench = Gateway {
         stand: Stand::new(size.live)?,
         size,
         figures: Figures::new("gateway"),
     };
-    bench.full().context("case full-default")?;
-    bench.buffers()?;
-    bench.floods()?;
-    bench.throughput().context("case throughput")?;
-    bench.overrun().context("case overrun")?;
-    bench.live().context("case live")?;
-    bench.restart().context("case restart")?;
+    for case in GatewayCase::value_variants() {
+        if only.is_none_or(|only| only == *case) {
+            bench.measure(*case).with_context(|| format!("case {case:?}"))?;
+        }
+    }
     if options.json {
         bench.figures.write_json(out)
     } else {
@@ -88,6 +117,19 @@ struct Gateway {
 }
 
 impl Gateway {
+    fn measure(&mut self, case: GatewayCase) -> Result<()> {
+        match case {
+            GatewayCase::Full => self.full(),
+            GatewayCase::Buffers => self.buffers(),
+            GatewayCase::Floods => self.floods(),
+            GatewayCase::Throughput => self.throughput(),
+            GatewayCase::Overrun => self.overrun(),
+            GatewayCase::Live => self.live(),
+            GatewayCase::Restart => self.restart(),
+            GatewayCase::Split => self.split(),
+        }
+    }
+
     fn add(&mut self, case: &'static str, metric: &'static str, value: f64, unit: &'static str) {
         self.figures
             .add(Figure::new(case, metric, Rate::Full, value, unit));

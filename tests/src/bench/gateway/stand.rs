@@ -66,11 +66,20 @@ impl Stand {
 
     /// Empties the gateway and starts the whole system on it.
     pub(super) fn system(&self, change: impl FnOnce(Options) -> Options) -> Result<Lab> {
+        let mut lab = self.prepared(change)?;
+        lab.start_all()
+            .map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.tails()))?;
+        Ok(lab)
+    }
+
+    /// Empties the gateway and prepares the whole system on it, not started.
+    pub(super) fn prepared(&self, change: impl FnOnce(Options) -> Options) -> Result<Lab> {
         self.net.reset()?;
         let mut options = Options::default()
             .agent("metrics.listen", format!("127.0.0.1:{AGENT_METRICS}"))
             .nuauth("metrics.listen", format!("127.0.0.1:{SERVER_METRICS}"));
         options.client_addresses = SOURCES;
+        options.start = false;
         "info".clone_into(&mut options.log_level);
         Lab::on(self.net.clone(), change(options))
     }
