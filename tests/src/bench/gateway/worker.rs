@@ -40,7 +40,7 @@ impl Gateway {
             let worker = lab.agent.signal_worker(Signal::KILL)?;
             kills += 1;
             lab.agent.worker(Some(worker))?;
-            // The kills are spread over the load, at no regular distance from what the worker does.
+            // They are spread over the load.
             let next =
                 Duration::from_secs(u64::from(self.size.restart_seconds)) * kills / (self.size.kills + 1);
             std::thread::sleep(next.saturating_sub(began.elapsed()));
