@@ -25,7 +25,7 @@ mod wait;
 mod watching;
 
 pub use accept_all::accept_all;
-pub use bench::{BenchOptions, GatewayCase, bench, bench_gateway, bench_log};
+pub use bench::{BenchOptions, bench, bench_gateway, bench_log};
 pub use command::{binary, checked, in_path, missing_tools};
 pub use daemons::Lab;
 pub use demo::{DemoOptions, demo};

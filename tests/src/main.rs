@@ -3,7 +3,7 @@
 //! Reads the command line and calls the library; nothing else.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lab::{BenchOptions, Closing, DemoOptions, FloodOptions, GatewayCase, LoadOptions, Pace};
+use lab::{BenchOptions, Closing, DemoOptions, FloodOptions, LoadOptions, Pace};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -42,9 +42,10 @@ enum Command {
         /// Runs once and small, to see that it works.
         #[arg(long)]
         quick: bool,
-        /// Of the gateway, only this.
-        #[arg(long, value_enum, value_name = "CASE")]
-        case: Option<GatewayCase>,
+        /// Of the log, only what has this in its name: mariadb, sqlite-cleaning, postgresql-kernel, ulogd2, archive; of the
+        /// gateway: full, buffers, floods, throughput, overrun, live, restart, split.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
     },
     /// Makes Debian packages of the programs beside this one.
     Package {
@@ -150,14 +151,14 @@ fn run(command: Command) -> anyhow::Result<()> {
             what,
             json,
             quick,
-            case,
+            only,
         } => {
             lab::become_root()?;
-            let options = BenchOptions { json, quick };
+            let options = BenchOptions { json, quick, only };
             match what {
-                Measured::Path => lab::bench(options, &mut out),
-                Measured::Log => lab::bench_log(options, &mut out),
-                Measured::Gateway => lab::bench_gateway(options, case, &mut out),
+                Measured::Path => lab::bench(&options, &mut out),
+                Measured::Log => lab::bench_log(&options, &mut out),
+                Measured::Gateway => lab::bench_gateway(&options, &mut out),
             }
         }
         Command::Load {
