@@ -14,6 +14,7 @@ mod control;
 mod dumps;
 mod entries;
 mod events;
+mod expiry;
 mod flood;
 mod kills;
 mod late;

@@ -261,7 +261,7 @@ fn nothing_speaks_of_blind_connections_where_nothing_may_be_blind() {
 fn marked_only_brings_what_it_stands_on() {
     let (_dir, path) = write("[conntrack]\nrelay = false\nmarked-only = true\n[marks]\nset = false\n");
     let config = load(Some(&path), Overrides::new()).unwrap();
-    assert!(config.conntrack.relay && config.marks.set);
+    assert!(config.conntrack.relays() && config.marks.set);
     assert_eq!(config.interest(), Interest::Marked(Mark(0x00ff_ffff)));
 }
 

@@ -98,10 +98,17 @@ fn the_nft_ruleset_loads_but_for_the_queue_statement() {
         return;
     }
     let netns = Netns::new();
-    let text = render(Format::Nft, &both());
+    let by_flags = RulesOptions {
+        flags_queue: Some(4),
+        ..both()
+    };
+    let text = render(Format::Nft, &by_flags);
     assert_eq!(text.matches("queue num 3\n").count(), 2);
+    assert_eq!(text.matches("queue num 4 bypass\n").count(), 3);
     // Kernels without CONFIG_NFT_QUEUE refuse the statement even when it is only checked.
-    let text = text.replace("queue num 3\n", "accept\n");
+    let text = text
+        .replace("queue num 3\n", "accept\n")
+        .replace("queue num 4 bypass\n", "accept\n");
     let load = format!("nft -f - <<'END'\n{text}END\nnft list ruleset\n");
     let once = netns.sh(&load);
     assert_eq!(netns.sh(&load), once);
@@ -142,6 +149,7 @@ impl Decider {
                     copy_range: 256,
                     receive_buffer: 1 << 20,
                     fail_open: false,
+                    passing: false,
                 })
                 .unwrap();
                 ready.send(()).unwrap();
