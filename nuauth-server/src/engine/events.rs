@@ -431,6 +431,8 @@ impl Engine {
     ) {
         let conn = *self.conns.get(slot);
         let reason = self.kills.reason(conn.id).unwrap_or(reason);
+        // The kernel ended it, and nobody was there.
+        let bound = bound.filter(|_| reason != CloseReason::Expired);
         let (tuple, ct_id) = match conn.side {
             Side::Bound { ct_id, .. } => (conn.original, Some(ct_id)),
             Side::Unbound { shown } => (shown, None),

@@ -50,7 +50,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, Mark, Timestamp, Tuple, client};
+use nufw_proto::{ClaimId, ConnId, Mark, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
@@ -81,8 +81,6 @@ pub struct Engine {
     held: Option<Held>,
     kills: Kills,
     stats: Stats,
-    /// The calendar time of the present input.
-    wall: Timestamp,
 }
 
 impl Engine {
@@ -108,14 +106,12 @@ impl Engine {
             held: None,
             kills: Kills::default(),
             stats: Stats::default(),
-            wall: Timestamp::from_micros(0),
             limits,
         }
     }
 
     /// Takes one input and appends what must be done about it.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
-        self.wall = now.wall;
         match input {
             Input::LoadedLater => self.held = Some(Held::default()),
             Input::Loaded { rows, acknowledged } => {

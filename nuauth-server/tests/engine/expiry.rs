@@ -120,7 +120,9 @@ fn an_end_by_the_kernels_own_clock_is_no_end_by_idleness() {
         counters: Some(counters()),
         ..fixed(answered(entry(7, limited())))
     };
-    w.event(gw, CtEventKind::Destroy, last);
+    // The third event of this boot.
+    let event = w.event_now(CtEventKind::Destroy, last);
+    w.events(gw, 3, &[event]);
     let close = w.closed()[0];
     assert_eq!((close.id, close.reason), (row, CloseReason::Expired));
     assert_eq!(close.counters, Some(counters()));

@@ -9,6 +9,7 @@
 
 mod adopt;
 mod blind;
+mod by_flags;
 mod claims;
 mod control;
 mod dumps;
