@@ -2,6 +2,7 @@
 //! and the row says so when they are back. One that ended in order before its time does not wait for it.
 
 use crate::ended::{PATIENCE, listen};
+use anyhow::Context;
 use lab::{Attempt, Options, Outcome, State, addr, wait_for, with_lab};
 use std::io::{Read, Write};
 
@@ -27,7 +28,9 @@ fn claim() {
         client.write_all(b"hello")?;
         server.read_exact(&mut [0; 5])?;
         let condition = format!("tcp_sport = {}", tried.port);
-        lab.wait_row(&condition, State::Established)?;
+        let row = lab.wait_row(&condition, State::Established)?;
+        // Its late packets may be asked about once more afterwards.
+        let condition = format!("id = {}", row.int("id").context("it has one")?);
         // The kernel would let it be idle for days: `tcp 6 SECONDS ESTABLISHED …`.
         let left = || -> anyhow::Result<Option<u32>> {
             let table = lab.net.conntrack()?;
