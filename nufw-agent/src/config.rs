@@ -306,7 +306,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         "queue.count",
         queue.count.into(),
         1,
-        u64::from(MAX_QUEUES).min(u64::from(u16::MAX - queue.number) + u64::from(!conntrack.track_by_flags)),
+        u64::from(MAX_QUEUES).min(u64::from(u16::MAX - queue.number) + 1),
     );
     within(
         "queue.copy-range",
@@ -428,6 +428,13 @@ fn check_flags(loaded: &Loaded<Config>, problems: &mut Problems) {
             "rules.hooks",
             "other hooks than forward, and conntrack.track-by-flags",
             "[\"forward\"]: connections of the gateway itself are not followed by flags",
+        );
+    }
+    if queue.number.checked_add(queue.count).is_none() {
+        reject(
+            "queue.number",
+            "the last number, and conntrack.track-by-flags",
+            "one that leaves a number after queue.count others for the segments",
         );
     }
     if queue.zones.len() > 1 {

@@ -1,5 +1,5 @@
 //! A rule limits a connection's time. Server and agent are killed before it is over; the gateway's kernel ends it all the same,
-//! and the row says so when they are back. One that ended in order before its time does not wait for it.
+//! nothing of it passes afterwards, and the row says so when they are back.
 
 use crate::ended::{PATIENCE, listen};
 use anyhow::Context;
