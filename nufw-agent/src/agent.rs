@@ -4,9 +4,12 @@
 //! goes out in one write. The order is a promise to the server: a packet that was queued before an event came to be is
 //! asked for before that event is relayed. Nothing here decides; what cannot be asked is dropped.
 
+mod asks;
 mod dumps;
 mod end;
 mod events;
+mod expiries;
+mod flags;
 mod kept;
 mod kernel_says;
 mod kills;
@@ -28,7 +31,9 @@ use crate::queue::{InterfaceNames, Queue, QueueError, QueuedPacket};
 use crate::relay::Relay;
 use crate::sources::Sources;
 use crate::stats::{self, Seldom, Stats};
+use asks::{Asks, Ports, send_batches};
 use dumps::Dumps;
+use expiries::Expiries;
 use hashbrown::HashMap;
 use kernel_says::KernelSays;
 use kills::Kills;
@@ -36,7 +41,7 @@ use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_common::watchdog::Watchdog;
 use nufw_proto::gateway::{Ask, Hook, ToAgent, ToServer, Unused};
-use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
+use nufw_proto::{AskId, ConnId, CtEvent, Mark, Timestamp};
 use observed::Observer;
 use std::io;
 use std::sync::Arc;
@@ -71,6 +76,8 @@ struct Waiting {
     is_ipv4: bool,
     /// What is asked, should it have to be asked again; its id is that of the table.
     ask: Ask,
+    /// The ports of a bridge, where it passes through one.
+    ports: Option<Box<Ports>>,
     /// The server that was asked, by its place in the list; `None` while none was.
     server: Option<usize>,
 }
@@ -112,6 +119,7 @@ pub struct Agent {
     relay: Relay,
     dumps: Dumps,
     kills: Kills,
+    expiries: Expiries,
     stats: Stats,
     kernel_watch: stats::Watch,
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
@@ -121,7 +129,7 @@ pub struct Agent {
     last_row: Option<ConnId>,
     /// For each server, asks that another one was asked instead.
     elsewhere: Vec<Vec<Ask>>,
-    asks: Vec<Ask>,
+    asks: Asks,
     packets: Vec<QueuedPacket>,
     inbox: Vec<ToAgent>,
     fresh: Vec<CtEvent>,
@@ -165,6 +173,14 @@ impl Agent {
             events,
             control,
         } = kernel;
+        let another = control.as_ref().and_then(|control| {
+            control
+                .another()
+                .inspect_err(
+                    |error| tracing::warn!(%error, "the kernel will not be told when connections are to end"),
+                )
+                .ok()
+        });
         Self {
             queue,
             names,
@@ -176,6 +192,7 @@ impl Agent {
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
             dumps: Dumps::new(Access::Own, settings.interest.clone()),
+            expiries: Expiries::new(another),
             kills: Kills::new(control, settings.kill_bit),
             stats: Stats::default(),
             kernel_watch: stats::Watch::new(now),
@@ -183,7 +200,7 @@ impl Agent {
             unused: Vec::new(),
             last_row: None,
             elsewhere: vec![Vec::new(); link.servers()],
-            asks: Vec::new(),
+            asks: Asks::default(),
             packets: Vec::new(),
             inbox: Vec::new(),
             fresh: Vec::new(),
@@ -243,7 +260,11 @@ impl Agent {
     }
 
     async fn wait(&mut self, wakers: &mut Wakers) -> Result<Woken, AgentError> {
-        if self.link.is_broken() || self.kills.has_work() || self.dumps.has_work(&self.link, clock::mono()) {
+        if self.link.is_broken()
+            || self.kills.has_work()
+            || self.expiries.has_work()
+            || self.dumps.has_work(&self.link, clock::mono())
+        {
             // Whoever else is ready comes first; the runtime must look.
             tokio::task::yield_now().await;
             return Ok(Woken::Work);
@@ -304,6 +325,7 @@ impl Agent {
         let refusals = &mut self.refusals;
         self.kills
             .step(|is_ipv4| refusals.ends(is_ipv4), &mut self.stats, now);
+        self.expiries.step(now);
         self.link.tick(now);
         self.send(now);
         self.link.flush(now).await;
@@ -327,12 +349,14 @@ impl Agent {
 
     /// Puts what the server should hear on the link: asks first, then events, then dumps.
     fn send(&mut self, now: Instant) {
-        send_batches(&mut self.asks, &mut self.link, ToServer::Asks);
+        self.asks.send(&mut self.link);
         if self.link.is_up() {
             send_batches(&mut self.unused, &mut self.link, ToServer::Unused);
             send_batches(self.kills.told(), &mut self.link, ToServer::Killed);
+            send_batches(self.expiries.told(), &mut self.link, ToServer::LetGo);
         } else {
             self.kills.told().clear();
+            self.expiries.told().clear();
         }
         self.send_events();
         self.dumps
@@ -344,16 +368,6 @@ impl Agent {
             && let Some(message) = self.relay.next_message()
         {
             self.link.queue(&message);
-        }
-    }
-}
-
-fn send_batches<T>(items: &mut Vec<T>, link: &mut Link, message: impl Fn(Batch<T>) -> ToServer) {
-    while !items.is_empty() {
-        let rest = items.split_off(items.len().min(MAX_BATCH));
-        let part = std::mem::replace(items, rest);
-        if let Ok(batch) = Batch::try_from(part) {
-            link.queue(&message(batch));
         }
     }
 }

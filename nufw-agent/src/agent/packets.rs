@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides; what becomes of a packet that cannot be asked about is the configuration's word.
 
+use super::asks::Ports;
 use super::{Agent, AgentError, Waiting};
 use crate::loss::OnLoss;
 use crate::packet;
@@ -84,11 +85,16 @@ impl Agent {
         if drained {
             self.accepted.clear();
         }
+        // What segments have shown is told like events, and after the asks.
+        self.take_events();
         Ok(drained)
     }
 
     /// A packet came: it is asked for, or dropped.
     fn packet(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) {
+        if self.settings.flags_queue == Some(packet.queue) {
+            return self.passing(packet, received);
+        }
         self.stats.packets += 1;
         let dropped = match self.ask(packet, received, now) {
             Ok(()) => return,
@@ -128,6 +134,13 @@ impl Agent {
             return Err(Dropped::UnknownSource);
         }
         let mark = Mark(packet.mark);
+        let bridged = packet.phys_in_dev != 0 || packet.phys_out_dev != 0;
+        let ports = bridged.then(|| {
+            Box::new(Ports {
+                phys_in: self.names.name(packet.phys_in_dev),
+                phys_out: self.names.name(packet.phys_out_dev),
+            })
+        });
         let ask = Ask {
             id: AskId(0),
             hook: packet.hook,
@@ -137,7 +150,7 @@ impl Agent {
             out_dev: self.names.name(packet.out_dev),
             mark,
             received: packet.timestamp.unwrap_or(received),
-            tracked: self.settings.interest.will_include(&tuple),
+            tracked: self.settings.follows(&tuple),
         };
         let waiting = Waiting {
             asked: now,
@@ -147,6 +160,7 @@ impl Agent {
             hook: packet.hook,
             is_ipv4: tuple.src().is_ipv4(),
             ask: ask.clone(),
+            ports: ports.clone(),
             server,
         };
         let id = self
@@ -156,7 +170,7 @@ impl Agent {
         if server.is_some() {
             tracing::trace!(%id, %tuple, "asked");
             self.stats.asked += 1;
-            self.asks.push(Ask { id, ..ask });
+            self.asks.push(Ask { id, ..ask }, ports.as_deref());
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Allowed {
     fn permits(&self, order: Order) -> bool {
         let bit = self.kill_bit.0;
         match order {
-            Order::Look | Order::Delete => true,
+            Order::Look | Order::Delete | Order::EndIn { .. } => true,
             Order::Mark { value, mask } => mask == bit && (value == 0 || value == bit),
         }
     }
