@@ -3,6 +3,7 @@
 //! Reads and checks only. Every complaint names the place where the value was set.
 
 mod chosen;
+mod flags;
 
 use crate::agent::Settings;
 use crate::check::{AgentConfigView, TlsContent, TlsFile};
@@ -334,7 +335,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         1 << 24,
     );
     check_lists(loaded, &mut problems);
-    check_flags(loaded, &mut problems);
+    flags::check(loaded, &mut problems);
     for (key, found, (least, most)) in [
         ("queue.packet-timeout", queue.packet_timeout, PACKET_TIMEOUT),
         ("worker.hung-after", worker.hung_after, HUNG_AFTER),
@@ -384,65 +385,6 @@ fn check_lists(loaded: &Loaded<Config>, problems: &mut Problems) {
     }
     if let Err((key, found, expected)) = chosen::check(conntrack) {
         problems.push(loaded.reject(key, format_args!("{found:?}"), expected));
-    }
-}
-
-/// Connections are followed by conntrack's events or by the flags of TCP segments, never by both; and by flags only where they
-/// can be told from others.
-fn check_flags(loaded: &Loaded<Config>, problems: &mut Problems) {
-    let Config {
-        queue,
-        conntrack,
-        marks,
-        rules,
-        ..
-    } = &loaded.value;
-    if !conntrack.track_by_flags {
-        return;
-    }
-    let mut reject = |key: &str, found: &str, expected: &str| {
-        problems.push(loaded.reject(key, found, expected));
-    };
-    if conntrack.marked_only {
-        reject(
-            "conntrack.marked-only",
-            "true (-M), and conntrack.track-by-flags too (--track-by-flags)",
-            "one of them: either conntrack's events are relayed, or TCP flags stand in for them",
-        );
-    } else if conntrack.relay == Some(true) {
-        reject(
-            "conntrack.relay",
-            "true (-C), and conntrack.track-by-flags too (--track-by-flags)",
-            "one of them: either conntrack's events are relayed, or TCP flags stand in for them",
-        );
-    }
-    if !marks.set && !conntrack.marked_only {
-        reject(
-            "marks.set",
-            "false, and conntrack.track-by-flags",
-            "true (-m): by their marks the rules know the connections of users",
-        );
-    }
-    if rules.hooks != [QueueHook::Forward] {
-        reject(
-            "rules.hooks",
-            "other hooks than forward, and conntrack.track-by-flags",
-            "[\"forward\"]: connections of the gateway itself are not followed by flags",
-        );
-    }
-    if queue.number.checked_add(queue.count).is_none() {
-        reject(
-            "queue.number",
-            "the last number, and conntrack.track-by-flags",
-            "one that leaves a number after queue.count others for the segments",
-        );
-    }
-    if queue.zones.len() > 1 {
-        reject(
-            "queue.zones",
-            "several zones, and conntrack.track-by-flags",
-            "one zone: what a segment says does not tell its zone",
-        );
     }
 }
 
@@ -496,13 +438,6 @@ fn check_watching(loaded: &Loaded<Config>, problems: &mut Problems) {
             format_args!("{:?}", socket.display().to_string()),
             "the whole path of a socket, or \"\" to go without",
         ));
-    }
-}
-
-impl Conntrack {
-    /// Whether conntrack's events are relayed.
-    pub fn relays(&self) -> bool {
-        self.relay.unwrap_or(!self.track_by_flags)
     }
 }
 

@@ -27,6 +27,10 @@ pub(super) struct Dump {
 
 /// The present link of a gateway.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what an agent says of itself are facts of their own"
+)]
 pub(super) struct Link {
     pub(super) id: LinkId,
     /// Since when this boot of the agent is known. What became of the verdicts of before is not.

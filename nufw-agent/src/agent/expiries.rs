@@ -174,9 +174,8 @@ impl Expiries {
         };
         let entry = match answer {
             Answer::Absent => return self.forget(token),
-            Answer::Done => return,
-            // Its status changed between the look and the request, or it has a fixed end already: the next look tells.
-            Answer::Refused(libc::EBUSY | libc::EPERM) => return,
+            // Its status may have changed between the look and the request, or it has a fixed end already: the next look tells.
+            Answer::Done | Answer::Refused(libc::EBUSY | libc::EPERM) => return,
             Answer::Refused(errno) => {
                 if self.warned.may_warn(now) {
                     let error = std::io::Error::from_raw_os_error(errno);

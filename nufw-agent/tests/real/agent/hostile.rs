@@ -111,9 +111,8 @@ fn what_it_says_of_strangers_changes_nothing_and_its_marks_stay_under_the_mask()
         let client = connecting(&lab, SOON);
         let ask = loop {
             // The dump that it asked for comes as well.
-            match link.next().await.expect("the link holds") {
-                ToServer::Asks(asks) => break asks[0].clone(),
-                _ => {}
+            if let ToServer::Asks(asks) = link.next().await.expect("the link holds") {
+                break asks[0].clone();
             }
         };
         link.accept(&ask, 7, 1001).await;
