@@ -14,6 +14,7 @@ mod event;
 pub mod owner;
 mod proofs;
 mod session;
+mod tickets;
 
 pub use cli::main;
 pub use client::{Client, ClientError, Command, Options};

@@ -4,13 +4,15 @@
 
 mod spool;
 
-use super::ends::{RawPolicyFile, RawReject, RawSessions, on_end};
+use super::ends::{RawPolicyFile, RawReject, on_end};
 use super::levels::{RawLevels, RawOverload};
+use super::sessions::{RawHooks, RawIdentify, RawSessions};
 use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
 use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::control::DEFAULT_SOCKET;
 use nufw_common::listen::Place;
+use nufw_common::privileges;
 use nufw_common::sandbox::Privileges;
 use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
 use nulog::{Location, StoreError};
@@ -41,6 +43,10 @@ pub(super) struct Raw {
     policy: Option<Tried<RawPolicyFile>>,
     #[serde(default)]
     sessions: Tried<RawSessions>,
+    #[serde(default)]
+    hooks: Tried<RawHooks>,
+    #[serde(default)]
+    identify: Tried<RawIdentify>,
     #[serde(default)]
     reject: Tried<RawReject>,
     #[serde(default)]
@@ -115,6 +121,10 @@ struct RawLog {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawControl {
     socket: Option<PathBuf>,
+    #[serde(default)]
+    readers: Vec<String>,
+    #[serde(default)]
+    admins: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -189,6 +199,11 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
     let on_reload = on_end(raw_policy.and_then(|raw| raw.on_reload));
     let sessions = check.problems.take(raw.sessions.0).unwrap_or_default();
+    let hours = check.hours(&sessions);
+    let hooks = check.problems.take(raw.hooks.0).unwrap_or_default();
+    let hooks = check.hooks(&hooks);
+    let identify = check.problems.take(raw.identify.0).unwrap_or_default();
+    let identify = check.identify(&identify);
     let reject = check.problems.take(raw.reject.0).unwrap_or_default();
     let raw_log = check.problems.take(raw.log.0);
     let log = raw_log.as_ref().and_then(|raw| check.log(raw));
@@ -208,12 +223,15 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
                 mark_mask,
                 on_reload,
                 rejects: reject.rejects(),
-                ..check.session_ends(&sessions, &logged)
+                tells_sessions: hooks.is_some(),
+                ..check.session_limits(&sessions, &logged)
             };
             Some(check.engine(clients, limits, &base))
         }
         _ => None,
     };
+    let spool = log.as_ref().map_or(Path::new(""), |log| &log.spool.path);
+    let tickets = check.tickets(&sessions, spool);
     let ports = limits.as_ref().map(|raw| check.port_limits(raw));
 
     // A part that is missing has left its reason among the problems.
@@ -246,6 +264,10 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             control,
             metrics,
             privileges,
+            hours,
+            tickets,
+            hooks,
+            identify,
             ports,
             engine,
         }),
@@ -257,7 +279,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     origins: &'a Origins,
     problems: Problems,
     dir: &'a Path,
@@ -271,7 +293,7 @@ impl Check<'_> {
         mask
     }
 
-    fn reject(&mut self, key: &str, found: impl Display, expected: impl Display) {
+    pub(super) fn reject(&mut self, key: &str, found: impl Display, expected: impl Display) {
         self.problems.push(self.origins.reject(key, found, expected));
     }
 
@@ -280,11 +302,11 @@ impl Check<'_> {
         self.problems.take(part)
     }
 
-    fn path(&self, path: &Path) -> PathBuf {
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.dir.join(path)
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         key: &str,
         raw: Option<HumanDuration>,
@@ -302,7 +324,7 @@ impl Check<'_> {
         duration.0
     }
 
-    fn count(&mut self, key: &str, raw: Option<u32>, default: usize) -> usize {
+    pub(super) fn count(&mut self, key: &str, raw: Option<u32>, default: usize) -> usize {
         match raw {
             None => default,
             Some(0) => {
@@ -314,7 +336,7 @@ impl Check<'_> {
     }
 
     /// Both families by default.
-    fn listen(&mut self, key: &str, raw: Option<&[String]>, port: u16) -> Vec<SocketAddr> {
+    pub(super) fn listen(&mut self, key: &str, raw: Option<&[String]>, port: u16) -> Vec<SocketAddr> {
         let Some(raw) = raw else {
             return vec![
                 SocketAddr::from(([0; 4], port)),
@@ -482,16 +504,6 @@ impl Check<'_> {
         }
     }
 
-    /// What the end of a session means for its connections.
-    fn session_ends(&mut self, raw: &RawSessions, base: &engine::Limits) -> engine::Limits {
-        engine::Limits {
-            on_session_end: on_end(raw.on_end),
-            session_grace: self.duration("sessions.grace", raw.grace, base.session_grace, 0..=3600),
-            on_removal: on_end(raw.on_removal),
-            ..*base
-        }
-    }
-
     fn port_limits(&mut self, raw: &RawLimits) -> PortLimits {
         PortLimits {
             greetings: self.count("limits.greetings", raw.greetings, 1024),
@@ -506,13 +518,33 @@ impl Check<'_> {
     }
 
     /// The empty path is for none.
-    fn control(&self, raw: RawControl) -> Control {
+    fn control(&mut self, raw: RawControl) -> Control {
         let configured = raw.socket.is_some();
+        let [readers, admins] = [("control.readers", &raw.readers), ("control.admins", &raw.admins)]
+            .map(|(key, names)| self.groups(key, names));
         let socket = raw.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
         Control {
             socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
             configured,
+            readers,
+            admins,
         }
+    }
+
+    /// Numbers of the system's groups of these names.
+    fn groups(&mut self, key: &str, names: &[String]) -> Vec<u32> {
+        let mut groups = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match privileges::group_number(name) {
+                Some(number) => groups.push(number),
+                None => self.reject(
+                    &format!("{key}[{index}]"),
+                    format_args!("string \"{name}\""),
+                    "the name of a group that this system has, or its number",
+                ),
+            }
+        }
+        groups
     }
 
     /// A place to listen at; none where it is absent or empty, and where it is wrong, which is told.

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod addressed;
 mod adopt;
 mod blind;
 mod claims;
@@ -17,6 +18,7 @@ mod events;
 mod flood;
 mod kills;
 mod late;
+mod lifetimes;
 mod limits;
 mod links;
 mod logging;
