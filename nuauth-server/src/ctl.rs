@@ -159,6 +159,11 @@ impl Whom {
     }
 }
 
+/// The command line, for its manual page.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {

@@ -237,7 +237,7 @@ mod tests {
     use super::*;
     use crate::engine::Quality;
     use nufw_proto::SessionId;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     struct Lab {

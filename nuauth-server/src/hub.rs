@@ -390,6 +390,7 @@ impl Hub {
                 Effect::Admitted { session } => self.hand_to_session(session, ToSession::Admitted),
                 Effect::NotAdmitted { session, cause } => {
                     self.hand_to_session(session, ToSession::Refused(cause));
+                    self.sessions.remove(&session);
                 }
                 Effect::EndSession {
                     session,

@@ -59,12 +59,16 @@ pub(crate) fn open(identify: &Identify) -> anyhow::Result<Vec<StdSocket>> {
         .collect()
 }
 
-/// Tells the hub of everything until the shutdown; `reloaded` changes when the users were read again.
+/// Networks with the names of their users.
+pub(crate) type Networks = Vec<(IpNet, Arc<str>)>;
+
+/// Tells the hub of everything until the shutdown; `reloaded` has the networks of the configuration, and changes when the files
+/// were read again.
 pub(crate) fn run(
     identify: Identify,
     sockets: Vec<StdSocket>,
     hub: mpsc::Sender<Event>,
-    reloaded: watch::Receiver<u64>,
+    reloaded: watch::Receiver<Networks>,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
     if identify.leases.is_none() && identify.radius.is_none() {
@@ -128,7 +132,7 @@ struct Keeper {
     leases: Option<(PathBuf, Stamp, Leases)>,
     accounting: Option<Accounting>,
     /// Networks of the configuration.
-    fixed: Vec<(IpNet, Arc<str>)>,
+    fixed: Networks,
     hub: mpsc::Sender<Event>,
     /// Who was told to be where.
     held: HashMap<Addr, Arc<str>>,
@@ -138,7 +142,7 @@ impl Keeper {
     async fn run(
         mut self,
         mut messages: mpsc::Receiver<Message>,
-        mut reloaded: watch::Receiver<u64>,
+        mut reloaded: watch::Receiver<Networks>,
         mut shutdown: Shutdown,
     ) {
         let mut ticks = tokio::time::interval(LOOK);
@@ -148,7 +152,10 @@ impl Keeper {
                 () = shutdown.wait() => return,
                 Some(message) = messages.recv() => self.message(message).await,
                 _ = ticks.tick() => self.look().await,
-                Ok(()) = reloaded.changed() => self.tell_again().await,
+                Ok(()) = reloaded.changed() => {
+                    self.fixed = reloaded.borrow_and_update().clone();
+                    self.tell_again().await;
+                }
             }
         }
     }
@@ -229,7 +236,7 @@ impl Keeper {
             .iter()
             .map(|(&address, user)| (address, Some(Arc::clone(user))))
             .collect();
-        let networks = true;
+        let networks = self.accounting.is_some();
         self.tell(Changes { addresses, networks }).await;
     }
 }
@@ -246,4 +253,107 @@ fn read(file: &Path) -> std::io::Result<String> {
         return Err(std::io::Error::other(format!("{length} bytes, {} may be", leases::MAX_BYTES)));
     }
     std::fs::read_to_string(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Radius;
+    use nufw_common::lifecycle;
+    use radius::tests::{SECRET, start, stop};
+
+    struct Lab {
+        heard: mpsc::Receiver<Event>,
+        reloaded: watch::Sender<Networks>,
+        port: SocketAddr,
+        dir: tempfile::TempDir,
+        _trigger: lifecycle::Trigger,
+    }
+
+    fn lab() -> Lab {
+        let dir = tempfile::tempdir().unwrap();
+        let identify = Identify {
+            networks: Vec::new(),
+            leases: Some(dir.path().join("leases")),
+            radius: Some(Radius {
+                listen: vec!["127.0.0.1:0".parse().unwrap()],
+                clients: vec!["127.0.0.1/32".parse().unwrap()],
+                secret: String::from_utf8(SECRET.to_vec()).unwrap().into(),
+                secret_file: "secret".into(),
+                timeout: Duration::from_mins(10),
+            }),
+        };
+        let sockets = open(&identify).unwrap();
+        let port = sockets[0].local_addr().unwrap();
+        let (hub, heard) = mpsc::channel(16);
+        let (reloaded, reloads) = watch::channel(Vec::new());
+        let (trigger, shutdown) = lifecycle::shutdown();
+        run(identify, sockets, hub, reloads, &shutdown).unwrap();
+        Lab {
+            heard,
+            reloaded,
+            port,
+            dir,
+            _trigger: trigger,
+        }
+    }
+
+    impl Lab {
+        /// The next word about an address; those about networks are left out.
+        async fn word(&mut self) -> (String, Option<String>) {
+            loop {
+                let event = tokio::time::timeout(Duration::from_secs(20), self.heard.recv()).await;
+                let Some(Event::Tell(input)) = event.unwrap() else {
+                    panic!("another event")
+                };
+                match *input {
+                    Input::Identified { address, user } => return (address.to_string(), Some(user.to_string())),
+                    Input::Unidentified { address } => return (address.to_string(), None),
+                    Input::Networks(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    fn is(address: &str, user: Option<&str>) -> (String, Option<String>) {
+        (address.to_owned(), user.map(str::to_owned))
+    }
+
+    #[tokio::test]
+    async fn a_signed_message_is_noted_told_and_answered_and_another_is_not() {
+        let mut lab = lab();
+        let access_point = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut forged = start("mallory", "10.0.0.9");
+        forged[HEADER_END] ^= 1;
+        for message in [forged, start("alice", "10.0.0.7")] {
+            access_point.send_to(&message, lab.port).await.unwrap();
+        }
+        assert_eq!(lab.word().await, is("10.0.0.7", Some("alice")));
+        let mut answer = [0; 64];
+        let received = tokio::time::timeout(Duration::from_secs(20), access_point.recv(&mut answer)).await;
+        assert_eq!(received.unwrap().unwrap(), 20, "one answer, to the one that was signed");
+        // Whoever reads the users again hears of it again.
+        lab.reloaded.send_replace(Vec::new());
+        assert_eq!(lab.word().await, is("10.0.0.7", Some("alice")));
+        access_point.send_to(&stop("alice", "10.0.0.7"), lab.port).await.unwrap();
+        assert_eq!(lab.word().await, is("10.0.0.7", None));
+    }
+
+    #[tokio::test]
+    async fn the_file_of_leases_is_followed_through_its_replacement_and_removal() {
+        let mut lab = lab();
+        let file = lab.dir.path().join("leases");
+        std::fs::write(&file, "10.0.0.7 alice -\n").unwrap();
+        assert_eq!(lab.word().await, is("10.0.0.7", Some("alice")));
+        let next = lab.dir.path().join("next");
+        std::fs::write(&next, "10.0.0.7 bobby -\n").unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        assert_eq!(lab.word().await, is("10.0.0.7", Some("bobby")));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(lab.word().await, is("10.0.0.7", None));
+    }
+
+    /// The first octet of the attributes.
+    const HEADER_END: usize = 20;
 }

@@ -113,8 +113,8 @@ struct Server {
     orders: mpsc::Receiver<Order>,
     tickets: Option<Arc<Tickets>>,
     hook_counts: HookCounts,
-    /// Counts reloads, for whoever must tell the hub again.
-    reloaded: watch::Sender<u64>,
+    /// The networks of `[identify]`, sent at each reload to whoever must tell the hub again.
+    reloaded: watch::Sender<identify::Networks>,
 }
 
 /// Runs the server until SIGTERM.
@@ -375,7 +375,7 @@ async fn start(
             orders,
             tickets,
             hook_counts,
-            reloaded: watch::channel(0).0,
+            reloaded: watch::channel(Vec::new()).0,
         },
         task,
     ))
@@ -446,13 +446,16 @@ impl Server {
                 self.revoked.send_replace(Arc::new(files.revoked));
                 let hub = self.hub.clone();
                 let hours = Event::Tell(Box::new(Input::Hours(config.hours)));
-                let networks = Event::Tell(Box::new(Input::Networks(self.config.identify.networks.clone())));
+                let networks = config.identify.networks;
+                // Where accounting adds some of its own, all of them are told together.
+                let alone = self.config.identify.radius.is_none();
+                let told = alone.then(|| Event::Tell(Box::new(Input::Networks(networks.clone()))));
                 let reloaded = self.reloaded.clone();
                 tokio::spawn(async move {
-                    for event in [event, hours, networks] {
+                    for event in [event, hours].into_iter().chain(told) {
                         let _ = hub.send(event).await;
                     }
-                    reloaded.send_modify(|count| *count += 1);
+                    reloaded.send_replace(networks);
                 });
                 tracing::info!(
                     "reloaded; listening addresses, limits and the log's place count from the next start"

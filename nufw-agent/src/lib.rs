@@ -21,4 +21,4 @@ pub mod sandbox;
 pub mod sources;
 pub mod stats;
 
-pub use cli::main;
+pub use cli::{command, main};

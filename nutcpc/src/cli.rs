@@ -112,6 +112,11 @@ struct Args {
     quiet: bool,
 }
 
+/// The command line, for its manual page.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
 /// Runs the command.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {

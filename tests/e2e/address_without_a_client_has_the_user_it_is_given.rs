@@ -6,10 +6,8 @@ use std::time::Duration;
 
 #[test]
 fn claim() {
-    let options = Options {
-        users: vec![User::new("alice", 1001), User::new("portal", 1003)],
-        ..Options::prepared()
-    };
+    let mut options = Options::prepared();
+    options.users.push(User::new("portal", 1003));
     with_lab(options, |lab| {
         let leases = lab.dir().join("leases");
         std::fs::create_dir(lab.dir().join("nuauth.d"))?;

@@ -8,11 +8,7 @@ use std::time::Duration;
 
 #[test]
 fn claim() {
-    let options = Options {
-        logged_in: Vec::new(),
-        ..Options::default()
-    };
-    with_lab(options, |lab| {
+    with_lab(Options::nobody(), |lab| {
         let _web = TcpService::echo(&lab.net.server, 80)?;
         let ticket = lab.dir().join("ticket");
         let spec = lab.client("alice")?.args(["--ticket-file".into(), ticket.clone()]);

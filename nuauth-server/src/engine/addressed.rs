@@ -9,11 +9,13 @@ use super::quality::Quality;
 use super::types::{Effect, Identity, Now, SessionFacts};
 use ipnet::IpNet;
 use nufw_proto::client::OsInfo;
-use nufw_proto::{Addr, SessionId};
+use nufw_proto::{Addr, SessionId, Text};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What stands in rows in the place of an operating system: no client says one.
+pub(super) const NO_CLIENT: &str = "(address)";
 /// Sessions that the engine makes have this bit, those of the edge do not.
 const OWN: u64 = 1 << 63;
 
@@ -129,10 +131,14 @@ impl Engine {
         };
         self.addressed.last += 1;
         let session = SessionId(OWN | self.addressed.last);
+        let os = OsInfo {
+            name: Text::lossy(NO_CLIENT),
+            ..OsInfo::default()
+        };
         let facts = SessionFacts {
             quality: Quality::Address,
             lease,
-            ..SessionFacts::new(identity, address, OsInfo::default())
+            ..SessionFacts::new(identity, address, os)
         };
         self.session_up(session, facts, now, out);
         self.sessions.get(session)?;

@@ -4,6 +4,7 @@
 //! it. How it grows old is in `lifetimes`, what an address alone may say in `addressed`.
 
 use super::Engine;
+use super::addressed::NO_CLIENT;
 use super::kills::Leaving;
 use super::quality::Quality;
 use super::types::{Effect, Identity, Limits, Now, OnUserLimit, ProofId, SessionFacts, SessionWord};
@@ -237,7 +238,10 @@ impl Engine {
             Session {
                 identity: facts.identity,
                 // NuFW's order: name, version, release.
-                os: Arc::from(format!("{}-{}-{}", os[0], os[2], os[1])),
+                os: match facts.quality {
+                    Quality::Address => Arc::from(NO_CLIENT),
+                    _ => Arc::from(format!("{}-{}-{}", os[0], os[2], os[1])),
+                },
                 quality: facts.quality,
                 addresses: Vec::new(),
                 row,

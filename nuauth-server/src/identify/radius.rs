@@ -392,4 +392,4 @@ impl Accounting {
 
 #[cfg(test)]
 #[path = "radius_tests.rs"]
-mod tests;
+pub(super) mod tests;

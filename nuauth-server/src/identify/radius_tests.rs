@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const SECRET: &[u8] = b"xyzzy5461";
+pub(in crate::identify) const SECRET: &[u8] = b"xyzzy5461";
 const AP: &str = "192.168.1.16";
 const ALICE: &str = "10.0.0.7";
 
@@ -43,6 +43,16 @@ fn message(status: u32, session: &str, user: &str, more: &[Vec<u8>]) -> Vec<u8> 
     ];
     attributes.extend_from_slice(more);
     request(&attributes)
+}
+
+/// The begin of a session, signed.
+pub(in crate::identify) fn start(user: &str, at: &str) -> Vec<u8> {
+    message(1, "s1", user, &[address(at)])
+}
+
+/// Its end.
+pub(in crate::identify) fn stop(user: &str, at: &str) -> Vec<u8> {
+    message(2, "s1", user, &[address(at)])
 }
 
 struct Lab {

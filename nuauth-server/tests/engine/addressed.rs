@@ -58,6 +58,7 @@ fn the_narrowest_network_says_who_it_is_and_nobody_is_asked() {
     w.networks(&[("10.0.0.0/8", "guest"), ("10.0.0.9/32", "printer"), ("2001:db8::/64", "guest")]);
     assert_eq!(w.decided("10.0.0.9:4000").as_deref(), Some("printer"));
     assert_eq!(w.decided("10.0.0.8:4000").as_deref(), Some("guest"));
+    assert_eq!(w.opened()[0].client_os.as_deref(), Some("(address)"));
     assert_eq!(w.decided("192.168.0.1:4000"), None);
     let questions = w.others.iter().filter(|e| matches!(e, Effect::Question { .. }));
     assert_eq!(questions.count(), 0);
