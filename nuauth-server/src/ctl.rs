@@ -85,7 +85,11 @@ pub enum Command {
         #[command(flatten)]
         whom: Whom,
         /// A sentence that the user is shown
-        #[arg(long, value_name = "TEXT", default_value = "an administrator ended the session")]
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "an administrator ended the session"
+        )]
         reason: String,
     },
     /// Make the tickets worthless with which clients come back without a password
@@ -244,10 +248,7 @@ impl Asker {
                 self.show(out, &list, |out| table::connections(&list, out))
             }
             Command::Disconnect { whom, reason } => {
-                let target = whom
-                    .target()
-                    .context("nobody is named")
-                    .or_exit(Exit::Usage)?;
+                let target = whom.target().context("nobody is named").or_exit(Exit::Usage)?;
                 let done: Disconnected = self.ask(&Request::Disconnect { target, reason }).await?;
                 self.show(out, &done, |out| match done.sessions.as_slice() {
                     [] => writeln!(out, "nobody was logged in whom that means"),
@@ -272,7 +273,9 @@ impl Asker {
                 self.say(&Request::Drain { within }, out).await?
             }
         };
-        written.context("the answer cannot be written").or_exit(Exit::IoErr)
+        written
+            .context("the answer cannot be written")
+            .or_exit(Exit::IoErr)
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Failure> {
@@ -346,6 +349,10 @@ mod tests {
         let cli = Cli::try_parse_from(["nuauth-ctl", "--socket", "/nowhere/at.all", "users"]).unwrap();
         let failure = run(cli, &mut Vec::new()).unwrap_err();
         assert_eq!(failure.exit, Exit::Unavailable);
-        assert!(failure.error.to_string().contains("/nowhere/at.all"), "{}", failure.error);
+        assert!(
+            failure.error.to_string().contains("/nowhere/at.all"),
+            "{}",
+            failure.error
+        );
     }
 }

@@ -17,8 +17,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -194,19 +194,28 @@ impl Hooks {
                     Outcome::Done => complained = false,
                     outcome if !complained => {
                         complained = true;
-                        tracing::warn!(?outcome, "a hook did not end well; further ones are counted until one does");
+                        tracing::warn!(
+                            ?outcome,
+                            "a hook did not end well; further ones are counted until one does"
+                        );
                     }
                     _ => {}
                 }
             }
-            tracing::warn!("the process that runs hooks has ended: none is run until the server is started again");
+            tracing::warn!(
+                "the process that runs hooks has ended: none is run until the server is started again"
+            );
         });
         let shared = HookCounts(Arc::clone(&counts));
         Ok((Self { jobs, counts, has }, shared))
     }
 
     pub(crate) fn tell(&self, word: &SessionWord) {
-        let event = if word.end.is_some() { Event::Logout } else { Event::Login };
+        let event = if word.end.is_some() {
+            Event::Logout
+        } else {
+            Event::Login
+        };
         let [login, logout] = self.has;
         if (event == Event::Login && !login) || (event == Event::Logout && !logout) {
             return;
@@ -226,7 +235,9 @@ impl Hooks {
             Ok(()) => {}
             Err(mpsc::error::TrySendError::Full(_)) => self.counts.add(&Outcome::LeftOut),
             Err(mpsc::error::TrySendError::Closed(_)) => {
-                self.counts.add(&Outcome::Failed("the process that runs hooks has ended".to_owned()));
+                self.counts.add(&Outcome::Failed(
+                    "the process that runs hooks has ended".to_owned(),
+                ));
             }
         }
     }
@@ -319,13 +330,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_never_returns_is_killed_with_its_children_and_the_others_run() {
-        let lab = lab("[ \"$4\" != 1 ] || { sleep 600 & echo $! > OUT; wait; }", "exit 3", |settings| {
-            settings.timeout = Duration::from_millis(500);
-        });
+        let lab = lab(
+            "[ \"$4\" != 1 ] || { sleep 600 & echo $! > OUT; wait; }",
+            "exit 3",
+            |settings| {
+                settings.timeout = Duration::from_millis(500);
+            },
+        );
         lab.tell(1, None);
         lab.tell(2, None);
         lab.tell(2, Some("lost"));
-        lab.until(|state| (state.done, state.failed, state.timed_out) == (1, 1, 1)).await;
+        lab.until(|state| (state.done, state.failed, state.timed_out) == (1, 1, 1))
+            .await;
         let child = std::fs::read_to_string(lab.dir.path().join("out")).unwrap();
         let status = format!("/proc/{}/stat", child.trim());
         let gone = || std::fs::read_to_string(&status).is_ok_and(|stat| !stat.contains(" Z "));
@@ -334,7 +350,9 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), waiting)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -352,7 +370,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_is_not_there_is_a_failure_and_no_more() {
-        let lab = lab("true", "true", |settings| settings.login = Some("/nowhere/at/all".into()));
+        let lab = lab("true", "true", |settings| {
+            settings.login = Some("/nowhere/at/all".into())
+        });
         lab.tell(1, None);
         lab.tell(1, Some("idle"));
         lab.until(|state| (state.failed, state.done) == (1, 1)).await;

@@ -13,7 +13,8 @@ const MAX_WINDOWS: usize = 64;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const MINUTES_OF_A_DAY: u16 = 24 * 60;
 /// What is expected where a window stands.
-pub const EXPECTED: &str = "days and times such as \"mon-fri 08:00-18:00\", \"sat,sun 10:00-12:30\" or \"daily 22:00-06:00\"";
+pub const EXPECTED: &str =
+    "days and times such as \"mon-fri 08:00-18:00\", \"sat,sun 10:00-12:30\" or \"daily 22:00-06:00\"";
 
 /// One window: days on which it begins, and two times; past midnight when the second is not later than the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

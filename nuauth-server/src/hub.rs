@@ -6,8 +6,8 @@
 use crate::clients::renew;
 use crate::control::Moment;
 use crate::engine::{
-    Effect, Engine, Identity, Input, Judge, Leaving, LinkId, LiveConn, Now, ProofId, SessionFacts, SessionWord,
-    Stats,
+    Effect, Engine, Identity, Input, Judge, Leaving, LinkId, LiveConn, Now, ProofId, SessionFacts,
+    SessionWord, Stats,
 };
 use crate::hooks::Hooks;
 use crate::journal::{Entry, Journal, Report};

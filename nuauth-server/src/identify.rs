@@ -51,9 +51,9 @@ pub(crate) fn open(identify: &Identify) -> anyhow::Result<Vec<StdSocket>> {
                 socket.set_only_v6(true)?;
             }
             socket.set_nonblocking(true)?;
-            socket
-                .bind(&address.into())
-                .with_context(|| format!("cannot listen for accounting messages on {address} (identify.radius.listen)"))?;
+            socket.bind(&address.into()).with_context(|| {
+                format!("cannot listen for accounting messages on {address} (identify.radius.listen)")
+            })?;
             Ok(socket.into())
         })
         .collect()
@@ -83,7 +83,9 @@ pub(crate) fn run(
         tokio::spawn(receive(socket, incoming.clone(), shutdown.clone()));
     }
     let keeper = Keeper {
-        leases: identify.leases.map(|file| (file, Stamp::default(), Leases::default())),
+        leases: identify
+            .leases
+            .map(|file| (file, Stamp::default(), Leases::default())),
         accounting: identify.radius.map(Accounting::new),
         fixed: identify.networks,
         hub,
@@ -161,7 +163,9 @@ impl Keeper {
     }
 
     async fn message(&mut self, message: Message) {
-        let Some(accounting) = &mut self.accounting else { return };
+        let Some(accounting) = &mut self.accounting else {
+            return;
+        };
         let Message { socket, from, bytes } = message;
         let (answer, changes) = match accounting.hear(from.ip(), &bytes, clock::mono()) {
             Ok(Heard { answer, changes }) => (answer, changes),
@@ -250,7 +254,10 @@ fn stamp_of(file: &Path) -> Stamp {
 fn read(file: &Path) -> std::io::Result<String> {
     let length = file.metadata()?.len();
     if length > leases::MAX_BYTES {
-        return Err(std::io::Error::other(format!("{length} bytes, {} may be", leases::MAX_BYTES)));
+        return Err(std::io::Error::other(format!(
+            "{length} bytes, {} may be",
+            leases::MAX_BYTES
+        )));
     }
     std::fs::read_to_string(file)
 }
@@ -307,7 +314,9 @@ mod tests {
                     panic!("another event")
                 };
                 match *input {
-                    Input::Identified { address, user } => return (address.to_string(), Some(user.to_string())),
+                    Input::Identified { address, user } => {
+                        return (address.to_string(), Some(user.to_string()));
+                    }
                     Input::Unidentified { address } => return (address.to_string(), None),
                     Input::Networks(_) => {}
                     other => panic!("{other:?}"),
@@ -332,11 +341,18 @@ mod tests {
         assert_eq!(lab.word().await, is("10.0.0.7", Some("alice")));
         let mut answer = [0; 64];
         let received = tokio::time::timeout(Duration::from_secs(20), access_point.recv(&mut answer)).await;
-        assert_eq!(received.unwrap().unwrap(), 20, "one answer, to the one that was signed");
+        assert_eq!(
+            received.unwrap().unwrap(),
+            20,
+            "one answer, to the one that was signed"
+        );
         // Whoever reads the users again hears of it again.
         lab.reloaded.send_replace(Vec::new());
         assert_eq!(lab.word().await, is("10.0.0.7", Some("alice")));
-        access_point.send_to(&stop("alice", "10.0.0.7"), lab.port).await.unwrap();
+        access_point
+            .send_to(&stop("alice", "10.0.0.7"), lab.port)
+            .await
+            .unwrap();
         assert_eq!(lab.word().await, is("10.0.0.7", None));
     }
 

@@ -37,7 +37,10 @@ use std::process::ExitCode;
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == hooks::HELPER) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == hooks::HELPER)
+    {
         return report(hooks::helper_main());
     }
     match cli::parse() {

@@ -261,6 +261,32 @@ fn open_tickets(settings: Option<&TicketSettings>) -> Result<Option<Arc<Tickets>
     }
 }
 
+/// An engine that knows users and lists, and what the log knew.
+fn engine(config: &ServerConfig, policy: Policy, users: &Users, known: Option<Known>) -> Engine {
+    let identities = users.identities();
+    let mut engine = Engine::new(config.engine, Arc::new(policy)).with_users(&identities);
+    let start = Now {
+        mono: Duration::ZERO,
+        wall: clock::wall(),
+    };
+    let known = match known {
+        Some(Known { rows, acknowledged }) => {
+            tracing::info!(database = %config.log.database, active_rows = rows.len(), "log opened");
+            Input::Loaded { rows, acknowledged }
+        }
+        None => Input::LoadedLater,
+    };
+    for input in [
+        known,
+        Input::Users(identities),
+        Input::Hours(config.hours.clone()),
+        Input::Networks(config.identify.networks.clone()),
+    ] {
+        engine.handle(input, start, &mut Vec::new());
+    }
+    engine
+}
+
 /// Opens the log and puts an engine that knows it to work.
 async fn start(
     config: ServerConfig,
@@ -289,28 +315,7 @@ async fn start(
         .await
         .map_err(Failure::from)?;
     let journal = opened.journal;
-    let mut engine = Engine::new(config.engine, Arc::new(files.policy)).with_users(&files.users.identities());
-    let start = Now {
-        mono: Duration::ZERO,
-        wall: clock::wall(),
-    };
-    let known = match opened.known {
-        Some(Known { rows, acknowledged }) => {
-            tracing::info!(%database, active_rows = rows.len(), "log opened");
-            Input::Loaded { rows, acknowledged }
-        }
-        None => Input::LoadedLater,
-    };
-    engine.handle(known, start, &mut Vec::new());
-    let identities = files.users.identities();
-    for input in [
-        Input::Users(identities),
-        Input::Hours(config.hours.clone()),
-        Input::Networks(config.identify.networks.clone()),
-    ] {
-        engine.handle(input, start, &mut Vec::new());
-    }
-
+    let engine = engine(&config, files.policy, &files.users, opened.known);
     let (hub, events) = mpsc::channel(WAITING_EVENTS);
     let (revoked, revocations) = watch::channel(Arc::new(files.revoked));
     let gateways = Arc::new(GatewayPort {

@@ -105,10 +105,12 @@ pub(crate) fn digest(of: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn unhex(text: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
@@ -137,7 +139,9 @@ impl KeyFile {
 
     fn cipher(&self) -> Option<LessSafeKey> {
         let bytes = unhex(&self.key)?;
-        UnboundKey::new(&AES_256_GCM, bytes.as_ref()).ok().map(LessSafeKey::new)
+        UnboundKey::new(&AES_256_GCM, bytes.as_ref())
+            .ok()
+            .map(LessSafeKey::new)
     }
 }
 
@@ -215,7 +219,11 @@ impl Tickets {
         if facts.address != address {
             return Err(TicketError::OtherAddress);
         }
-        if facts.certificate.as_deref().is_some_and(|shown| Some(shown) != certificate) {
+        if facts
+            .certificate
+            .as_deref()
+            .is_some_and(|shown| Some(shown) != certificate)
+        {
             return Err(TicketError::OtherCertificate);
         }
         let worthless = |at: Option<&i64>| at.is_some_and(|&at| issued <= at);
@@ -298,9 +306,8 @@ impl State {
         if self.chains.len() + self.users.len() > MAX_REVOKED {
             *self = Self::default();
         }
-        self.keys.retain(|key| {
-            lives(key.made, KEY_AGE + lifetime) && key.made <= now_micros + micros(CLOCK_STEP)
-        });
+        self.keys
+            .retain(|key| lives(key.made, KEY_AGE + lifetime) && key.made <= now_micros + micros(CLOCK_STEP));
         if self.keys.first().is_none_or(|key| !lives(key.made, KEY_AGE)) {
             self.keys.insert(0, KeyFile::new(now));
         }
@@ -419,7 +426,10 @@ mod tests {
             (Some("other"), Err(TicketError::OtherCertificate)),
             (None, Err(TicketError::OtherCertificate)),
         ] {
-            assert_eq!(accept_from(&lab.tickets, &ticket, "10.0.0.7", shown, now()), expected);
+            assert_eq!(
+                accept_from(&lab.tickets, &ticket, "10.0.0.7", shown, now()),
+                expected
+            );
         }
     }
 

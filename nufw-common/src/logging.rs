@@ -28,7 +28,13 @@ static RUNNING: OnceLock<Running> = OnceLock::new();
 /// The filter in force; `None` before [`init`].
 pub fn filter() -> Option<String> {
     let running = RUNNING.get()?;
-    Some(running.filter.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    Some(
+        running
+            .filter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
+    )
 }
 
 /// Replaces the filter; what is wrong comes as a sentence.
@@ -66,7 +72,10 @@ pub fn init(default_level: &str) {
         .with_ansi(std::io::stderr().is_terminal());
     // The journal stamps every line itself.
     let started = if stderr_is_journal() {
-        let builder = builder.without_time().with_env_filter(filter).with_filter_reloading();
+        let builder = builder
+            .without_time()
+            .with_env_filter(filter)
+            .with_filter_reloading();
         let handle = builder.reload_handle();
         builder.try_init().map(|()| remember(text, handle)).is_ok()
     } else {

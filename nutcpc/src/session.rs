@@ -119,7 +119,12 @@ impl Session {
                 other => return Err(instead_of(other, "something else than its welcome")),
             };
             tracing::debug!(software = %welcome.software, "the server answers");
-            let offers = |mechanism| welcome.mechanisms.iter().any(|offered| offered.as_str() == mechanism);
+            let offers = |mechanism| {
+                welcome
+                    .mechanisms
+                    .iter()
+                    .any(|offered| offered.as_str() == mechanism)
+            };
             let message = match shown {
                 Shown::Ticket(ticket) if welcome.capabilities.has(TICKETS) => {
                     ToServer::Resume(Resume { ticket })

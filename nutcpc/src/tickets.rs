@@ -66,7 +66,9 @@ impl Tickets {
         let meta = open.metadata()?;
         let own = rustix::process::geteuid().as_raw();
         if meta.permissions().mode() & 0o077 != 0 || meta.uid() != own || meta.len() > MAX_FILE {
-            return Err(io::Error::other("it must be a small file that only its owner can read, who is you"));
+            return Err(io::Error::other(
+                "it must be a small file that only its owner can read, who is you",
+            ));
         }
         let text = Zeroizing::new(io::read_to_string(open)?);
         let Ok(kept) = serde_json::from_str::<Kept>(&text) else {
@@ -193,7 +195,11 @@ mod tests {
         first.keep(given(60_000));
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
         assert!(tickets(&file, "fw:4129", "alice").current().is_none());
-        for wrong in ["", "{}", "{\"server\":\"fw:4129\",\"user\":\"alice\",\"until\":9e18,\"ticket\":\"zz\"}"] {
+        for wrong in [
+            "",
+            "{}",
+            "{\"server\":\"fw:4129\",\"user\":\"alice\",\"until\":9e18,\"ticket\":\"zz\"}",
+        ] {
             std::fs::write(&file, wrong).unwrap();
             std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
             assert!(tickets(&file, "fw:4129", "alice").current().is_none(), "{wrong}");

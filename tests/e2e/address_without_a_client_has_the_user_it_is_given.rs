@@ -24,7 +24,11 @@ fn claim() {
                 .within(Duration::from_secs(1))
                 .run(&lab.net.client)
         };
-        assert_eq!(attempt()?.outcome, Outcome::TimedOut, "nobody said whose the address is");
+        assert_eq!(
+            attempt()?.outcome,
+            Outcome::TimedOut,
+            "nobody said whose the address is"
+        );
 
         let source = addr::CLIENT4;
         let next = lab.dir().join("leases.next");
@@ -46,7 +50,10 @@ fn claim() {
         wait_for("the lease to be over", Duration::from_secs(30), || {
             Ok(attempt()?.outcome != Outcome::Connected)
         })?;
-        assert_eq!(lab.count("select count(*) from users where username = 'portal' and end_time is not null")?, 1);
+        assert_eq!(
+            lab.count("select count(*) from users where username = 'portal' and end_time is not null")?,
+            1
+        );
         Ok(())
     });
 }

@@ -11,7 +11,9 @@ fn claim() {
     with_lab(Options::nobody(), |lab| {
         let _web = TcpService::echo(&lab.net.server, 80)?;
         let ticket = lab.dir().join("ticket");
-        let spec = lab.client("alice")?.args(["--ticket-file".into(), ticket.clone()]);
+        let spec = lab
+            .client("alice")?
+            .args(["--ticket-file".into(), ticket.clone()]);
         lab.log_in_with("alice", spec)?;
         wait_for("a ticket", Duration::from_secs(20), || Ok(ticket.exists()))?;
         lab.wait_passes(80)?;
@@ -56,7 +58,8 @@ fn claim() {
         client.start()?;
         let status = client.wait_exit(Duration::from_mins(1))?;
         assert_eq!(status.code(), Some(78), "there is no password to fall back upon");
-        lab.server.wait_log("not logged in by ticket: the user is gone or has another password")?;
+        lab.server
+            .wait_log("not logged in by ticket: the user is gone or has another password")?;
         assert!(!ticket.exists(), "a worthless ticket is kept");
         Ok(())
     });

@@ -32,11 +32,20 @@ fn claim() {
         // One session is what alice may have.
         let mut second = lab.client("alice")?.args(["--once"]).start()?;
         assert_eq!(second.wait_exit(Duration::from_mins(1))?.code(), Some(69));
-        assert!(second.log()?.contains("as many sessions as a user may have"), "{}", second.log()?);
+        assert!(
+            second.log()?.contains("as many sessions as a user may have"),
+            "{}",
+            second.log()?
+        );
 
         let socket = lab.dir().join("nuauth.sock");
         let ctl = |args: &[&str]| -> anyhow::Result<String> {
-            checked(Command::new(binary("nuauth-ctl")?).arg("--socket").arg(&socket).args(args))
+            checked(
+                Command::new(binary("nuauth-ctl")?)
+                    .arg("--socket")
+                    .arg(&socket)
+                    .args(args),
+            )
         };
         let users: Vec<serde_json::Value> = serde_json::from_str(&ctl(&["users", "--json"])?)?;
         assert_eq!((users.len(), &users[0]["username"]), (1, &"alice".into()));
@@ -46,7 +55,10 @@ fn claim() {
         let client = lab.clients.get_mut("alice").context("alice")?;
         assert_eq!(client.wait_exit(Duration::from_mins(1))?.code(), Some(75));
         let log = client.log()?;
-        assert!(log.contains("the server ended the session: the exam is over"), "{log}");
+        assert!(
+            log.contains("the server ended the session: the exam is over"),
+            "{log}"
+        );
         assert_eq!(ctl(&["users", "--json"])?.trim(), "[]");
         wait_for("both hooks", Duration::from_secs(30), || {
             let told = std::fs::read_to_string(&told).unwrap_or_default();
@@ -54,8 +66,14 @@ fn claim() {
         })?;
         let lines = std::fs::read_to_string(&told)?;
         let lines: Vec<&str> = lines.lines().collect();
-        assert!(lines[0].starts_with("login alice 1001 ") && lines[0].ends_with(" password"), "{lines:?}");
-        assert!(lines[1].starts_with("logout alice 1001 ") && lines[1].ends_with(" ordered"), "{lines:?}");
+        assert!(
+            lines[0].starts_with("login alice 1001 ") && lines[0].ends_with(" password"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[1].starts_with("logout alice 1001 ") && lines[1].ends_with(" ordered"),
+            "{lines:?}"
+        );
 
         let drained = ctl(&["drain", "--within", "30s"])?;
         assert!(drained.contains("ends when nothing waits"), "{drained}");

@@ -25,7 +25,10 @@ fn programs() -> Vec<(Command, &'static str)> {
 
 /// A page of the program, and one for each of its commands, as git has them.
 fn pages(command: &Command, section: &str, pages: &mut BTreeMap<PathBuf, Vec<u8>>) {
-    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
+    let name = command
+        .get_display_name()
+        .unwrap_or(command.get_name())
+        .to_owned();
     let mut text = Vec::new();
     // The version is in the header of every page: it changes with a release, and the pages do with it.
     clap_mangen::Man::new(command.clone())
@@ -34,7 +37,10 @@ fn pages(command: &Command, section: &str, pages: &mut BTreeMap<PathBuf, Vec<u8>
         .render(&mut text)
         .unwrap();
     pages.insert(Path::new("docs/man").join(format!("{name}.{section}")), text);
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+    for sub in command
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help")
+    {
         let sub = sub.clone().display_name(format!("{name}-{}", sub.get_name()));
         self::pages(&sub, section, pages);
     }
@@ -82,11 +88,20 @@ fn pages_and_completions_are_those_of_the_command_lines() {
         "not as the command lines say; run NUFW_WRITE_MANUALS=1 cargo test -p nufw-e2e --test manuals:\n{}",
         wrong.join("\n")
     );
-    for directory in ["docs/man", "docs/completions/bash", "docs/completions/zsh", "docs/completions/fish"] {
+    for directory in [
+        "docs/man",
+        "docs/completions/bash",
+        "docs/completions/zsh",
+        "docs/completions/fish",
+    ] {
         for file in std::fs::read_dir(root.join(directory)).unwrap() {
             let path = file.unwrap().path();
             let known = path.strip_prefix(root).unwrap();
-            assert!(made.contains_key(known), "{} is of no program: remove it", path.display());
+            assert!(
+                made.contains_key(known),
+                "{} is of no program: remove it",
+                path.display()
+            );
         }
     }
 }
@@ -94,12 +109,25 @@ fn pages_and_completions_are_those_of_the_command_lines() {
 #[test]
 fn every_program_that_is_packaged_has_a_page() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let named: Vec<String> = programs().iter().map(|(command, _)| command.get_name().to_owned()).collect();
-    for package in ["nuauth-server", "nufw-agent", "nutcpc", "nu-sso", "nutop", "sql/tools"] {
+    let named: Vec<String> = programs()
+        .iter()
+        .map(|(command, _)| command.get_name().to_owned())
+        .collect();
+    for package in [
+        "nuauth-server",
+        "nufw-agent",
+        "nutcpc",
+        "nu-sso",
+        "nutop",
+        "sql/tools",
+    ] {
         let text = std::fs::read_to_string(root.join(package).join("Cargo.toml")).unwrap();
         for line in text.lines().filter(|line| line.contains("[\"target/release/")) {
             let program = line.split(['/', '"']).nth(3).unwrap();
-            assert!(named.contains(&program.to_owned()), "{program} of {package} has no manual page");
+            assert!(
+                named.contains(&program.to_owned()),
+                "{program} of {package} has no manual page"
+            );
         }
     }
 }

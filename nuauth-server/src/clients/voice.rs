@@ -28,7 +28,11 @@ pub(super) struct TicketSource {
 impl TicketSource {
     pub(super) fn new(tickets: Arc<Tickets>, facts: Facts) -> Self {
         let shown = Arc::new(AtomicI64::new(facts.shown));
-        Self { tickets, facts, shown }
+        Self {
+            tickets,
+            facts,
+            shown,
+        }
     }
 
     pub(super) fn chain(&self) -> u64 {
@@ -97,7 +101,7 @@ impl Voice {
         let mut liveness = Liveness::new(self.dead_after, clock::mono());
         let mut waiting = Vec::new();
         let mut revoked = std::pin::pin!(revoked);
-        let mut next_ticket = Instant::now();
+        let mut next_ticket = Instant::from_std(clock::mono());
         loop {
             let heartbeat = Instant::from_std(liveness.next_send());
             let mut end = None;
@@ -113,7 +117,7 @@ impl Voice {
                 }
                 () = tokio::time::sleep_until(next_ticket), if self.ticket.is_some() => {
                     if let Some(source) = &mut self.ticket {
-                        next_ticket = Instant::now() + source.interval();
+                        next_ticket = Instant::from_std(clock::mono()) + source.interval();
                         waiting.extend(source.next().map(ToSession::Say));
                     }
                 }
@@ -229,7 +233,11 @@ mod tests {
         ] {
             assert_eq!(told(cause, REASONS).0, cause);
             assert_eq!(told(cause, older).0, in_old_words);
-            assert_eq!(told(cause, older).1, told(cause, REASONS).1, "the sentence says it");
+            assert_eq!(
+                told(cause, older).1,
+                told(cause, REASONS).1,
+                "the sentence says it"
+            );
         }
     }
 }

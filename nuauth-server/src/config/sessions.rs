@@ -181,8 +181,14 @@ impl Check<'_> {
         let mut week = |key: &str, texts: &[String]| match Week::parse(texts) {
             Ok(week) => week,
             Err(index) => {
-                let found = texts.get(index).map_or("more windows than there may be", String::as_str);
-                self.reject(&format!("{key}[{index}]"), format_args!("string \"{found}\""), EXPECTED);
+                let found = texts
+                    .get(index)
+                    .map_or("more windows than there may be", String::as_str);
+                self.reject(
+                    &format!("{key}[{index}]"),
+                    format_args!("string \"{found}\""),
+                    EXPECTED,
+                );
                 Week::default()
             }
         };
@@ -226,14 +232,19 @@ impl Check<'_> {
         let queue = self.count("hooks.queue", raw.queue, 1024);
         let mut program = |key: &str, raw: &Option<PathBuf>| {
             let path = self.path(raw.as_ref()?);
-            let runs = path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+            let runs = path
+                .metadata()
+                .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
             if !runs {
                 let expected = "a program: a file that may be run";
                 self.reject(key, format_args!("\"{}\"", path.display()), expected);
             }
             Some(path)
         };
-        let (login, logout) = (program("hooks.login", &raw.login), program("hooks.logout", &raw.logout));
+        let (login, logout) = (
+            program("hooks.login", &raw.login),
+            program("hooks.logout", &raw.logout),
+        );
         (login.is_some() || logout.is_some()).then_some(HookSettings {
             login,
             logout,

@@ -82,7 +82,10 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(config.control, usual);
     let tickets = config.tickets.unwrap();
     assert_eq!(tickets.file, Path::new("/var/lib/nufw/tickets.key"));
-    assert_eq!((tickets.lifetime, tickets.configured), (Duration::from_mins(10), false));
+    assert_eq!(
+        (tickets.lifetime, tickets.configured),
+        (Duration::from_mins(10), false)
+    );
     assert_eq!(config.hooks, None);
     assert!(config.identify.networks.is_empty() && config.identify.radius.is_none());
 }
@@ -112,7 +115,12 @@ fn sessions_hooks_and_identities_are_what_the_file_says() {
     let config = config.unwrap();
     let engine = &config.engine;
     assert_eq!(
-        (engine.sessions_per_user, engine.on_user_limit, engine.session_age, engine.session_idle),
+        (
+            engine.sessions_per_user,
+            engine.on_user_limit,
+            engine.session_age,
+            engine.session_idle
+        ),
         (
             Some(2),
             engine::OnUserLimit::EndOldest,
@@ -123,11 +131,23 @@ fn sessions_hooks_and_identities_are_what_the_file_says() {
     assert!(engine.tells_sessions);
     let tickets = config.tickets.unwrap();
     assert_eq!(tickets.file, dir.path().join("keys"));
-    assert_eq!((tickets.lifetime, tickets.configured), (Duration::from_mins(5), true));
+    assert_eq!(
+        (tickets.lifetime, tickets.configured),
+        (Duration::from_mins(5), true)
+    );
     let hooks = config.hooks.unwrap();
-    assert_eq!((hooks.login.as_deref(), hooks.logout), (Some(Path::new("/bin/true")), None));
-    assert_eq!((hooks.timeout, hooks.parallel, hooks.queue), (Duration::from_secs(3), 4, 1024));
-    assert_eq!((config.control.readers, config.control.admins), (vec![0], vec![4711]));
+    assert_eq!(
+        (hooks.login.as_deref(), hooks.logout),
+        (Some(Path::new("/bin/true")), None)
+    );
+    assert_eq!(
+        (hooks.timeout, hooks.parallel, hooks.queue),
+        (Duration::from_secs(3), 4, 1024)
+    );
+    assert_eq!(
+        (config.control.readers, config.control.admins),
+        (vec![0], vec![4711])
+    );
     let networks: Vec<_> = config
         .identify
         .networks
@@ -136,11 +156,18 @@ fn sessions_hooks_and_identities_are_what_the_file_says() {
         .collect();
     assert_eq!(
         networks,
-        ["10.1.2.3/32 printer", "10.2.0.0/16 printer", "2001:db8::/32 guest"]
+        [
+            "10.1.2.3/32 printer",
+            "10.2.0.0/16 printer",
+            "2001:db8::/32 guest"
+        ]
     );
     assert_eq!(config.identify.leases, Some(dir.path().join("leases")));
     let radius = config.identify.radius.unwrap();
-    assert_eq!((radius.secret.as_str(), radius.timeout), ("xyzzy", Duration::from_mins(30)));
+    assert_eq!(
+        (radius.secret.as_str(), radius.timeout),
+        ("xyzzy", Duration::from_mins(30))
+    );
     let error = with_secret(0o644).1.unwrap_err();
     assert!(error.contains("which everybody may read"), "{error}");
 }
@@ -148,9 +175,15 @@ fn sessions_hooks_and_identities_are_what_the_file_says() {
 #[test]
 fn what_is_wrong_with_sessions_hooks_and_identities_is_named() {
     for (text, expected) in [
-        ("[sessions]\nper-user = 0", "key sessions.per-user: found 0, expected at least 1"),
+        (
+            "[sessions]\nper-user = 0",
+            "key sessions.per-user: found 0, expected at least 1",
+        ),
         ("[sessions]\nmax-age = \"5s\"", "key sessions.max-age: found"),
-        ("[sessions]\nzone = \"Mars\"", "key sessions.zone: found string \"Mars\""),
+        (
+            "[sessions]\nzone = \"Mars\"",
+            "key sessions.zone: found string \"Mars\"",
+        ),
         (
             "[sessions]\nhours = [\"mon 08:00-09:00\", \"noon\"]",
             "key sessions.hours[1]: found string \"noon\", expected days and times",
@@ -159,8 +192,14 @@ fn what_is_wrong_with_sessions_hooks_and_identities_is_named() {
             "[sessions]\nhours-of-groups = { staff = [\"x\"] }",
             "key sessions.hours-of-groups.staff[0]: found string \"x\"",
         ),
-        ("[hooks]\nlogin = \"/nowhere\"", "key hooks.login: found \"/nowhere\", expected a program"),
-        ("[control]\nadmins = [\"no such group\"]", "key control.admins[0]: found"),
+        (
+            "[hooks]\nlogin = \"/nowhere\"",
+            "key hooks.login: found \"/nowhere\", expected a program",
+        ),
+        (
+            "[control]\nadmins = [\"no such group\"]",
+            "key control.admins[0]: found",
+        ),
         (
             "[identify.guest]\nnetworks = [\"everywhere\"]\nuser = \"guest\"",
             "key identify.guest.networks[0]: found string \"everywhere\"",

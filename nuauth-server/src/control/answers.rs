@@ -31,7 +31,11 @@ impl ControlPort {
     pub(super) async fn answer(&self, request: Request, connection: u64, level: Level) -> Reply {
         let needed = needed(&request);
         if level < needed {
-            return Reply::Denied(format!("this needs {}, and the asker {}", needed.name(), level.shown()));
+            return Reply::Denied(format!(
+                "this needs {}, and the asker {}",
+                needed.name(),
+                level.shown()
+            ));
         }
         let answered = match request {
             Request::Status => self.status().await.map(ok),

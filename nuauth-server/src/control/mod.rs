@@ -11,8 +11,8 @@ mod tests;
 
 pub(crate) use answers::Moment;
 pub(crate) use orders::{Administration, Order, PolicyInForce};
-pub(crate) use socket::Listener;
 use socket::Level;
+pub(crate) use socket::Listener;
 
 use crate::hub::Event;
 use crate::journal::Journal;

@@ -2,8 +2,8 @@
 //!
 //! Who may is decided before. Lists and ends are the engine's, reload and drain those of the server's main task.
 
-use super::answers::{Ending, ok};
 use super::ControlPort;
+use super::answers::{Ending, ok};
 use crate::engine::{ConnView, Effect, Engine, Now, PendingView, SessionView};
 use crate::hub::Event;
 use crate::observe::Reloads;
@@ -80,12 +80,7 @@ fn session(view: SessionView) -> SessionInfo {
         username: view.user.name.to_string(),
         user_id: view.user.id.to_string(),
         quality: view.quality.word().to_owned(),
-        addresses: view
-            .addresses
-            .into_iter()
-            .take(ADDRESSES)
-            .map(Addr::ip)
-            .collect(),
+        addresses: view.addresses.into_iter().take(ADDRESSES).map(Addr::ip).collect(),
         since: time(view.since),
         idle: view.idle.as_secs(),
         os: view.os.to_string(),
@@ -128,7 +123,10 @@ fn is_wanted(wanted: &Wanted, view: &ConnView) -> bool {
     let address = wanted.address.map(|address| address.to_canonical());
     let at = |address: IpAddr| tuple.src().ip() == address || tuple.dst().ip() == address;
     let ports = tuple.transport().ports();
-    wanted.user.as_ref().is_none_or(|user| view.username.as_deref() == Some(user))
+    wanted
+        .user
+        .as_ref()
+        .is_none_or(|user| view.username.as_deref() == Some(user))
         && address.is_none_or(at)
         && wanted
             .port
@@ -147,10 +145,12 @@ impl ControlPort {
         look: impl FnOnce(&mut Engine, Now, &mut Vec<Effect>) -> T + Send + 'static,
     ) -> Result<T, Ending> {
         self.ask(|answer| {
-            Event::Ask(Box::new(move |engine: &mut Engine, now: Now, out: &mut Vec<Effect>| {
-                // Whoever asked may have gone.
-                let _ = answer.send(look(engine, now, out));
-            }))
+            Event::Ask(Box::new(
+                move |engine: &mut Engine, now: Now, out: &mut Vec<Effect>| {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(look(engine, now, out));
+                },
+            ))
         })
         .await
     }
@@ -174,9 +174,7 @@ impl ControlPort {
     pub(super) async fn connections(&self, wanted: Wanted, from: u64) -> Result<Reply, Ending> {
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         let (views, next) = self
-            .engine(move |engine, _, _| {
-                engine.connections_from(from, PAGE, |view| is_wanted(&wanted, view))
-            })
+            .engine(move |engine, _, _| engine.connections_from(from, PAGE, |view| is_wanted(&wanted, view)))
             .await?;
         Ok(ok(Page {
             items: views.into_iter().map(connection).collect(),
@@ -187,7 +185,10 @@ impl ControlPort {
     pub(super) async fn gateways(&self) -> Result<Reply, Ending> {
         let linked = self.ask(|answer| Event::Moment { answer }).await?.gateways;
         let configured = self.administration.gateways.load();
-        let mut names: Vec<&Arc<str>> = configured.iter().chain(linked.iter().map(|(name, _)| name)).collect();
+        let mut names: Vec<&Arc<str>> = configured
+            .iter()
+            .chain(linked.iter().map(|(name, _)| name))
+            .collect();
         names.sort();
         names.dedup();
         let infos: Vec<GatewayInfo> = names

@@ -318,7 +318,10 @@ impl Lab {
             nufw_proto::client::OsInfo::default(),
         );
         let session = nufw_proto::SessionId(session);
-        self.hub.send(Event::SessionUp { session, facts, out }).await.unwrap();
+        self.hub
+            .send(Event::SessionUp { session, facts, out })
+            .await
+            .unwrap();
         said
     }
 
@@ -343,17 +346,30 @@ async fn users_are_listed_whole_and_thrown_out_as_meant() {
     let mut said = Vec::new();
     // More than a page.
     for session in 1..=50 {
-        let name = if session == 7 { "alice".to_owned() } else { format!("guest-{session}") };
+        let name = if session == 7 {
+            "alice".to_owned()
+        } else {
+            format!("guest-{session}")
+        };
         said.push(lab.login(session, &name, &format!("10.0.0.{session}")).await);
     }
-    let list: Vec<serde_json::Value> = serde_json::from_str(&lab.ctl(&["users", "--json"]).await.unwrap()).unwrap();
+    let list: Vec<serde_json::Value> =
+        serde_json::from_str(&lab.ctl(&["users", "--json"]).await.unwrap()).unwrap();
     assert_eq!(list.len(), 50);
     assert_eq!(list[6]["username"], "alice");
     assert_eq!(list[6]["addresses"][0], "10.0.0.7");
     let table = lab.ctl(&["users"]).await.unwrap();
     assert_eq!(table.lines().count(), 51, "{table}");
 
-    let done = lab.ctl(&["disconnect", "--address", "10.0.0.7", "--reason", "the exam is over"]).await;
+    let done = lab
+        .ctl(&[
+            "disconnect",
+            "--address",
+            "10.0.0.7",
+            "--reason",
+            "the exam is over",
+        ])
+        .await;
     assert_eq!(done.unwrap(), "session 7 was ended\n");
     let told = said.get_mut(6).unwrap();
     assert!(matches!(told.recv().await, Some(ToSession::Admitted)));
@@ -364,11 +380,20 @@ async fn users_are_listed_whole_and_thrown_out_as_meant() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(lab.ctl(&["disconnect", "--pattern", "guest-1*"]).await.unwrap(), "11 sessions were ended\n");
-    assert_eq!(lab.ctl(&["disconnect", "--session", "2"]).await.unwrap(), "session 2 was ended\n");
+    assert_eq!(
+        lab.ctl(&["disconnect", "--pattern", "guest-1*"]).await.unwrap(),
+        "11 sessions were ended\n"
+    );
+    assert_eq!(
+        lab.ctl(&["disconnect", "--session", "2"]).await.unwrap(),
+        "session 2 was ended\n"
+    );
     let nobody = lab.ctl(&["disconnect", "--user", "guest-2"]).await.unwrap();
     assert_eq!(nobody, "nobody was logged in whom that means\n");
-    let error = lab.ctl(&["disconnect", "--user", "x", "--reason", "a\nb"]).await.unwrap_err();
+    let error = lab
+        .ctl(&["disconnect", "--user", "x", "--reason", "a\nb"])
+        .await
+        .unwrap_err();
     assert_eq!(error.exit, nufw_common::exit::Exit::Software);
 }
 
@@ -385,10 +410,19 @@ async fn every_command_has_its_answer() {
         assert_eq!(lab.ctl(&[empty, "--json"]).await.unwrap(), "[]\n");
     }
     assert!(lab.ctl(&["policy"]).await.unwrap().contains("version  abc\n"));
-    assert!(lab.ctl(&["cache", "refresh"]).await.unwrap().contains("nothing is remembered"));
+    assert!(
+        lab.ctl(&["cache", "refresh"])
+            .await
+            .unwrap()
+            .contains("nothing is remembered")
+    );
     assert!(lab.ctl(&["statistics"]).await.unwrap().contains("ended idle"));
     let error = lab.ctl(&["revoke-tickets"]).await.unwrap_err();
-    assert!(error.error.to_string().contains("there are no tickets"), "{}", error.error);
+    assert!(
+        error.error.to_string().contains("there are no tickets"),
+        "{}",
+        error.error
+    );
     assert!(lab.ctl(&["log-level", "what=is=this"]).await.is_err());
     let drained = lab.ctl(&["drain", "--within", "2m"]).await.unwrap();
     assert!(drained.contains("in 120 s at the latest"), "{drained}");
@@ -398,7 +432,10 @@ async fn every_command_has_its_answer() {
         let mut client = Client::connect(&socket).await.unwrap();
         let first: Result<Said, ControlError> = client.ask(&Request::Reload).await;
         let second: Result<Said, ControlError> = client.ask(&Request::Reload).await;
-        (first.map(|said| said.text), second.map_err(|error| error.to_string()))
+        (
+            first.map(|said| said.text),
+            second.map_err(|error| error.to_string()),
+        )
     });
     for result in [Ok(()), Err("policy.toml:3: nonsense".to_owned())] {
         match lab.orders.recv().await {
@@ -409,7 +446,10 @@ async fn every_command_has_its_answer() {
     let (first, second) = asked.await.unwrap();
     assert_eq!(first.unwrap(), "reloaded");
     let why = second.unwrap_err();
-    assert!(why.ends_with("everything stays as it was: policy.toml:3: nonsense"), "{why}");
+    assert!(
+        why.ends_with("everything stays as it was: policy.toml:3: nonsense"),
+        "{why}"
+    );
 }
 
 /// Runs the program as a user of this system, in these groups and no others.
@@ -421,9 +461,18 @@ fn ctl_as(socket: &Path, uid: u32, groups: &str, args: &[&str]) -> Option<(i32, 
     }
     // A place that others may run it from.
     let copy = socket.with_file_name("nuauth-ctl");
-    std::process::Command::new("cp").arg(&program).arg(&copy).status().unwrap();
+    std::process::Command::new("cp")
+        .arg(&program)
+        .arg(&copy)
+        .status()
+        .unwrap();
     let output = std::process::Command::new("setpriv")
-        .args([&format!("--reuid={uid}"), "--regid=65533", &format!("--groups={groups}"), "--"])
+        .args([
+            &format!("--reuid={uid}"),
+            "--regid=65533",
+            &format!("--groups={groups}"),
+            "--",
+        ])
         .arg(&copy)
         .arg("--socket")
         .arg(socket)
@@ -451,7 +500,12 @@ async fn real_credentials_decide_who_may_look_and_who_may_order() {
     let order = &["disconnect", "--user", "alice"][..];
     for (groups, args, code, text) in [
         ("60001", &["users"][..], 0, "SESSION"),
-        ("60001", order, 77, "this needs root, the server's own user or a member of a group of control.admins"),
+        (
+            "60001",
+            order,
+            77,
+            "this needs root, the server's own user or a member of a group of control.admins",
+        ),
         ("60002", order, 0, "nobody was logged in"),
         ("60003", &["users"], 77, "user 65533 may not ask"),
     ] {

@@ -62,14 +62,24 @@ pub(super) fn sessions(list: &[SessionInfo], out: &mut dyn Write) -> io::Result<
             ]
         })
         .collect();
-    table(out, ["SESSION", "USER", "ID", "BY", "SINCE", "IDLE", "ADDRESSES"], &rows)
+    table(
+        out,
+        ["SESSION", "USER", "ID", "BY", "SINCE", "IDLE", "ADDRESSES"],
+        &rows,
+    )
 }
 
 pub(super) fn gateways(list: &[GatewayInfo], out: &mut dyn Write) -> io::Result<()> {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let rows: Vec<_> = list
         .iter()
-        .map(|gateway| [gateway.gateway.clone(), yes(gateway.connected), yes(gateway.relays_events)])
+        .map(|gateway| {
+            [
+                gateway.gateway.clone(),
+                yes(gateway.connected),
+                yes(gateway.relays_events),
+            ]
+        })
         .collect();
     table(out, ["GATEWAY", "CONNECTED", "EVENTS"], &rows)
 }
@@ -90,7 +100,16 @@ pub(super) fn pending(list: &[PendingInfo], out: &mut dyn Write) -> io::Result<(
             ]
         })
         .collect();
-    let heading = ["GATEWAY", "PROTO", "SOURCE", "DESTINATION", "STATE", "PACKETS", "UNANSWERED", "LEFT"];
+    let heading = [
+        "GATEWAY",
+        "PROTO",
+        "SOURCE",
+        "DESTINATION",
+        "STATE",
+        "PACKETS",
+        "UNANSWERED",
+        "LEFT",
+    ];
     table(out, heading, &rows)
 }
 
@@ -111,7 +130,17 @@ pub(super) fn connections(list: &[ConnectionInfo], out: &mut dyn Write) -> io::R
             ]
         })
         .collect();
-    let heading = ["ID", "USER", "GATEWAY", "PROTO", "SOURCE", "DESTINATION", "STATE", "SINCE", "PROGRAM"];
+    let heading = [
+        "ID",
+        "USER",
+        "GATEWAY",
+        "PROTO",
+        "SOURCE",
+        "DESTINATION",
+        "STATE",
+        "SINCE",
+        "PROGRAM",
+    ];
     table(out, heading, &rows)
 }
 
@@ -121,7 +150,10 @@ pub(super) fn policy(policy: &PolicyInfo, out: &mut dyn Write) -> io::Result<()>
     writeln!(out, "read     {}", whole(&policy.read))?;
     writeln!(out, "reloads  {}", policy.reloads)?;
     if policy.last_failed {
-        writeln!(out, "the last reload failed: what is on disk is not what is in force")?;
+        writeln!(
+            out,
+            "the last reload failed: what is on disk is not what is in force"
+        )?;
     }
     Ok(())
 }

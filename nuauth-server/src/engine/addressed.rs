@@ -145,7 +145,9 @@ impl Engine {
         // What is stale there is of addresses whose session ended, and goes before there are more of them than sessions.
         if self.addressed.at.len() > 2 * self.sessions.len() + 64 {
             let sessions = &self.sessions;
-            self.addressed.at.retain(|_, session| sessions.get(*session).is_some());
+            self.addressed
+                .at
+                .retain(|_, session| sessions.get(*session).is_some());
         }
         self.addressed.at.insert(address, session);
         Some(session)

@@ -361,7 +361,13 @@ impl Engine {
             if chunk.is_none() && !reset {
                 return;
             }
-            out.push(known(link, reset, chunk.unwrap_or_default(), &[], self.addressed.covers_networks()));
+            out.push(known(
+                link,
+                reset,
+                chunk.unwrap_or_default(),
+                &[],
+                self.addressed.covers_networks(),
+            ));
             reset = false;
         }
     }

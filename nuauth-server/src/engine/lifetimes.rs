@@ -81,7 +81,9 @@ impl Engine {
                 over.push((id, EndCause::Hours));
                 continue;
             }
-            let Some(ages_out) = session.ages_out else { continue };
+            let Some(ages_out) = session.ages_out else {
+                continue;
+            };
             if ages_out <= now.mono {
                 over.push((id, EndCause::Expired));
             } else if session.renewable && !session.renewal_asked && ages_out <= now.mono + within {
@@ -90,11 +92,7 @@ impl Engine {
             }
         }
         asked.sort_unstable();
-        out.extend(
-            asked
-                .into_iter()
-                .map(|session| Effect::Renew { session, within }),
-        );
+        out.extend(asked.into_iter().map(|session| Effect::Renew { session, within }));
         over.sort_unstable_by_key(|&(id, _)| id);
         for (session, cause) in over {
             let reason = if cause == EndCause::Hours {
@@ -148,11 +146,7 @@ impl Engine {
         }
         let mut over: Vec<SessionId> = idle
             .into_iter()
-            .filter(|&id| {
-                self.sessions
-                    .get(id)
-                    .is_some_and(|s| s.used + most <= now.mono)
-            })
+            .filter(|&id| self.sessions.get(id).is_some_and(|s| s.used + most <= now.mono))
             .collect();
         over.sort_unstable();
         for session in over {

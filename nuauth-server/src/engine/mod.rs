@@ -4,6 +4,7 @@
 //! it keeps is bounded by [`Limits`], and every bound says what happens when it is met.
 
 mod addressed;
+mod admission;
 mod adopt;
 mod asks;
 mod blind;
@@ -31,11 +32,11 @@ mod who;
 
 pub use kills::{Leaving, OnEnd, Rejects};
 pub use modes::{Levels, LogMode, OnOverload};
+pub use quality::Quality;
 pub use types::{
     Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, OnUserLimit, Outcome,
     ProofId, Refused, Ruling, SessionFacts, SessionWord, Stats,
 };
-pub use quality::Quality;
 pub use views::{ConnView, PendingView, SessionView};
 
 use crate::hours::Hours;

@@ -7,7 +7,7 @@ use super::Engine;
 use super::addressed::NO_CLIENT;
 use super::kills::Leaving;
 use super::quality::Quality;
-use super::types::{Effect, Identity, Limits, Now, OnUserLimit, ProofId, SessionFacts, SessionWord};
+use super::types::{Effect, Identity, Limits, Now, ProofId, SessionFacts, SessionWord};
 use nufw_proto::client::{EndCause, Refusal};
 use nufw_proto::{Addr, ConnId, SessionId, Timestamp};
 use nulog::{Change, SessionRow};
@@ -71,7 +71,7 @@ pub(super) struct Sessions {
     by_address: HashMap<Addr, Vec<SessionId>>,
     /// Of each user, oldest first.
     by_user: HashMap<u64, Vec<SessionId>>,
-    max: usize,
+    pub(super) max: usize,
     max_per_address: usize,
     max_addresses: usize,
     /// When ages are looked at next.
@@ -109,10 +109,8 @@ impl Sessions {
 
     /// Those of them that have a client to ask.
     pub(super) fn clients_at(&self, address: Addr) -> Vec<SessionId> {
-        let has_client = |session: &&SessionId| {
-            self.get(**session)
-                .is_some_and(|s| s.quality > Quality::Address)
-        };
+        let has_client =
+            |session: &&SessionId| self.get(**session).is_some_and(|s| s.quality > Quality::Address);
         self.at(address).iter().filter(has_client).copied().collect()
     }
 
@@ -120,17 +118,14 @@ impl Sessions {
         self.by_address.keys().copied()
     }
 
-    fn has_room(&self, address: Addr) -> bool {
+    pub(super) fn has_room(&self, address: Addr) -> bool {
         self.clients_at(address).len() < self.max_per_address
     }
 
     /// A user's sessions that have a client, oldest first, without the one that is about to be replaced.
-    fn of_user(&self, user: u64, but: Option<SessionId>) -> Vec<SessionId> {
+    pub(super) fn of_user(&self, user: u64, but: Option<SessionId>) -> Vec<SessionId> {
         let counts = |session: &&SessionId| {
-            Some(**session) != but
-                && self
-                    .get(**session)
-                    .is_some_and(|s| s.quality > Quality::Address)
+            Some(**session) != but && self.get(**session).is_some_and(|s| s.quality > Quality::Address)
         };
         let all = self.by_user.get(&user).map_or(&[][..], Vec::as_slice);
         all.iter().filter(counts).copied().collect()
@@ -142,7 +137,9 @@ impl Sessions {
     }
 
     fn remove(&mut self, id: SessionId) {
-        let Some(session) = self.all.remove(&id) else { return };
+        let Some(session) = self.all.remove(&id) else {
+            return;
+        };
         let user = session.identity.user.id;
         if let Some(of_user) = self.by_user.get_mut(&user) {
             of_user.retain(|&other| other != id);
@@ -262,62 +259,6 @@ impl Engine {
                 reason: Arc::from("the same client has come back"),
             });
             self.session_down(old, Leaving::Lost, now, out);
-        }
-    }
-
-    /// Why a login is not admitted, if it is not. Where the oldest session of the user gives way, it is ended here.
-    fn refuses(
-        &mut self,
-        facts: &SessionFacts,
-        replaces: Option<SessionId>,
-        now: Now,
-        out: &mut Vec<Effect>,
-    ) -> Option<Refusal> {
-        if self.draining {
-            return Some(Refusal::Unavailable);
-        }
-        if !self.hours.allow(&facts.identity, now.wall) {
-            return Some(Refusal::Hours);
-        }
-        if self.limits.session_age.is_some_and(|most| facts.age >= most) {
-            return Some(Refusal::Ticket);
-        }
-        if self.sessions.len() - usize::from(replaces.is_some()) >= self.sessions.max {
-            return Some(Refusal::Full);
-        }
-        if facts.quality == Quality::Address {
-            return None;
-        }
-        let gives_room = replaces.is_some_and(|old| {
-            self.sessions
-                .get(old)
-                .is_some_and(|old| old.holds(facts.address))
-        });
-        if !gives_room && !self.sessions.has_room(facts.address) {
-            return Some(Refusal::AddressFull);
-        }
-        let most = self.limits.sessions_per_user?;
-        let others = self.sessions.of_user(facts.identity.user.id, replaces);
-        if others.len() < most {
-            return None;
-        }
-        if self.limits.on_user_limit == OnUserLimit::Refuse {
-            return Some(Refusal::UserFull);
-        }
-        for &oldest in &others[..others.len() + 1 - most] {
-            let reason = "the user has logged in elsewhere, and may have no more sessions";
-            self.end_session(oldest, EndCause::Replaced, reason, now, out);
-        }
-        None
-    }
-
-    fn count_refused_login(&mut self, cause: Refusal) {
-        match cause {
-            Refusal::Full => self.stats.logins_full += 1,
-            Refusal::AddressFull => self.stats.logins_address_full += 1,
-            Refusal::UserFull => self.stats.logins_user_full += 1,
-            Refusal::Hours => self.stats.logins_hours += 1,
-            _ => self.stats.logins_other += 1,
         }
     }
 
@@ -447,7 +388,9 @@ impl Engine {
         let mut open: Vec<SessionId> = self.sessions.all.keys().copied().collect();
         open.sort_unstable();
         for session in open {
-            let Some(s) = self.sessions.get(session) else { continue };
+            let Some(s) = self.sessions.get(session) else {
+                continue;
+            };
             if let Some(id) = s.row {
                 Self::log(Change::SessionEnd { id, at: now.wall }, out);
             }

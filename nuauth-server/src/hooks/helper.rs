@@ -30,7 +30,10 @@ pub(crate) fn main() -> Result<(), Failure> {
         .build()
         .or_exit(Exit::OsErr)?;
     let _signals = runtime.block_on(async { Signals::new() }).or_exit(Exit::OsErr)?;
-    let socket: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().or_exit(Exit::OsErr)?;
+    let socket: OwnedFd = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .or_exit(Exit::OsErr)?;
     serve(UnixStream::from(socket));
     Ok(())
 }
@@ -52,7 +55,10 @@ pub(crate) fn serve(socket: UnixStream) {
         .map(|_| {
             let (sender, jobs) = sync_channel(settings.queue.div_ceil(settings.parallel));
             let (settings, answers) = (Arc::clone(&settings), Arc::clone(&answers));
-            (sender, std::thread::spawn(move || work(&jobs, &settings, &answers)))
+            (
+                sender,
+                std::thread::spawn(move || work(&jobs, &settings, &answers)),
+            )
         })
         .collect();
     for line in lines.map_while(Result::ok) {
@@ -61,9 +67,8 @@ pub(crate) fn serve(socket: UnixStream) {
         };
         // A session keeps to its lane, so that its end is not told before its begin.
         let lane = usize::try_from(job.session).unwrap_or_default() % lanes.len().max(1);
-        match lanes.get(lane).map(|(sender, _)| sender.try_send(job)) {
-            Some(Err(TrySendError::Full(_))) => answer(&answers, &Outcome::LeftOut),
-            _ => continue,
+        if let Some(Err(TrySendError::Full(_))) = lanes.get(lane).map(|(sender, _)| sender.try_send(job)) {
+            answer(&answers, &Outcome::LeftOut);
         }
     }
     // The server is gone: what waits gets the time of one run.

@@ -36,7 +36,10 @@ impl Leases {
                     self.wanted.insert(address, lease);
                 }
                 Ok(_) => {
-                    sentences.push(format!("there are more than {MAX_LEASES} leases: from line {} on they are left out", index + 1));
+                    sentences.push(format!(
+                        "there are more than {MAX_LEASES} leases: from line {} on they are left out",
+                        index + 1
+                    ));
                     break;
                 }
                 Err(why) => {
@@ -140,7 +143,10 @@ mod tests {
         );
         assert_eq!(changes(&mut leases, early), []);
         leases.read("10.0.0.7 carol 2026-12-01T10:00:00+01:00\n2001:db8::7 bob  smith -\n");
-        assert_eq!(changes(&mut leases, early), [("10.0.0.7".to_owned(), some("carol"))]);
+        assert_eq!(
+            changes(&mut leases, early),
+            [("10.0.0.7".to_owned(), some("carol"))]
+        );
         assert_eq!(changes(&mut leases, late), [("10.0.0.7".to_owned(), None)]);
         leases.read("");
         assert_eq!(changes(&mut leases, late), [("2001:db8::7".to_owned(), None)]);
@@ -165,7 +171,10 @@ mod tests {
         let mut leases = Leases::default();
         let line = |n: usize| format!("10.{}.{}.{} u -\n", n >> 16, n >> 8 & 255, n & 255);
         let told = leases.read(&(0..=MAX_LEASES).map(line).collect::<String>());
-        assert_eq!(told, ["there are more than 65536 leases: from line 65537 on they are left out"]);
+        assert_eq!(
+            told,
+            ["there are more than 65536 leases: from line 65537 on they are left out"]
+        );
         assert_eq!(leases.changes(at("2026-12-01T08:00:00Z")).len(), MAX_LEASES);
     }
 }

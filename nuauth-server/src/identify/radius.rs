@@ -97,7 +97,11 @@ impl Packet {
         authenticator.copy_from_slice(&header[4..HEADER]);
         let mut bare = message.to_vec();
         bare[4..HEADER].fill(0);
-        let signature: [u8; 16] = Md5::new().chain_update(&bare).chain_update(secret).finalize().into();
+        let signature: [u8; 16] = Md5::new()
+            .chain_update(&bare)
+            .chain_update(secret)
+            .finalize()
+            .into();
         if !same(&signature, &authenticator) {
             return Err(Fault::Unsigned);
         }
@@ -205,7 +209,9 @@ fn prefix(value: &[u8]) -> Option<Ipv6Net> {
     if octets.len() * 8 < usize::from(length) || length == 0 {
         return None;
     }
-    Ipv6Net::new(Ipv6Addr::from(address), length).ok().map(|net| net.trunc())
+    Ipv6Net::new(Ipv6Addr::from(address), length)
+        .ok()
+        .map(|net| net.trunc())
 }
 
 /// Takes as long whatever differs.
@@ -265,7 +271,12 @@ impl Accounting {
         let key = (from, packet.session.clone());
         match packet.status {
             Status::OnOff => {
-                let over: Vec<Key> = self.sessions.keys().filter(|(of, _)| *of == from).cloned().collect();
+                let over: Vec<Key> = self
+                    .sessions
+                    .keys()
+                    .filter(|(of, _)| *of == from)
+                    .cloned()
+                    .collect();
                 for key in over {
                     self.end(&key, &mut changes);
                 }
@@ -357,7 +368,9 @@ impl Accounting {
                 .first()
                 .is_some_and(|&(at, _)| now.saturating_duration_since(at) > STOPPED_FOR)
         {
-            let Some((_, key)) = self.stops.pop_first() else { break };
+            let Some((_, key)) = self.stops.pop_first() else {
+                break;
+            };
             self.stopped.remove(&key);
         }
     }

@@ -82,7 +82,8 @@ impl Lab {
     }
 
     fn say(&mut self, status: u32, session: &str, user: &str, at: &str) -> Vec<(String, Option<String>)> {
-        self.hear(AP, &message(status, session, user, &[address(at)])).unwrap()
+        self.hear(AP, &message(status, session, user, &[address(at)]))
+            .unwrap()
     }
 
     fn pass(&mut self, time: Duration) -> Vec<(String, Option<String>)> {
@@ -134,7 +135,10 @@ fn a_response_is_signed_as_the_rfc_shows() {
 fn an_answer_is_signed_and_names_its_request() {
     let mut lab = Lab::new();
     let request = message(1, "s1", "alice", &[address(ALICE)]);
-    let heard = lab.accounting.hear(AP.parse().unwrap(), &request, lab.now).unwrap();
+    let heard = lab
+        .accounting
+        .hear(AP.parse().unwrap(), &request, lab.now)
+        .unwrap();
     let expected = Md5::new()
         .chain_update([RESPONSE, 9, 0, 20])
         .chain_update(&request[4..HEADER])
@@ -150,7 +154,10 @@ fn a_session_begins_goes_on_and_ends() {
     assert_eq!(lab.say(1, "s1", "alice", ALICE), [is(ALICE, "alice")]);
     assert_eq!(lab.say(1, "s1", "alice", ALICE), [], "it came twice");
     assert_eq!(lab.say(3, "s1", "alice", ALICE), []);
-    assert_eq!(lab.say(3, "s1", "alice", "10.0.0.8"), [nobody(ALICE), is("10.0.0.8", "alice")]);
+    assert_eq!(
+        lab.say(3, "s1", "alice", "10.0.0.8"),
+        [nobody(ALICE), is("10.0.0.8", "alice")]
+    );
     assert_eq!(lab.say(2, "s1", "alice", "10.0.0.8"), [nobody("10.0.0.8")]);
     assert_eq!(lab.say(2, "s1", "alice", "10.0.0.8"), []);
 }
@@ -163,7 +170,11 @@ fn what_was_overtaken_by_its_stop_begins_nothing() {
     assert_eq!(lab.say(3, "s1", "alice", ALICE), []);
     lab.pass(STOPPED_FOR + Duration::from_secs(1));
     lab.say(2, "other", "bob", ALICE);
-    assert_eq!(lab.say(1, "s1", "alice", ALICE), [is(ALICE, "alice")], "a name may be used again");
+    assert_eq!(
+        lab.say(1, "s1", "alice", ALICE),
+        [is(ALICE, "alice")],
+        "a name may be used again"
+    );
 }
 
 #[test]
@@ -183,7 +194,11 @@ fn a_session_of_which_nothing_is_heard_ends() {
     lab.say(3, "s1", "alice", ALICE);
     assert_eq!(lab.pass(Duration::from_mins(9)), []);
     assert_eq!(lab.pass(Duration::from_mins(1)), [nobody(ALICE)]);
-    assert_eq!(lab.say(3, "s1", "alice", ALICE), [is(ALICE, "alice")], "it was only silent");
+    assert_eq!(
+        lab.say(3, "s1", "alice", ALICE),
+        [is(ALICE, "alice")],
+        "it was only silent"
+    );
 }
 
 #[test]
@@ -201,10 +216,21 @@ fn a_sender_that_begins_anew_has_no_sessions_and_others_keep_theirs() {
 fn both_families_and_prefixes_are_taken() {
     let mut lab = Lab::new();
     let prefix = attribute(FRAMED_IPV6_PREFIX, &[0, 64, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 5]);
-    let start = message(1, "s1", "alice", &[address(ALICE), address("2001:db8::7"), prefix]);
-    assert_eq!(lab.hear(AP, &start).unwrap(), [is(ALICE, "alice"), is("2001:db8::7", "alice")]);
+    let start = message(
+        1,
+        "s1",
+        "alice",
+        &[address(ALICE), address("2001:db8::7"), prefix],
+    );
+    assert_eq!(
+        lab.hear(AP, &start).unwrap(),
+        [is(ALICE, "alice"), is("2001:db8::7", "alice")]
+    );
     let networks = lab.accounting.networks();
-    assert_eq!(networks, [("2001:db8:0:5::/64".parse().unwrap(), Arc::from("alice"))]);
+    assert_eq!(
+        networks,
+        [("2001:db8:0:5::/64".parse().unwrap(), Arc::from("alice"))]
+    );
     lab.say(2, "s1", "alice", ALICE);
     assert_eq!(lab.accounting.networks(), []);
 }

@@ -55,7 +55,11 @@ impl World {
 #[test]
 fn the_narrowest_network_says_who_it_is_and_nobody_is_asked() {
     let mut w = world();
-    w.networks(&[("10.0.0.0/8", "guest"), ("10.0.0.9/32", "printer"), ("2001:db8::/64", "guest")]);
+    w.networks(&[
+        ("10.0.0.0/8", "guest"),
+        ("10.0.0.9/32", "printer"),
+        ("2001:db8::/64", "guest"),
+    ]);
     assert_eq!(w.decided("10.0.0.9:4000").as_deref(), Some("printer"));
     assert_eq!(w.decided("10.0.0.8:4000").as_deref(), Some("guest"));
     assert_eq!(w.opened()[0].client_os.as_deref(), Some("(address)"));
@@ -91,7 +95,9 @@ fn what_is_told_of_an_address_begins_changes_and_ends_a_session() {
     assert_eq!(w.decided("10.0.0.7:4000").as_deref(), Some("alice"));
     w.identify("10.0.0.7", "printer");
     assert_eq!(w.decided("10.0.0.7:4001").as_deref(), Some("printer"));
-    w.input(Input::Unidentified { address: addr("10.0.0.7") });
+    w.input(Input::Unidentified {
+        address: addr("10.0.0.7"),
+    });
     assert_eq!(w.decided("10.0.0.7:4002"), None);
     w.identify("10.0.0.8", "nobody we know");
     assert_eq!((w.stats().unknown_identities, w.stats().sessions), (1, 0));

@@ -86,7 +86,11 @@ fn who_comes_back_by_a_ticket_takes_the_place_of_the_session_that_had_it() {
     assert_eq!(w.ended(), [(old, None)], "its ticket stays good");
     assert_eq!(w.stats().sessions, 1);
     let mallory = w.login_with("mallory", "10.0.0.1", |facts| facts.replaces = Some(new));
-    assert_eq!(w.refusal(mallory), Some(Refusal::Full), "only the same user replaces");
+    assert_eq!(
+        w.refusal(mallory),
+        Some(Refusal::Full),
+        "only the same user replaces"
+    );
     assert_eq!(w.ended(), []);
 }
 
@@ -178,10 +182,7 @@ fn an_order_ends_whom_it_means_and_their_connections() {
     w.granted(gw, alice[0], long.original);
     w.event(gw, CtEventKind::New, long);
     assert_eq!(w.disconnect("alice"), alice);
-    assert_eq!(
-        w.ended(),
-        alice.map(|session| (session, Some(EndCause::Ordered)))
-    );
+    assert_eq!(w.ended(), alice.map(|session| (session, Some(EndCause::Ordered))));
     w.pass(Duration::from_secs(1));
     assert_eq!(w.stats().kills_ordered, 1);
     assert_eq!(w.disconnect("alice"), []);
@@ -285,7 +286,10 @@ fn what_is_shown_comes_a_page_at_a_time() {
     let ask = tcp("10.0.0.1:4000", "192.0.2.1:443");
     w.ask(gw, ask);
     let waiting = w.engine.pending_after(0, 9, w.moment());
-    assert_eq!((waiting.len(), waiting[0].tuple, waiting[0].unanswered), (1, ask, 1));
+    assert_eq!(
+        (waiting.len(), waiting[0].tuple, waiting[0].unanswered),
+        (1, ask, 1)
+    );
     let rows: Vec<_> = (2..=5)
         .map(|host| {
             let tuple = tcp(&format!("10.0.0.{host}:4000"), "192.0.2.1:443");

@@ -48,7 +48,11 @@ fn ask(socket: &impl AsFd, groups: &mut [libc::gid_t]) -> (io::Result<()>, usize
             &raw mut length,
         )
     };
-    let error = if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    let error = if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    };
     let count = usize::try_from(length).unwrap_or(0) / size_of::<libc::gid_t>();
     (error, count)
 }

@@ -3,7 +3,8 @@
 use crate::peer::{Connection, Peer, Pki, Running};
 use nufw_common::exit::Exit;
 use nufw_proto::client::{
-    Capabilities, EndCause, Ended, REASONS, Refusal, Renew, Renewed, Resume, TICKETS, Ticket, ToClient, ToServer,
+    Capabilities, EndCause, Ended, REASONS, Refusal, Renew, Renewed, Resume, TICKETS, Ticket, ToClient,
+    ToServer,
 };
 use nufw_proto::{SecretBytes, Text};
 use nutcpc::{Command, Event};
@@ -60,7 +61,10 @@ async fn who_is_thrown_out_stays_away_and_its_exit_code_says_so() {
         assert_eq!(client.event().await, Event::Ended { cause, reason });
         let error = client.ends().await.unwrap_err();
         assert_eq!(error.exit(), Exit::TempFail, "{error}");
-        assert_eq!(error.to_string(), "the server ended the session: so says the test");
+        assert_eq!(
+            error.to_string(),
+            "the server ended the session: so says the test"
+        );
     }
 }
 
@@ -95,7 +99,7 @@ async fn a_lost_session_is_had_again_by_the_ticket_and_a_bad_one_falls_back_upon
     }
     connection.refuse(Refusal::Ticket).await;
     // At once, and with what it remembers.
-    session(&peer).await;
+    let _again = session(&peer).await;
     client.commands.send(Command::Stop).await.unwrap();
     while client.event().await != Event::LoggedOut {}
 }
@@ -123,7 +127,9 @@ async fn credentials_are_shown_again_when_they_are_asked_for() {
     let peer = Peer::new(&pki, "127.0.0.1:0").await;
     let client = Running::start(pki.options(peer.address));
     let mut connection = session(&peer).await;
-    connection.send(ToClient::Renew(Renew { within_ms: 60_000 })).await;
+    connection
+        .send(ToClient::Renew(Renew { within_ms: 60_000 }))
+        .await;
     match connection.next_word().await {
         Some(ToServer::Again(login)) => {
             assert_eq!(login.mechanism.as_str(), "PLAIN");
@@ -132,7 +138,9 @@ async fn credentials_are_shown_again_when_they_are_asked_for() {
         other => panic!("{other:?} instead of the credentials"),
     }
     connection.send(ToClient::Renewed(Renewed)).await;
-    connection.send(ToClient::Renew(Renew { within_ms: 60_000 })).await;
+    connection
+        .send(ToClient::Renew(Renew { within_ms: 60_000 }))
+        .await;
     assert!(matches!(connection.next_word().await, Some(ToServer::Again(_))));
     connection.refuse(Refusal::Credentials).await;
     assert_eq!(client.ends().await.unwrap_err().exit(), Exit::NoPerm);
