@@ -253,7 +253,7 @@ impl Asker {
                 self.show(out, &done, |out| match done.sessions.as_slice() {
                     [] => writeln!(out, "nobody was logged in whom that means"),
                     [one] => writeln!(out, "session {one} was ended"),
-                    many => writeln!(out, "{} sessions were ended", many.len()),
+                    _ => writeln!(out, "{} sessions were ended", done.count),
                 })
             }
             Command::RevokeTickets { user } => self.say(&Request::RevokeTickets { user }, out).await?,

@@ -24,6 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 /// The longest time that a drain may take.
 const MAX_DRAIN: Duration = Duration::from_hours(24);
 
+/// Sessions that are named in one answer.
+const MAX_TOLD: usize = 2000;
+
 /// What only the server's main task can do.
 pub(crate) enum Order {
     /// Read the files again; what was wrong comes back.
@@ -231,10 +234,13 @@ impl ControlPort {
             })
             .await?;
         tracing::info!(sessions = sessions.len(), "disconnected by order");
-        // What does not fit an answer is told as a number by its length alone.
-        let sessions = sessions.into_iter().map(|session| session.0.to_string());
         Ok(ok(Disconnected {
-            sessions: sessions.take(2000).collect(),
+            count: sessions.len(),
+            sessions: sessions
+                .into_iter()
+                .take(MAX_TOLD)
+                .map(|session| session.0.to_string())
+                .collect(),
         }))
     }
 

@@ -167,8 +167,10 @@ pub struct Page<T> {
 /// Who was thrown out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disconnected {
-    /// The sessions' numbers.
+    /// The sessions' numbers, as many as fit a line.
     pub sessions: Vec<String>,
+    /// How many there were.
+    pub count: usize,
 }
 
 /// The access lists in force.
