@@ -17,6 +17,6 @@ mod server;
 mod squid;
 
 pub use ask::{AskError, parse_protocol, parse_tuple};
-pub use cli::main;
+pub use cli::{command, main};
 pub use finder::{Answer, FindError, Finder, FinderOptions};
 pub use squid::Helper;

@@ -207,6 +207,11 @@ pub enum Next {
     },
 }
 
+/// The command line, for its manual page.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Reads the process's arguments; on a mistake, `--help` or `--version` prints and gives the exit code.
 pub fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {

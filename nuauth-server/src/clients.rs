@@ -3,26 +3,30 @@
 //! Who a user is, `auth` says; whose connection it is, the engine. This module only lets the right peers speak, and in
 //! time.
 
+mod login;
+mod voice;
+
 use crate::auth::{self, FailureLimiter};
 use crate::config::Mechanism;
-use crate::engine::{Identity, Leaving, SessionFacts};
-use crate::hub::{Event, ToSession, WAITING_FOR_PEER, goodbye};
+use crate::engine::Leaving;
+use crate::hub::{Event, ToSession};
 use crate::port::{Blame, Cause, Complaints};
 use crate::revocation::{self, Revoked, Serial};
+use crate::tickets::{self, Tickets};
 use crate::users::Users;
 use arc_swap::ArcSwap;
+use login::Renewing;
 use nufw_common::clock;
 use nufw_common::lifecycle::Shutdown;
-use nufw_common::link::{FrameReader, FrameWriter, LinkError, Liveness, Read};
+use nufw_common::link::{FrameReader, FrameWriter, LinkError, Read};
 use nufw_common::tls;
 use nufw_proto::client::{
-    Capabilities, Heartbeat, Hello, LoggedIn, Login, Prove, Proven, Refusal, Refused, ToClient, ToServer,
-    Welcome,
+    Capabilities, EndCause, LoggedIn, Login, Prove, Proven, Refusal, ToClient, ToServer,
 };
-use nufw_proto::{Addr, Batch, CLIENT_ALPN, MAX_BODY, MAX_GREETING_BODY, SecretBytes, SessionId, Text};
+use nufw_proto::{Addr, CLIENT_ALPN, MAX_GREETING_BODY, SecretBytes, SessionId, Text};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf};
@@ -30,6 +34,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+pub(crate) use voice::renew;
+use voice::{Spoken, TicketSource, Voice, refused};
 
 /// How long a refused client is kept waiting for its answer's fate before the connection is ended.
 const PARTING_TIME: Duration = Duration::from_secs(1);
@@ -57,6 +63,8 @@ pub(crate) struct ClientPort {
     pub(crate) complaints: Complaints,
     pub(crate) tokens: Mutex<HashMap<Token, SessionId>>,
     pub(crate) next_session: AtomicU64,
+    /// With what sessions are had again, if they are.
+    pub(crate) tickets: Option<Arc<Tickets>>,
 }
 
 /// A connection after TLS.
@@ -65,6 +73,8 @@ struct Peer {
     /// Common name of its certificate, if it showed one that is a user's.
     certificate: Option<String>,
     serial: Option<Serial>,
+    /// Digest of the certificate it showed, whoever's that is.
+    fingerprint: Option<String>,
     reader: Reader,
     writer: Writer,
 }
@@ -114,11 +124,16 @@ impl ClientPort {
             }
         };
         let serial = revocation::serial(session.peer_certificates());
+        let fingerprint = session
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|certificate| tickets::digest(certificate));
         let (read, write) = tokio::io::split(stream);
         let mut peer = Peer {
             address,
             certificate,
             serial,
+            fingerprint,
             reader: FrameReader::new(read, MAX_GREETING_BODY),
             writer: FrameWriter::new(write),
         };
@@ -163,140 +178,64 @@ impl ClientPort {
         };
         match result {
             Ok(address) => peer.part(&ToClient::Proven(Proven { address })).await,
-            Err(cause) => peer.part(&refused(cause)).await,
+            Err(cause) => peer.part(&refused(cause, Capabilities::default())).await,
         }
         Ok(())
     }
 
-    async fn login(&self, peer: &mut Peer, hello: Hello) -> Result<Option<Admission>, String> {
-        let offered: Vec<_> = self
-            .mechanisms
-            .iter()
-            .filter(|&&mechanism| mechanism != Mechanism::External || peer.certificate.is_some())
-            .map(|mechanism| Text::lossy(mechanism.name()))
-            .collect();
-        let welcome = ToClient::Welcome(Welcome {
-            software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
-            capabilities: Capabilities::default(),
-            mechanisms: Batch::try_from(offered.clone()).unwrap_or_default(),
-        });
-        peer.say(&welcome).await?;
-        let ToServer::Login(login) = peer.next().await? else {
-            return Err("the peer's second message was not a login".to_owned());
-        };
-        if !offered.contains(&login.mechanism) {
-            peer.part(&refused(Refusal::Mechanism)).await;
-            return Ok(None);
-        }
-        let identity = match self.authenticate(peer, &login).await {
-            Ok(identity) => identity,
-            Err(cause) => {
-                peer.part(&refused(cause)).await;
-                return Ok(None);
-            }
-        };
-        let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
-        let (out, instructions) = mpsc::channel(WAITING_FOR_PEER);
-        let facts = SessionFacts {
-            identity,
-            address: Addr::from(peer.address.ip()),
-            os: hello.os,
-        };
-        let user = Arc::clone(&facts.identity.user.name);
-        let _ = self.hub.send(Event::SessionUp { session, facts, out }).await;
-        peer.reader.set_limit(MAX_BODY);
-        Ok(Some(Admission {
-            session,
-            user,
-            instructions,
-        }))
-    }
-
-    /// Checks a login, bounded in number and rate.
-    async fn authenticate(&self, peer: &Peer, login: &Login) -> Result<Arc<Identity>, Refusal> {
-        let complain = |what: &str| {
-            self.complaints.tell("clients", peer.address, Cause::Login, what);
-        };
-        let source = Addr::from(peer.address.ip());
-        let limiter = || self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let login = auth::Login::parse(
-            &login.mechanism,
-            login.response.expose(),
-            peer.certificate.as_deref(),
-        )
-        .map_err(|error| {
-            complain(&format!("login failed: {error}"));
-            error.refusal()
-        })?;
-        let name = login.name().to_owned();
-        // Attempts that wait for their turn must not outrun the limiter: it is asked when the turn has come.
-        let Ok(_turn) = self.password_checks.acquire().await else {
-            return Err(Refusal::Unavailable);
-        };
-        if let Err(locked) = limiter().check(clock::mono(), source, &name) {
-            complain(&format!("login of {name:?} not even looked at: {locked}"));
-            return Err(Refusal::TooManyFailures);
-        }
-        let users = self.users.load_full();
-        match tokio::task::spawn_blocking(move || login.verify(&users)).await {
-            Ok(Ok(user)) => {
-                limiter().succeeded(&name);
-                Ok(Arc::clone(&user.identity))
-            }
-            Ok(Err(error)) => {
-                limiter().failed(clock::mono(), source, &name);
-                complain(&format!("login failed: {error}"));
-                Err(error.refusal())
-            }
-            Err(_) => Err(Refusal::Unavailable),
-        }
-    }
-
     /// From the login to the end.
-    async fn session(&self, mut peer: Peer, admission: Admission) {
-        let Admission {
-            session,
-            user,
-            mut instructions,
-        } = admission;
-        let cause = match instructions.recv().await {
+    async fn session(&self, mut peer: Peer, mut admission: Admission) {
+        let cause = match admission.instructions.recv().await {
             Some(ToSession::Admitted) => None,
             Some(ToSession::Refused(cause)) => Some(cause),
-            Some(ToSession::Say(_) | ToSession::End(_)) | None => Some(Refusal::Unavailable),
+            Some(ToSession::Say(_) | ToSession::End { .. }) | None => Some(Refusal::Unavailable),
         };
         if let Some(cause) = cause {
-            return peer.part(&refused(cause)).await;
+            return peer.part(&refused(cause, admission.agreed)).await;
         }
+        let session = admission.session;
         let token: Token = rand::random();
         self.tokens
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(token, session);
-        tracing::info!(peer = %peer.address, session = session.0, "client logged in");
-        tracing::debug!(user = &*user, session = session.0, "session begins");
-        let Left { why, leaving } = self.converse(peer, session, &user, token, instructions).await;
+        tracing::info!(peer = %peer.address, session = session.0, by = admission.by, "client logged in");
+        tracing::debug!(user = &*admission.user, session = session.0, "session begins");
+        let chain = admission.ticket.as_ref().map(TicketSource::chain);
+        let Left { why, leaving, cause } = self.converse(peer, admission, token).await;
         self.tokens
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&token);
+        let thrown_out = matches!(
+            cause,
+            Some(EndCause::Ordered | EndCause::Removed | EndCause::Replaced | EndCause::Misbehaved)
+        );
+        if let (Some(tickets), Some(chain)) = (&self.tickets, chain)
+            && (thrown_out || leaving != Leaving::Lost)
+        {
+            tickets.revoke_chain(chain, clock::wall());
+        }
         let _ = self.hub.send(Event::SessionDown { session, leaving }).await;
         tracing::info!(session = session.0, "client gone: {why}");
     }
 
-    async fn converse(
-        &self,
-        mut peer: Peer,
-        session: SessionId,
-        user: &str,
-        token: Token,
-        instructions: mpsc::Receiver<ToSession>,
-    ) -> Left {
+    async fn converse(&self, mut peer: Peer, admission: Admission, token: Token) -> Left {
+        let Admission {
+            session,
+            user,
+            id,
+            agreed,
+            ticket,
+            instructions,
+            ..
+        } = admission;
         let Ok(token) = SecretBytes::new(token.to_vec()) else {
             return Left::lost("no token".to_owned());
         };
         let logged_in = ToClient::LoggedIn(LoggedIn {
             session,
-            user: Text::lossy(user),
+            user: Text::lossy(&user),
             address: Addr::from(peer.address.ip()),
             token,
             address_lease_ms: millis(self.address_lease),
@@ -307,22 +246,43 @@ impl ClientPort {
         }
         let Peer {
             address,
+            certificate,
             serial,
             reader,
             writer,
             ..
         } = peer;
+        let (again, renewals) = mpsc::channel(1);
+        let (words, own_words) = mpsc::channel(1);
+        let renewing = Renewing {
+            session,
+            id,
+            address,
+            certificate,
+            shown: ticket.as_ref().map(TicketSource::shown),
+        };
+        let voice = Voice {
+            writer,
+            instructions,
+            own_words,
+            agreed,
+            ticket,
+            dead_after: self.dead_after,
+        };
         tokio::select! {
-            ended = self.listen(session, address, reader) => ended,
-            ended = speak(writer, instructions, self.dead_after) => Left::lost(ended),
-            () = revocation::revoked(self.revoked.clone(), serial) => Left {
-                why: "its certificate was revoked".to_owned(),
-                leaving: Leaving::Removed,
-            },
+            ended = self.listen(session, address, reader, again) => ended,
+            spoken = voice.speak(revocation::revoked(self.revoked.clone(), serial)) => Left::by_us(spoken),
+            () = self.renew(renewing, renewals, words) => Left::lost("it cannot be listened to".to_owned()),
         }
     }
 
-    async fn listen(&self, session: SessionId, peer: SocketAddr, mut reader: Reader) -> Left {
+    async fn listen(
+        &self,
+        session: SessionId,
+        peer: SocketAddr,
+        mut reader: Reader,
+        again: mpsc::Sender<Login>,
+    ) -> Left {
         loop {
             let mut messages = Vec::new();
             match tokio::time::timeout(self.dead_after, reader.read_batch(&mut messages)).await {
@@ -339,6 +299,14 @@ impl ClientPort {
             let leaving = messages.iter().find_map(|message| match message {
                 ToServer::Goodbye(goodbye) => Some(goodbye.reason.to_string()),
                 _ => None,
+            });
+            messages.retain(|message| match message {
+                ToServer::Again(login) => {
+                    // One is being checked: a client that does not wait for the answer gets one all the same.
+                    let _ = again.try_send(login.clone());
+                    false
+                }
+                _ => true,
             });
             let only_heartbeats = messages
                 .iter()
@@ -364,17 +332,33 @@ struct Left {
     /// A sentence for the log.
     why: String,
     leaving: Leaving,
+    /// Why this side ended it, if it did.
+    cause: Option<EndCause>,
 }
 
 impl Left {
     fn lost(why: String) -> Self {
-        let leaving = Leaving::Lost;
-        Self { why, leaving }
+        Self {
+            why,
+            leaving: Leaving::Lost,
+            cause: None,
+        }
     }
 
     fn logged_out(why: String) -> Self {
-        let leaving = Leaving::LoggedOut;
-        Self { why, leaving }
+        Self {
+            leaving: Leaving::LoggedOut,
+            ..Self::lost(why)
+        }
+    }
+
+    fn by_us(Spoken { why, cause }: Spoken) -> Self {
+        let leaving = match cause {
+            // The engine knows of the others, having ended them itself.
+            Some(EndCause::Removed) => Leaving::Removed,
+            _ => Leaving::Lost,
+        };
+        Self { why, leaving, cause }
     }
 }
 
@@ -382,6 +366,10 @@ impl Left {
 struct Admission {
     session: SessionId,
     user: Arc<str>,
+    id: u64,
+    by: &'static str,
+    agreed: Capabilities,
+    ticket: Option<TicketSource>,
     instructions: mpsc::Receiver<ToSession>,
 }
 
@@ -417,69 +405,6 @@ impl Peer {
         })
         .await;
     }
-}
-
-/// Says what the hub wants said, and a heartbeat when it is silent.
-async fn speak(
-    mut writer: Writer,
-    mut instructions: mpsc::Receiver<ToSession>,
-    dead_after: Duration,
-) -> String {
-    let mut liveness = Liveness::new(dead_after, clock::mono());
-    let mut waiting = Vec::new();
-    loop {
-        let heartbeat = tokio::time::Instant::from_std(liveness.next_send());
-        let mut end = None;
-        tokio::select! {
-            count = instructions.recv_many(&mut waiting, WAITING_FOR_PEER) => {
-                if count == 0 {
-                    end = Some("it does not take what is sent to it");
-                }
-            }
-            () = tokio::time::sleep_until(heartbeat) => {
-                waiting.push(ToSession::Say(ToClient::Heartbeat(Heartbeat)));
-            }
-        }
-        for instruction in waiting.drain(..) {
-            match instruction {
-                ToSession::Say(message) => {
-                    if let Err(error) = writer.queue(&message) {
-                        return error.to_string();
-                    }
-                }
-                ToSession::End(reason) => end = Some(reason),
-                ToSession::Admitted | ToSession::Refused(_) => {}
-            }
-        }
-        if let Some(reason) = end {
-            let _ = writer.queue(&ToClient::Goodbye(goodbye(reason)));
-            let _ = tokio::time::timeout(PARTING_TIME, writer.close()).await;
-            return reason.to_owned();
-        }
-        match tokio::time::timeout(dead_after, writer.flush()).await {
-            Ok(Ok(())) => liveness.on_sent(clock::mono()),
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "it does not take what is sent to it".to_owned(),
-        }
-    }
-}
-
-fn refused(cause: Refusal) -> ToClient {
-    let reason = match cause {
-        Refusal::Credentials => "the user name, the password or the certificate is not accepted",
-        Refusal::TooManyFailures => {
-            "there were too many failed logins from this address or for this user: try again later"
-        }
-        Refusal::Mechanism => "the server does not offer this way to log in",
-        Refusal::Full => "the server has as many sessions as it may have",
-        Refusal::Token => "the session is over: log in again",
-        Refusal::Address => "the session cannot have this address",
-        Refusal::Unavailable => "the server cannot check it at the moment",
-    };
-    ToClient::Refused(Refused {
-        cause,
-        reason: Text::lossy(reason),
-    })
 }
 
 fn millis(duration: Duration) -> u32 {

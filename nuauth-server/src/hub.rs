@@ -3,14 +3,17 @@
 //! Batches in, batches out: everything that waits is handled before anything is delivered, so that verdicts, questions
 //! and rows of one moment travel together. Decides nothing itself.
 
+use crate::clients::renew;
 use crate::control::Moment;
 use crate::engine::{
-    Effect, Engine, Identity, Input, Judge, Leaving, LinkId, LiveConn, Now, ProofId, SessionFacts, Stats,
+    Effect, Engine, Identity, Input, Judge, Leaving, LinkId, LiveConn, Now, ProofId, SessionFacts,
+    SessionWord, Stats,
 };
+use crate::hooks::Hooks;
 use crate::journal::{Entry, Journal, Report};
 use nufw_common::clock;
 use nufw_common::watchdog::Watchdog;
-use nufw_proto::client::{ClaimRequest, Refusal};
+use nufw_proto::client::{ClaimRequest, EndCause, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
 use nufw_proto::{Addr, Batch, MAX_BATCH, SessionId, Text, Tuple, client};
 use std::collections::HashMap;
@@ -60,6 +63,12 @@ pub(crate) enum Event {
     },
     /// Its session is over.
     SessionDown { session: SessionId, leaving: Leaving },
+    /// Its client has shown its credentials again.
+    Renewed { session: SessionId },
+    /// Something else that the engine must hear.
+    Tell(Box<Input>),
+    /// Somebody looks at the engine, or at what it holds, and may order something.
+    Ask(Box<dyn Question>),
     /// Somebody shows a session's token.
     Prove {
         session: SessionId,
@@ -100,7 +109,28 @@ pub(crate) enum ToSession {
     Admitted,
     Refused(Refusal),
     Say(client::ToClient),
-    End(&'static str),
+    End {
+        cause: Option<EndCause>,
+        reason: Arc<str>,
+    },
+}
+
+/// A question to the engine, put at a moment.
+pub(crate) trait Question: Send {
+    /// Finds the answer and hands it to whoever asked.
+    fn put(self: Box<Self>, engine: &mut Engine, now: Now, out: &mut Vec<Effect>);
+}
+
+impl<F: FnOnce(&mut Engine, Now, &mut Vec<Effect>) + Send> Question for F {
+    fn put(self: Box<Self>, engine: &mut Engine, now: Now, out: &mut Vec<Effect>) {
+        self(engine, now, out);
+    }
+}
+
+impl std::fmt::Debug for dyn Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question")
+    }
 }
 
 /// The engine with everything that connects it.
@@ -114,6 +144,8 @@ pub(crate) struct Hub {
     last_proof: u64,
     effects: Vec<Effect>,
     delivery: Delivery,
+    /// Who wants to hear of sessions; one that is behind misses some, and counts them.
+    hooks: Option<Hooks>,
 }
 
 /// The end of the server, under way.
@@ -155,7 +187,14 @@ impl Hub {
             last_proof: 0,
             effects: Vec::new(),
             delivery: Delivery::default(),
+            hooks: None,
         }
+    }
+
+    /// The same, with programs that are run when sessions begin and end.
+    pub(crate) fn with_hooks(mut self, hooks: Option<Hooks>) -> Self {
+        self.hooks = hooks;
+        self
     }
 
     /// Works until [`Event::Stop`].
@@ -214,11 +253,15 @@ impl Hub {
         ending.told && (late || (self.links.is_empty() && self.sessions.is_empty()))
     }
 
-    fn input(&mut self, input: Input) {
-        let now = Now {
+    fn now(&self) -> Now {
+        Now {
             mono: clock::mono().saturating_duration_since(self.started),
             wall: clock::wall(),
-        };
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
         self.engine.handle(input, now, &mut self.effects);
     }
 
@@ -254,6 +297,12 @@ impl Hub {
             Event::SessionDown { session, leaving } => {
                 self.sessions.remove(&session);
                 self.input(Input::SessionDown { session, leaving });
+            }
+            Event::Renewed { session } => self.input(Input::Renewed { session }),
+            Event::Tell(input) => self.input(*input),
+            Event::Ask(question) => {
+                let now = self.now();
+                question.put(&mut self.engine, now, &mut self.effects);
             }
             Event::Prove {
                 session,
@@ -341,11 +390,20 @@ impl Hub {
                 Effect::Admitted { session } => self.hand_to_session(session, ToSession::Admitted),
                 Effect::NotAdmitted { session, cause } => {
                     self.hand_to_session(session, ToSession::Refused(cause));
-                }
-                Effect::EndSession { session, reason } => {
-                    self.hand_to_session(session, ToSession::End(reason));
                     self.sessions.remove(&session);
                 }
+                Effect::EndSession {
+                    session,
+                    cause,
+                    reason,
+                } => {
+                    self.hand_to_session(session, ToSession::End { cause, reason });
+                    self.sessions.remove(&session);
+                }
+                Effect::Renew { session, within } => {
+                    self.hand_to_session(session, ToSession::Say(renew(within)));
+                }
+                Effect::Session(word) => self.tell_hooks(&word),
                 Effect::Proof { proof, result } => {
                     if let Some(answer) = self.proofs.remove(&proof) {
                         let _ = answer.send(result);
@@ -391,13 +449,22 @@ impl Hub {
         }
     }
 
+    fn tell_hooks(&self, word: &SessionWord) {
+        if let Some(hooks) = &self.hooks {
+            hooks.tell(word);
+        }
+    }
+
     fn say_goodbye(&mut self) {
         let reason = "the server is being stopped";
         for out in self.links.values() {
             let _ = out.try_send(ToLink::End(reason));
         }
         for out in self.sessions.values() {
-            let _ = out.try_send(ToSession::End(reason));
+            let _ = out.try_send(ToSession::End {
+                cause: None,
+                reason: Arc::from(reason),
+            });
         }
     }
 }

@@ -10,11 +10,15 @@ pub mod cli;
 mod clients;
 pub mod config;
 mod control;
+pub mod ctl;
 mod db;
 pub mod engine;
 mod gateways;
 pub mod hash_password;
+pub mod hooks;
+pub mod hours;
 mod hub;
+mod identify;
 pub mod journal;
 pub mod observe;
 pub mod pki;
@@ -24,6 +28,7 @@ mod revocation;
 mod sandbox;
 mod server;
 pub mod status;
+mod tickets;
 mod unlogged;
 pub mod users;
 
@@ -32,6 +37,12 @@ use std::process::ExitCode;
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == hooks::HELPER)
+    {
+        return report(hooks::helper_main());
+    }
     match cli::parse() {
         Ok(cli) => report(run(cli)),
         Err(code) => code,

@@ -43,6 +43,7 @@ pub(crate) fn profile(config: &ServerConfig) -> Profile {
         .into_iter()
         .chain(&tls.crl)
         .chain(&log.password_file)
+        .chain(&config.identify.leases)
         .fold(Profile::new("nuauth-server"), |profile, file| {
             profile.read_replaceable(file)
         })
@@ -50,6 +51,17 @@ pub(crate) fn profile(config: &ServerConfig) -> Profile {
         .write(directory(&log.spool.path))
         // The service manager, a local database, and who asks this server.
         .family(Family::Unix);
+    if let Some(tickets) = &config.tickets {
+        profile = profile.write(directory(&tickets.file));
+    }
+    if let Some(radius) = &config.identify.radius {
+        // A reload reads its secret again. Answers go by the sockets that are open.
+        profile = profile.read_replaceable(&radius.secret_file);
+    }
+    if !config.control.readers.is_empty() || !config.control.admins.is_empty() {
+        // A reload looks the numbers of groups up again.
+        profile = profile.read_replaceable(Path::new("/etc/group"));
+    }
     let metrics = config.metrics.clone().and_then(Place::socket);
     for socket in config.control.socket.iter().chain(&metrics) {
         profile = profile.sockets(directory(socket));

@@ -5,17 +5,20 @@
 
 use crate::auth::FailureLimiter;
 use crate::clients::{self, ClientPort};
-use crate::config::{OnLoss, Override, ServerConfig};
-use crate::control::{self, ControlPort};
-use crate::engine::{Engine, Input, Now};
+use crate::config::{OnLoss, Override, ServerConfig, TicketSettings};
+use crate::control::{self, Administration, ControlPort, Order, PolicyInForce};
+use crate::engine::{Effect, Engine, Input, Now};
 use crate::gateways::{self, GatewayPort};
+use crate::hooks::{Helper, HookCounts, Hooks};
 use crate::hub::{Event, Hub, WAITING_EVENTS};
+use crate::identify;
 use crate::journal::{self, Journal, Known};
 use crate::observe::{self, Reloads, Watched};
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
 use crate::sandbox;
+use crate::tickets::{self, Tickets};
 use crate::unlogged;
 use crate::users::Users;
 use anyhow::{Context as _, anyhow};
@@ -36,6 +39,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 /// How long the log may take to write what waits when the server ends.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
 
+/// How often a server that drains is looked at.
+const IDLE_LOOK: Duration = Duration::from_millis(50);
+/// Orders of administrators that may wait.
+const WAITING_ORDERS: usize = 16;
+
 /// What a reload replaces.
 struct Files {
     users: Users,
@@ -43,12 +51,18 @@ struct Files {
     for_gateways: Arc<rustls::ServerConfig>,
     for_clients: Arc<rustls::ServerConfig>,
     revoked: Revoked,
+    in_force: PolicyInForce,
 }
 
 impl Files {
     fn load(config: &ServerConfig) -> anyhow::Result<Self> {
         let users = Users::load(&config.users, config.mark_mask)?;
         let read = Policy::load(&config.policy, &users)?;
+        let in_force = in_force(&config.policy);
+        let known = |(_, user): &&(ipnet::IpNet, Arc<str>)| users.by_name(user).is_none();
+        for (network, user) in config.identify.networks.iter().filter(known) {
+            tracing::warn!(%network, "identify: there is no user \"{user}\" whom an address of this network could be");
+        }
         for note in &read.notes {
             tracing::warn!("{note}");
         }
@@ -61,7 +75,18 @@ impl Files {
             revoked: Revoked::load(config.tls.crl.as_deref())?,
             policy: read.policy.rejecting(config.rejects_by_default),
             users,
+            in_force,
         })
+    }
+}
+
+/// Which access lists these are, for people who compare.
+fn in_force(path: &Path) -> PolicyInForce {
+    let version = std::fs::read(path).map(|bytes| tickets::digest(&bytes));
+    PolicyInForce {
+        file: path.display().to_string(),
+        version: version.unwrap_or_default(),
+        read: clock::wall().micros(),
     }
 }
 
@@ -70,6 +95,8 @@ struct Listeners {
     gateways: Vec<std::net::TcpListener>,
     clients: Vec<std::net::TcpListener>,
     metrics: Option<Bound>,
+    accounting: Vec<std::net::UdpSocket>,
+    helper: Option<Helper>,
 }
 
 /// The running server.
@@ -83,6 +110,11 @@ struct Server {
     control: Arc<ControlPort>,
     revoked: watch::Sender<Arc<Revoked>>,
     reloads: Arc<Reloads>,
+    orders: mpsc::Receiver<Order>,
+    tickets: Option<Arc<Tickets>>,
+    hook_counts: HookCounts,
+    /// The networks of `[identify]`, sent at each reload to whoever must tell the hub again.
+    reloaded: watch::Sender<identify::Networks>,
 }
 
 /// Runs the server until SIGTERM.
@@ -97,6 +129,8 @@ pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> 
         gateways: port::listen(&config.gateways.listen).or_exit(Exit::Unavailable)?,
         clients: port::listen(&config.clients.listen).or_exit(Exit::Unavailable)?,
         metrics: observe::open(config.metrics.as_ref()).or_exit(Exit::Unavailable)?,
+        accounting: identify::open(&config.identify).or_exit(Exit::Unavailable)?,
+        helper: Helper::start(config.hooks.as_ref()).or_exit(Exit::OsErr)?,
     };
     // Before any other thread starts, the runtime's and the database's included; no peer was heard yet.
     sandbox::profile(&config)
@@ -122,19 +156,52 @@ async fn serve(
     let gateway_listeners = port::into_tokio(listeners.gateways).or_exit(Exit::OsErr)?;
     let client_listeners = port::into_tokio(listeners.clients).or_exit(Exit::OsErr)?;
     let (trigger, shutdown) = lifecycle::shutdown();
-    let (server, mut hub) = start(config, overrides, files).await?;
+    let hooks = listeners.helper.map(Hooks::serve).transpose();
+    let (hooks, hook_counts) = hooks
+        .context("the process that runs hooks cannot be talked to")
+        .or_exit(Exit::OsErr)?
+        .unzip();
+    let hook_counts = hook_counts.unwrap_or_default();
+    let (mut server, mut hub) = start(config, overrides, files, hooks, hook_counts).await?;
     let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
     server.open(gateway_listeners, client_listeners, socket, &shutdown);
     if let Some(bound) = listeners.metrics {
         observe::run(server.watched(), bound, &shutdown);
     }
+    identify::run(
+        server.config.identify.clone(),
+        listeners.accounting,
+        server.hub.clone(),
+        server.reloaded.subscribe(),
+        &shutdown,
+    )
+    .context("accounting messages cannot be received")
+    .or_exit(Exit::OsErr)?;
     lifecycle::notify_ready();
+    let mut drained = None;
     let crashed = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => server.reload(),
+                Signal::Reload => drop(server.reload()),
                 Signal::Terminate => break false,
             },
+            Some(order) = server.orders.recv() => match order {
+                Order::Reload(answer) => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(server.reload());
+                }
+                Order::Drain(within) => {
+                    tracing::info!(seconds = within.as_secs(), "draining: the server ends when nothing waits");
+                    let idle = Box::pin(drained_hub(server.hub.clone(), within));
+                    drained.get_or_insert(idle);
+                }
+            },
+            () = async {
+                match &mut drained {
+                    Some(idle) => idle.await,
+                    None => std::future::pending().await,
+                }
+            } => break false,
             _ = &mut hub => break true,
         }
     };
@@ -149,12 +216,89 @@ async fn serve(
     server.drain().await
 }
 
+/// Has the engine take nothing any more, and waits until it is idle, or for so long.
+async fn drained_hub(hub: mpsc::Sender<Event>, within: Duration) {
+    let idle = async {
+        if hub.send(Event::Tell(Box::new(Input::Drain))).await.is_err() {
+            return;
+        }
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let look = move |engine: &mut Engine, _: Now, _: &mut Vec<Effect>| {
+                let _ = answer.send(engine.is_idle());
+            };
+            if hub.send(Event::Ask(Box::new(look))).await.is_err() {
+                return;
+            }
+            if answered.await.unwrap_or(true) {
+                return;
+            }
+            tokio::time::sleep(IDLE_LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(within, idle).await;
+}
+
+/// Reads the keys of tickets. Where nothing was configured and they cannot be had, the server goes without.
+fn open_tickets(settings: Option<&TicketSettings>) -> Result<Option<Arc<Tickets>>, Failure> {
+    let Some(settings) = settings else { return Ok(None) };
+    match Tickets::open(&settings.file, settings.lifetime, clock::wall()) {
+        Ok(tickets) => Ok(Some(Arc::new(tickets))),
+        Err(error) if settings.configured => {
+            let error = anyhow!(error).context(format!(
+                "the keys of tickets cannot be kept in {} (sessions.ticket-key)",
+                settings.file.display()
+            ));
+            Err(Failure::new(Exit::CantCreate, error))
+        }
+        Err(error) => {
+            tracing::warn!(
+                file = %settings.file.display(), %error,
+                "there are no tickets, since their keys cannot be kept: after a restart everybody logs in anew"
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// An engine that knows users and lists, and what the log knew.
+fn engine(config: &ServerConfig, policy: Policy, users: &Users, known: Option<Known>) -> Engine {
+    let identities = users.identities();
+    let mut engine = Engine::new(config.engine, Arc::new(policy)).with_users(&identities);
+    let start = Now {
+        mono: Duration::ZERO,
+        wall: clock::wall(),
+    };
+    let known = match known {
+        Some(Known { rows, acknowledged }) => {
+            tracing::info!(database = %config.log.database, active_rows = rows.len(), "log opened");
+            Input::Loaded { rows, acknowledged }
+        }
+        None => Input::LoadedLater,
+    };
+    for input in [
+        known,
+        Input::Users(identities),
+        Input::Hours(config.hours.clone()),
+        Input::Networks(config.identify.networks.clone()),
+    ] {
+        engine.handle(input, start, &mut Vec::new());
+    }
+    engine
+}
+
 /// Opens the log and puts an engine that knows it to work.
 async fn start(
     config: ServerConfig,
     overrides: Vec<Override>,
     files: Files,
+    hooks: Option<Hooks>,
+    hook_counts: HookCounts,
 ) -> Result<(Server, tokio::task::JoinHandle<()>), Failure> {
+    let tickets = open_tickets(config.tickets.as_ref())?;
+    if let Some(tickets) = &tickets {
+        tokio::spawn(Arc::clone(tickets).keep_saved());
+    }
     let (database, number) = (&config.log.database, config.server_number);
     let spool = match config.log.on_loss {
         OnLoss::Spool => Some(&config.log.spool),
@@ -171,22 +315,7 @@ async fn start(
         .await
         .map_err(Failure::from)?;
     let journal = opened.journal;
-    let mut engine = Engine::new(config.engine, Arc::new(files.policy)).with_users(&files.users.identities());
-    let start = Now {
-        mono: Duration::ZERO,
-        wall: clock::wall(),
-    };
-    let known = match opened.known {
-        Some(Known { rows, acknowledged }) => {
-            tracing::info!(%database, active_rows = rows.len(), "log opened");
-            Input::Loaded { rows, acknowledged }
-        }
-        None => Input::LoadedLater,
-    };
-    engine.handle(known, start, &mut Vec::new());
-    let identities = files.users.identities();
-    engine.handle(Input::Users(identities), start, &mut Vec::new());
-
+    let engine = engine(&config, files.policy, &files.users, opened.known);
     let (hub, events) = mpsc::channel(WAITING_EVENTS);
     let (revoked, revocations) = watch::channel(Arc::new(files.revoked));
     let gateways = Arc::new(GatewayPort {
@@ -215,7 +344,10 @@ async fn start(
         complaints: Complaints::default(),
         tokens: Mutex::new(HashMap::new()),
         next_session: AtomicU64::new(1),
+        tickets: tickets.clone(),
     });
+    let (orders_in, orders) = mpsc::channel(WAITING_ORDERS);
+    let reloads = Arc::new(Reloads::new());
     let control = Arc::new(ControlPort {
         hub: hub.clone(),
         journal: journal.clone(),
@@ -224,8 +356,16 @@ async fn start(
         database: config.log.database.to_string(),
         started: clock::mono(),
         locks: Mutex::default(),
+        administration: Administration {
+            orders: orders_in,
+            tickets: tickets.clone(),
+            policy: ArcSwap::from_pointee(files.in_force),
+            reloads: Arc::clone(&reloads),
+            gateways: ArcSwap::from_pointee(config.gateways.names.clone()),
+        },
     });
-    let task = tokio::spawn(Hub::new(engine, journal.clone()).run(events, reports));
+    let hub_task = Hub::new(engine, journal.clone()).with_hooks(hooks);
+    let task = tokio::spawn(hub_task.run(events, reports));
     Ok((
         Server {
             config,
@@ -236,7 +376,11 @@ async fn start(
             clients,
             control,
             revoked,
-            reloads: Arc::new(Reloads::new()),
+            reloads,
+            orders,
+            tickets,
+            hook_counts,
+            reloaded: watch::channel(Vec::new()).0,
         },
         task,
     ))
@@ -276,6 +420,7 @@ impl Server {
             gateways: Arc::clone(&self.gateways),
             clients: Arc::clone(&self.clients),
             reloads: Arc::clone(&self.reloads),
+            hooks: self.hook_counts.clone(),
             listening: listen.into_iter().flatten().copied().collect(),
             started: u64::try_from(clock::wall().micros() / 1_000_000).unwrap_or_default(),
         }
@@ -283,7 +428,7 @@ impl Server {
 
     /// Reads users, access lists, gateway names, certificates and revocation list again. Sessions and links stay; all
     /// that was there stays when one file is bad.
-    fn reload(&self) {
+    fn reload(&self) -> Result<(), String> {
         lifecycle::notify_reloading();
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
@@ -292,6 +437,9 @@ impl Server {
         match loaded {
             Ok((files, config)) => {
                 self.gateways.tls.store(files.for_gateways);
+                let names = config.gateways.names.clone();
+                self.control.administration.gateways.store(Arc::new(names));
+                self.control.administration.policy.store(Arc::new(files.in_force));
                 self.gateways.known.store(Arc::new(config.gateways));
                 self.clients.tls.store(files.for_clients);
                 let event = Event::Reload {
@@ -302,19 +450,33 @@ impl Server {
                 self.clients.users.store(Arc::new(files.users));
                 self.revoked.send_replace(Arc::new(files.revoked));
                 let hub = self.hub.clone();
-                tokio::spawn(async move { hub.send(event).await });
+                let hours = Event::Tell(Box::new(Input::Hours(config.hours)));
+                let networks = config.identify.networks;
+                // Where accounting adds some of its own, all of them are told together.
+                let alone = self.config.identify.radius.is_none();
+                let told = alone.then(|| Event::Tell(Box::new(Input::Networks(networks.clone()))));
+                let reloaded = self.reloaded.clone();
+                tokio::spawn(async move {
+                    for event in [event, hours].into_iter().chain(told) {
+                        let _ = hub.send(event).await;
+                    }
+                    reloaded.send_replace(networks);
+                });
                 tracing::info!(
                     "reloaded; listening addresses, limits and the log's place count from the next start"
                 );
+                lifecycle::notify_ready();
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(
                     error = format!("{error:#}"),
                     "not reloaded: everything stays as it was"
                 );
+                lifecycle::notify_ready();
+                Err(format!("{error:#}"))
             }
         }
-        lifecycle::notify_ready();
     }
 
     /// Answers what waits, says goodbye, writes what is not durable, closes the log.
@@ -325,6 +487,9 @@ impl Server {
             Err(_) => crate::engine::Stats::default(),
         };
         self.journal.drain(LAST_COMMITS).await.or_exit(Exit::IoErr)?;
+        if let Some(Err(error)) = self.tickets.map(|tickets| tickets.save()) {
+            tracing::warn!(%error, "the keys of tickets could not be written at the end");
+        }
         tracing::info!(
             asks = stats.asks,
             granted = stats.granted,

@@ -30,7 +30,7 @@ pub fn run(config: &Path, overrides: &[Override], json: bool, out: &mut dyn Writ
         .block_on(async { Client::connect(&socket).await?.status().await })
         .map_err(|error| {
             let exit = match &error {
-                ControlError::Denied(_) => Exit::NoPerm,
+                ControlError::Denied(_) | ControlError::Forbidden { .. } => Exit::NoPerm,
                 ControlError::Busy(_) => Exit::TempFail,
                 _ => Exit::Unavailable,
             };
@@ -52,7 +52,7 @@ fn line(out: &mut dyn Write, name: &str, value: impl Display) -> io::Result<()> 
     writeln!(out, "  {name:<WIDTH$} {value}")
 }
 
-fn show(status: &Status, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn show(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "nuauth-server {}, number {}, up {} s",

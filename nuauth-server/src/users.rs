@@ -42,6 +42,11 @@ impl User {
         &self.identity.user.name
     }
 
+    /// What a password is compared with: changes when the password does.
+    pub fn credential(&self) -> Option<String> {
+        self.password.as_ref().map(ToString::to_string)
+    }
+
     /// Whether a password can log the user in.
     pub fn has_password(&self) -> bool {
         self.password.is_some()

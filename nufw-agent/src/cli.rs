@@ -191,6 +191,11 @@ fn with_unit(time: &str) -> String {
     }
 }
 
+/// The command line, for its manual page.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

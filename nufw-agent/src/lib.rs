@@ -23,4 +23,4 @@ mod socket;
 pub mod sources;
 pub mod stats;
 
-pub use cli::main;
+pub use cli::{command, main};

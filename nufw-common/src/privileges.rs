@@ -3,11 +3,13 @@
 //! Linux keeps capabilities per thread: call [`keep_only`] before any other thread starts, the runtime's included.
 
 mod held;
+mod peers;
 mod user;
 
 pub use caps::Capability;
 use caps::{CapSet, CapsHashSet};
 pub use held::{Held, HeldError, print};
+pub use peers::{group_number, peer_groups};
 pub use user::{UserError, become_user};
 
 /// The kernel refused to change or to show the capabilities.

@@ -8,6 +8,12 @@ pub use crate::gateway::{Capabilities, Goodbye, Heartbeat, Hook};
 use crate::{Addr, Batch, ClaimId, SecretBytes, SessionId, Text, Tuple};
 use serde::{Deserialize, Serialize};
 
+/// Why a session ends is told as [`Ended`], the refusals from [`Refusal::UserFull`] on are known, and [`Renew`] is answered.
+pub const REASONS: Capabilities = Capabilities(1 << 1);
+
+/// A session can be had again by a [`Ticket`].
+pub const TICKETS: Capabilities = Capabilities(1 << 2);
+
 /// What a client says of its operating system: claimed, never proven.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OsInfo {
@@ -144,6 +150,14 @@ pub enum Refusal {
     Address,
     /// The server cannot check it at the moment.
     Unavailable,
+    /// The user has as many sessions as a user may have.
+    UserFull,
+    /// There are as many sessions at this address as there may be.
+    AddressFull,
+    /// The user may not be logged in at this time of the day.
+    Hours,
+    /// The ticket is not good, or not any more: log in with password or certificate.
+    Ticket,
 }
 
 /// The address is the session's from now on.
@@ -171,6 +185,62 @@ pub struct Notice {
     pub text: Text<255>,
 }
 
+/// Logs in again with what an earlier session was given; sent in the place of [`Login`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The ticket.
+    pub ticket: SecretBytes,
+}
+
+/// What a session may be had again with, for a while, when its connection or the server was lost. It takes the place of every
+/// earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// What [`Resume`] shows. Only the server can read it.
+    pub ticket: SecretBytes,
+    /// How long it is good, milliseconds.
+    pub lifetime_ms: u32,
+}
+
+/// The session is as old as it may become: show the credentials again, or it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renew {
+    /// How long the server waits for it, milliseconds.
+    pub within_ms: u32,
+}
+
+/// The credentials were good; the session goes on as if it had just begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed;
+
+/// The session is over, by the server's will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Why, in a form that a program can act on.
+    pub cause: EndCause,
+    /// The same as a sentence for the user.
+    pub reason: Text<255>,
+}
+
+/// Why the server ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EndCause {
+    /// An administrator wants it.
+    Ordered,
+    /// The user is not known any more, or the certificate was revoked.
+    Removed,
+    /// The user has logged in elsewhere, and may have no more sessions.
+    Replaced,
+    /// Nothing passed for so long as a session may be idle.
+    Idle,
+    /// The credentials were not shown again in time.
+    Expired,
+    /// The time of the day is over at which the user may be logged in.
+    Hours,
+    /// The client does what no client should.
+    Misbehaved,
+}
+
 messages! {
     /// What a client says to the server.
     ToServer, "client-to-server" {
@@ -190,6 +260,10 @@ messages! {
         7 => Heartbeat(Heartbeat),
         /// The client goes.
         8 => Goodbye(Goodbye),
+        /// Login by ticket.
+        24 => Resume(Resume),
+        /// The credentials again.
+        25 => Again(Login),
     }
 }
 
@@ -212,5 +286,13 @@ messages! {
         135 => Heartbeat(Heartbeat),
         /// The server goes, or throws the session out.
         136 => Goodbye(Goodbye),
+        /// For a later login.
+        152 => Ticket(Ticket),
+        /// Show the credentials again.
+        153 => Renew(Renew),
+        /// They were good.
+        154 => Renewed(Renewed),
+        /// The session is over.
+        155 => Ended(Ended),
     }
 }

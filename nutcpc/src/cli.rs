@@ -39,8 +39,11 @@ Examples:
 
 Signals: TERM and INT log out and end; HUP reads password and certificates again for the next connection.
 
-Exit codes: 0 logged out; 64 wrong options; 69 the server cannot be reached (with --once); 71 the kernel lacks
-something; 77 login refused, or root needed; 78 a file, name or certificate is wrong.
+After a loss of the connection or a restart of the server the session is had again by a ticket, without the password, for as
+long as the server lets tickets count.
+
+Exit codes: 0 logged out; 64 wrong options; 69 the server cannot be reached or was lost (with --once); 71 the kernel lacks
+something; 75 the server ended the session and wants no other now; 77 login refused, or root needed; 78 a file, name or certificate is wrong.
 
 NUFW_LOG=debug shows more on standard error.";
 
@@ -94,12 +97,24 @@ struct Args {
     /// End when the server cannot be reached or the session is lost, instead of trying again
     #[arg(long)]
     once: bool,
+    /// Log in again, after a pause, also when the server has ended the session (an administrator, idleness, another login)
+    #[arg(long, conflicts_with = "once")]
+    stay: bool,
+    /// Keep the ticket that the server gives in this file: for a while the next login needs no password, also after this
+    /// program was ended by force
+    #[arg(long, value_name = "FILE")]
+    ticket_file: Option<PathBuf>,
     /// Print JSON, one object a line
     #[arg(long, conflicts_with = "quiet")]
     json: bool,
     /// Print nothing but errors
     #[arg(long, short = 'q', action = ArgAction::SetTrue)]
     quiet: bool,
+}
+
+/// The command line, for its manual page.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
 }
 
 /// Runs the command.
@@ -194,7 +209,8 @@ fn options(args: Args) -> Result<Options, Failure> {
     let login = match (&certificate, args.user) {
         (Some(_), user) => Login::Certificate { user },
         (None, Some(user)) => {
-            let password = password(args.password_file, args.password_fd, &user, &host)?;
+            let may_wait = args.ticket_file.as_ref().is_some_and(|file| file.exists());
+            let password = password(args.password_file, args.password_fd, &user, &host, may_wait)?;
             Login::Password { user, password }
         }
         (None, None) => {
@@ -213,10 +229,20 @@ fn options(args: Args) -> Result<Options, Failure> {
         login,
         system_uid: args.uid.filter(|_| args.system),
         once: args.once,
+        stay: args.stay,
+        ticket_file: args.ticket_file,
     })
 }
 
-fn password(file: Option<PathBuf>, fd: Option<u32>, user: &str, host: &str) -> Result<Password, Failure> {
+/// With a ticket the terminal is asked only when it turns out not to be good any more.
+fn password(
+    file: Option<PathBuf>,
+    fd: Option<u32>,
+    user: &str,
+    host: &str,
+    may_wait: bool,
+) -> Result<Password, Failure> {
+    let words = format!("Password of {user} on {host}: ");
     match (file, fd) {
         (Some(file), _) => Ok(Password::File(file)),
         (None, Some(0)) => read_password(std::io::stdin().lock(), Path::new("standard input"))
@@ -231,7 +257,8 @@ fn password(file: Option<PathBuf>, fd: Option<u32>, user: &str, host: &str) -> R
                 .map(Password::Given)
                 .or_exit(Exit::Config)
         }
-        (None, None) => rpassword::prompt_password(format!("Password of {user} on {host}: "))
+        (None, None) if may_wait => Ok(Password::Asked(words)),
+        (None, None) => rpassword::prompt_password(words)
             .map(|password| Password::Given(Zeroizing::new(password)))
             .context("there is no terminal to ask for the password on: give --password-file or --password-fd")
             .or_exit(Exit::Usage),

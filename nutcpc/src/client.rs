@@ -8,12 +8,13 @@ use crate::credentials::{CredentialError, Login};
 use crate::error::{LoginError, Remedy};
 use crate::event::Event;
 use crate::owner::{OwnerError, SocketOwner};
-use crate::session::{Ended, Session, Tools};
+use crate::session::{Ended, Session, Shown, Tools};
+use crate::tickets::Tickets;
 use nufw_common::backoff::Backoff;
 use nufw_common::exit::Exit;
 use nufw_common::tls::{self, ClientTls, TlsError};
 use nufw_common::{clock, lifecycle};
-use nufw_proto::client::{Capabilities, Hello, OsInfo, Refusal};
+use nufw_proto::client::{EndCause, Hello, OsInfo, REASONS, Refusal, TICKETS};
 use nufw_proto::{CLIENT_ALPN, SecretBytes, Text};
 use std::io;
 use std::net::SocketAddr;
@@ -51,6 +52,10 @@ pub struct Options {
     pub system_uid: Option<u32>,
     /// End when there is no session, instead of trying again.
     pub once: bool,
+    /// Log in again also when the server has ended the session.
+    pub stay: bool,
+    /// Where the ticket for the next login is kept, beside memory.
+    pub ticket_file: Option<PathBuf>,
 }
 
 /// Why a client ends.
@@ -62,6 +67,9 @@ pub enum ClientError {
     /// A session ended, and another one is not wanted.
     #[error("{0}")]
     Lost(String),
+    /// The server ended the session, and wants no other one now.
+    #[error("the server ended the session: {0}")]
+    Ended(String),
     /// The password is not usable.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
@@ -89,6 +97,7 @@ impl ClientError {
                 Remedy::Configuration => Exit::Config,
             },
             Self::Lost(_) => Exit::Unavailable,
+            Self::Ended(_) => Exit::TempFail,
             Self::Credentials(_) | Self::Tls(_) => Exit::Config,
             Self::Owner(_) | Self::Addresses(_) => Exit::OsErr,
             Self::NotRoot => Exit::NoPerm,
@@ -109,10 +118,37 @@ pub enum Command {
 pub struct Client {
     options: Options,
     dialer: Dialer,
-    response: SecretBytes,
+    secrets: Secrets,
+    tickets: Tickets,
     owner: SocketOwner,
     watch: AddressWatch,
     reload: bool,
+}
+
+/// How to log in, and what has been read of it.
+pub(crate) struct Secrets {
+    login: Login,
+    response: Option<SecretBytes>,
+}
+
+impl Secrets {
+    /// Mechanism and message, without asking anybody.
+    pub(crate) fn known(&mut self) -> Option<(&'static str, SecretBytes)> {
+        if self.response.is_none() && !self.login.is_asked() {
+            self.response = self.login.response().ok();
+        }
+        Some((self.login.mechanism(), self.response.clone()?))
+    }
+
+    /// The same; whoever is at the terminal may have to be asked.
+    fn had(&mut self) -> Result<(&'static str, SecretBytes), CredentialError> {
+        let response = match self.response.take() {
+            Some(response) => response,
+            None => self.login.response()?,
+        };
+        self.response = Some(response.clone());
+        Ok((self.login.mechanism(), response))
+    }
 }
 
 impl Client {
@@ -123,13 +159,25 @@ impl Client {
         if options.system_uid.is_some() && !own.is_root() {
             return Err(ClientError::NotRoot);
         }
-        let (dialer, response) = load(&options)?;
+        let dialer = load(&options)?;
+        let server = format!("{}:{}", options.host, options.port);
+        let user = options.login.user().cloned();
+        let tickets = Tickets::open(server, user, options.ticket_file.clone());
+        let mut secrets = Secrets {
+            login: options.login.clone(),
+            response: None,
+        };
+        if tickets.current().is_none() {
+            // What is wrong with them is told before anything is connected to.
+            secrets.had()?;
+        }
         Ok(Self {
             owner: SocketOwner::open(options.system_uid.unwrap_or(own.as_raw()))?,
             watch: AddressWatch::open().map_err(ClientError::Addresses)?,
             options,
             dialer,
-            response,
+            secrets,
+            tickets,
             reload: false,
         })
     }
@@ -156,8 +204,28 @@ impl Client {
                     let began = clock::mono();
                     match self.serve(session, &servers, commands, emit).await {
                         Ended::Stopped => {
+                            self.tickets.forget();
                             emit(Event::LoggedOut);
                             return Ok(());
+                        }
+                        Ended::Refused(error) => return Err(error.into()),
+                        Ended::Over { cause, reason } => {
+                            // A session that grew too old is had again by the credentials.
+                            self.tickets.forget();
+                            if cause != EndCause::Expired && !self.options.stay {
+                                emit(Event::Ended {
+                                    cause,
+                                    reason: reason.clone(),
+                                });
+                                return Err(ClientError::Ended(reason));
+                            }
+                            if self.options.once {
+                                return Err(ClientError::Lost(reason));
+                            }
+                            if cause != EndCause::Expired {
+                                least_pause = MAX_PAUSE;
+                            }
+                            format!("the server ended the session: {reason}")
                         }
                         Ended::Lost(reason) => {
                             if clock::mono() >= began + GOOD_SESSION {
@@ -170,7 +238,8 @@ impl Client {
                         }
                     }
                 }
-                Err(error) => {
+                Err(AttemptError::Credentials(error)) => return Err(error.into()),
+                Err(AttemptError::Login(error)) => {
                     let is_final = match error.remedy() {
                         Remedy::Credentials => true,
                         // Once the settings have worked, what is wrong is on the way to the server.
@@ -205,38 +274,67 @@ impl Client {
 
     /// Tries every address of the server until one takes the login. The first failure is the one that is told: it is
     /// of the address that the resolver thinks best.
-    async fn attempt(&mut self) -> Result<(Session, Vec<SocketAddr>), LoginError> {
+    async fn attempt(&mut self) -> Result<(Session, Vec<SocketAddr>), AttemptError> {
         if std::mem::take(&mut self.reload) {
-            match load(&self.options) {
-                Ok((dialer, response)) => {
-                    self.dialer = dialer;
-                    self.response = response;
-                }
-                Err(error) => tracing::warn!(%error, "keeping the old credentials"),
-            }
+            self.load_again();
         }
         let servers = resolve(&self.options.host, self.options.port, &self.options.also).await?;
         let mut first = None;
         for &server in &servers {
-            let mechanism = self.options.login.mechanism();
-            match Session::open(
-                &self.dialer,
-                server,
-                self.hello(),
-                mechanism,
-                self.response.clone(),
-            )
-            .await
-            {
+            match self.log_in(server).await {
                 Ok(session) => return Ok((session, servers)),
-                Err(error) if error.remedy() == Remedy::Credentials => return Err(error),
-                Err(error) => {
+                Err(AttemptError::Login(error)) if error.remedy() == Remedy::Credentials => {
+                    return Err(error.into());
+                }
+                Err(error @ AttemptError::Credentials(_)) => return Err(error),
+                Err(AttemptError::Login(error)) => {
                     tracing::debug!(%server, %error, "no login there");
                     first.get_or_insert(error);
                 }
             }
         }
-        Err(first.unwrap_or(LoginError::Closed))
+        Err(first.unwrap_or(LoginError::Closed).into())
+    }
+
+    /// By the ticket, if there is one; where it is not good, at once by the credentials.
+    async fn log_in(&mut self, server: SocketAddr) -> Result<Session, AttemptError> {
+        if let Some(ticket) = self.tickets.current().cloned() {
+            let by_ticket = Session::open(&self.dialer, server, self.hello(), Shown::Ticket(ticket)).await;
+            match by_ticket {
+                Err(LoginError::Refused {
+                    cause: Refusal::Ticket,
+                    ..
+                }) => {
+                    tracing::debug!("the ticket is not good any more");
+                    self.tickets.forget();
+                }
+                // Kept: a server of before an update may be followed by one that takes it.
+                Err(LoginError::NoTickets) => {}
+                result => return Ok(result?),
+            }
+        }
+        let (mechanism, response) = self.secrets.had()?;
+        let shown = Shown::Login(mechanism, response);
+        Ok(Session::open(&self.dialer, server, self.hello(), shown).await?)
+    }
+
+    fn load_again(&mut self) {
+        let loaded = load(&self.options);
+        let response = if self.options.login.is_asked() {
+            Ok(self.secrets.response.clone())
+        } else {
+            self.options.login.response().map(Some)
+        };
+        match (loaded, response) {
+            (Ok(dialer), Ok(response)) => {
+                self.dialer = dialer;
+                self.secrets.response = response;
+                // Whoever has new credentials wants them shown.
+                self.tickets.forget();
+            }
+            (Err(error), _) => tracing::warn!(%error, "keeping the old credentials"),
+            (_, Err(error)) => tracing::warn!(%error, "keeping the old credentials"),
+        }
     }
 
     async fn serve(
@@ -258,6 +356,8 @@ impl Client {
             commands,
             emit,
             reload: &mut self.reload,
+            tickets: &mut self.tickets,
+            secrets: &mut self.secrets,
         };
         session.run(&self.dialer, servers, tools).await
     }
@@ -267,7 +367,7 @@ impl Client {
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
         Hello {
             software: Text::lossy(concat!("nutcpc ", env!("CARGO_PKG_VERSION"))),
-            capabilities: Capabilities::default(),
+            capabilities: REASONS.and(TICKETS),
             os: OsInfo {
                 name: Text::lossy(&text(uname.sysname())),
                 release: Text::lossy(&text(uname.release())),
@@ -278,7 +378,16 @@ impl Client {
     }
 }
 
-fn load(options: &Options) -> Result<(Dialer, SecretBytes), ClientError> {
+/// Why an attempt came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+}
+
+fn load(options: &Options) -> Result<Dialer, ClientError> {
     let config = tls::client_config(&ClientTls {
         ca: options.ca.clone(),
         crl: options.crl.clone(),
@@ -286,7 +395,7 @@ fn load(options: &Options) -> Result<(Dialer, SecretBytes), ClientError> {
         alpn: CLIENT_ALPN.to_vec(),
     })?;
     let name = tls::server_name(options.name.as_deref().unwrap_or(&options.host))?;
-    Ok((Dialer::new(config, name), options.login.response()?))
+    Ok(Dialer::new(config, name))
 }
 
 /// Waits for the command to stop, and notes one to reload.

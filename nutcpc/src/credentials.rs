@@ -43,6 +43,8 @@ pub enum Password {
     File(PathBuf),
     /// Here, as typed or as read from a descriptor.
     Given(Zeroizing<String>),
+    /// In the user's head: asked for on the terminal, with these words, when it is needed.
+    Asked(String),
 }
 
 /// How to log in.
@@ -69,6 +71,25 @@ impl Login {
             Self::Password { .. } => "PLAIN",
             Self::Certificate { .. } => "EXTERNAL",
         }
+    }
+
+    /// Name of the user, if it is known here.
+    pub(crate) fn user(&self) -> Option<&String> {
+        match self {
+            Self::Password { user, .. } => Some(user),
+            Self::Certificate { user } => user.as_ref(),
+        }
+    }
+
+    /// Whether somebody must be asked for it.
+    pub(crate) fn is_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::Password {
+                password: Password::Asked(_),
+                ..
+            }
+        )
     }
 
     /// The one message that the mechanism needs.
@@ -102,6 +123,15 @@ impl Password {
             Self::Given(password) => {
                 check_password(password)?;
                 Ok(password.clone())
+            }
+            Self::Asked(words) => {
+                let unreadable = |cause| CredentialError::Unreadable {
+                    path: PathBuf::from("the terminal"),
+                    cause,
+                };
+                let password = rpassword::prompt_password(words).map_err(unreadable)?;
+                check_password(&password)?;
+                Ok(Zeroizing::new(password))
             }
             Self::File(path) => {
                 let unreadable = |cause| CredentialError::Unreadable {

@@ -71,6 +71,9 @@ pub enum LoginError {
         /// What it offers.
         offered: String,
     },
+    /// The server takes no tickets.
+    #[error("the server takes no tickets")]
+    NoTickets,
     /// The server said no.
     #[error("{}", refusal(*cause, reason))]
     Refused {
@@ -118,6 +121,10 @@ impl LoginError {
             Self::Refused { cause, .. } => match cause {
                 Refusal::Credentials | Refusal::Mechanism => Remedy::Credentials,
                 Refusal::TooManyFailures
+                | Refusal::UserFull
+                | Refusal::AddressFull
+                | Refusal::Hours
+                | Refusal::Ticket
                 | Refusal::Full
                 | Refusal::Token
                 | Refusal::Address
@@ -127,7 +134,8 @@ impl LoginError {
             Self::Protocol { .. } => Remedy::Configuration,
             Self::Handshake { cause, .. } if is_distrust(cause) => Remedy::Configuration,
             Self::Handshake { cause, .. } if is_distrusted(cause) => Remedy::Credentials,
-            Self::Resolve { .. }
+            Self::NoTickets
+            | Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::TimedOut { .. }
@@ -197,6 +205,10 @@ pub(crate) fn refusal(cause: Refusal, reason: &str) -> String {
         Refusal::Token => "the server does not know this session any more",
         Refusal::Address => "this address belongs to another session, or this session has too many",
         Refusal::Unavailable => "the server cannot check logins at the moment",
+        Refusal::UserFull => "this user has as many sessions as a user may have",
+        Refusal::AddressFull => "there are as many sessions at this address as there may be",
+        Refusal::Hours => "this user may not be logged in at this time of the day",
+        Refusal::Ticket => "the ticket of the last session is not good any more",
     };
     if reason.is_empty() || cause == Refusal::Credentials {
         sentence.to_owned()

@@ -3,6 +3,7 @@
 //! Only words: nothing here prints.
 
 use nufw_proto::Addr;
+use nufw_proto::client::EndCause;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,6 +42,13 @@ pub enum Event {
         /// A sentence.
         text: String,
     },
+    /// The server has ended the session, and another one is not wanted now.
+    Ended {
+        /// Why, for programs.
+        cause: EndCause,
+        /// Why, in the server's words.
+        reason: String,
+    },
     /// There is no session; another attempt follows.
     Lost {
         /// Why.
@@ -64,6 +72,7 @@ impl fmt::Display for Event {
             Self::NotProved { address, reason } => write!(f, "could not prove {address}: {reason}"),
             Self::Withdrawn { address } => write!(f, "withdrew {address}"),
             Self::Notice { text } => write!(f, "server: {text}"),
+            Self::Ended { reason, .. } => write!(f, "the server ended the session: {reason}"),
             Self::Lost { reason, retry_in } => {
                 write!(f, "{reason}; trying again in {}", seconds(*retry_in))
             }
@@ -93,8 +102,23 @@ impl Event {
             Self::Lost { reason, retry_in } => {
                 json!({"event": "lost", "reason": reason, "retry_in_ms": u64::try_from(retry_in.as_millis()).ok()})
             }
+            Self::Ended { cause, reason } => {
+                json!({"event": "ended", "cause": cause_word(*cause), "reason": reason})
+            }
             Self::LoggedOut => json!({"event": "logged-out"}),
         }
+    }
+}
+
+fn cause_word(cause: EndCause) -> &'static str {
+    match cause {
+        EndCause::Ordered => "ordered",
+        EndCause::Removed => "removed",
+        EndCause::Replaced => "replaced",
+        EndCause::Idle => "idle",
+        EndCause::Expired => "expired",
+        EndCause::Hours => "hours",
+        EndCause::Misbehaved => "misbehaved",
     }
 }
 

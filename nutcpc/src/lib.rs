@@ -14,8 +14,9 @@ mod event;
 pub mod owner;
 mod proofs;
 mod session;
+mod tickets;
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use client::{Client, ClientError, Command, Options};
 pub use credentials::{CredentialError, Login, MAX_PASSWORD, Password};
 pub use error::{LoginError, Remedy};

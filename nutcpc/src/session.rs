@@ -4,17 +4,18 @@
 //! [`SocketOwner`] did not find.
 
 use crate::addresses::{AddressWatch, usable_addresses};
-use crate::client::Command;
+use crate::client::{Command, Secrets};
 use crate::connect::Dialer;
 use crate::error::LoginError;
 use crate::event::Event;
 use crate::owner::SocketOwner;
 use crate::proofs::{Outcome, Proofs, Prover};
+use crate::tickets::Tickets;
 use nufw_common::clock;
 use nufw_common::link::{FrameReader, FrameWriter, LinkError, Liveness, Read};
 use nufw_proto::client::{
-    Announce, ClaimRequest, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage, ToClient, ToServer,
-    Withdraw,
+    Announce, ClaimRequest, EndCause, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage, Resume,
+    TICKETS, ToClient, ToServer, Withdraw,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
 use std::net::SocketAddr;
@@ -53,6 +54,23 @@ pub(crate) enum Ended {
     Stopped,
     /// The connection or the server failed, for this reason.
     Lost(String),
+    /// The server wants it.
+    Over {
+        /// Why, for programs.
+        cause: EndCause,
+        /// Why, in its words.
+        reason: String,
+    },
+    /// The credentials, shown again, were refused.
+    Refused(LoginError),
+}
+
+/// What is shown at a login.
+pub(crate) enum Shown {
+    /// What an earlier session was given.
+    Ticket(SecretBytes),
+    /// A SASL mechanism and its one message.
+    Login(&'static str, SecretBytes),
 }
 
 /// What a session works with.
@@ -63,6 +81,8 @@ pub(crate) struct Tools<'a> {
     pub(crate) emit: &'a mut (dyn FnMut(Event) + Send),
     /// New credentials are wanted for the next connection.
     pub(crate) reload: &'a mut bool,
+    pub(crate) tickets: &'a mut Tickets,
+    pub(crate) secrets: &'a mut Secrets,
 }
 
 impl Session {
@@ -71,8 +91,7 @@ impl Session {
         dialer: &Dialer,
         server: SocketAddr,
         hello: Hello,
-        mechanism: &'static str,
-        response: SecretBytes,
+        shown: Shown,
     ) -> Result<Self, LoginError> {
         let opening = async {
             let stream = dialer.dial(server, None, LOGIN_TIMEOUT).await?;
@@ -100,26 +119,34 @@ impl Session {
                 other => return Err(instead_of(other, "something else than its welcome")),
             };
             tracing::debug!(software = %welcome.software, "the server answers");
-            if !welcome
-                .mechanisms
-                .iter()
-                .any(|offered| offered.as_str() == mechanism)
-            {
-                let offered: Vec<&str> = welcome.mechanisms.iter().map(Text::as_str).collect();
-                let offered = if offered.is_empty() {
-                    "none".to_owned()
-                } else {
-                    offered.join(", ")
-                };
-                return Err(LoginError::Mechanism {
-                    wanted: mechanism,
-                    offered,
-                });
-            }
-            writer.queue(&ToServer::Login(LoginMessage {
-                mechanism: Text::lossy(mechanism),
-                response,
-            }))?;
+            let offers = |mechanism| {
+                welcome
+                    .mechanisms
+                    .iter()
+                    .any(|offered| offered.as_str() == mechanism)
+            };
+            let message = match shown {
+                Shown::Ticket(ticket) if welcome.capabilities.has(TICKETS) => {
+                    ToServer::Resume(Resume { ticket })
+                }
+                Shown::Ticket(_) => return Err(LoginError::NoTickets),
+                Shown::Login(mechanism, response) if offers(mechanism) => {
+                    ToServer::Login(login_message(mechanism, response))
+                }
+                Shown::Login(mechanism, _) => {
+                    let offered: Vec<&str> = welcome.mechanisms.iter().map(Text::as_str).collect();
+                    let offered = if offered.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        offered.join(", ")
+                    };
+                    return Err(LoginError::Mechanism {
+                        wanted: mechanism,
+                        offered,
+                    });
+                }
+            };
+            writer.queue(&message)?;
             writer.flush().await?;
             // Questions may follow the login in one read.
             reader.set_limit(MAX_BODY);
@@ -245,6 +272,7 @@ impl Session {
     /// Deals with everything that has been read; all questions share one look.
     fn handle(&mut self, tools: &mut Tools<'_>) -> Result<Option<Ended>, LinkError> {
         let mut questions: Vec<ClaimRequest> = Vec::new();
+        let mut again = false;
         let mut ended = None;
         for message in self.inbox.drain(..) {
             match message {
@@ -253,6 +281,20 @@ impl Session {
                     text: notice.text.into(),
                 }),
                 ToClient::Heartbeat(_) => {}
+                ToClient::Ticket(ticket) => tools.tickets.keep(ticket),
+                ToClient::Renew(_) => again = true,
+                ToClient::Renewed(_) => tracing::debug!("the server has seen the credentials again"),
+                ToClient::Ended(over) => {
+                    ended = Some(Ended::Over {
+                        cause: over.cause,
+                        reason: over.reason.into(),
+                    });
+                    break;
+                }
+                ToClient::Refused(refused) => {
+                    ended = Some(Ended::Refused(refused.into()));
+                    break;
+                }
                 ToClient::Goodbye(goodbye) => {
                     ended = Some(Ended::Lost(format!(
                         "the server ended the session: {}",
@@ -260,11 +302,22 @@ impl Session {
                     )));
                     break;
                 }
-                ToClient::Welcome(_) | ToClient::LoggedIn(_) | ToClient::Refused(_) | ToClient::Proven(_) => {
+                ToClient::Welcome(_) | ToClient::LoggedIn(_) | ToClient::Proven(_) => {
                     let what = LoginError::Unexpected("a second welcome or login");
                     ended = Some(Ended::Lost(format!("connection lost: {what}")));
                     break;
                 }
+            }
+        }
+        if ended.is_none() && again {
+            match tools.secrets.known() {
+                Some((mechanism, response)) => {
+                    self.writer.queue(&ToServer::Again(login_message(mechanism, response)))?;
+                }
+                None => (tools.emit)(Event::Notice {
+                    text: "the server wants the password again; this session ends soon, and then it is asked for"
+                        .to_owned(),
+                }),
             }
         }
         if ended.is_none() && !questions.is_empty() {
@@ -364,6 +417,13 @@ impl Session {
             tracing::debug!("the server did not hear the goodbye; it will notice the silence");
         }
         Ended::Stopped
+    }
+}
+
+fn login_message(mechanism: &str, response: SecretBytes) -> LoginMessage {
+    LoginMessage {
+        mechanism: Text::lossy(mechanism),
+        response,
     }
 }
 

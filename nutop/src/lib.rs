@@ -16,4 +16,4 @@ mod terminal;
 mod text;
 mod view;
 
-pub use cli::main;
+pub use cli::{command, main};

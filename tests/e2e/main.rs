@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod address_without_a_client_has_the_user_it_is_given;
 mod agent_killed_fails_closed_and_loses_no_row;
 mod agent_that_was_away_ends_connections_when_it_is_back;
 mod asynchronous_log_loses_nothing_while_it_runs;
@@ -64,11 +65,13 @@ mod refusals_are_told_where_it_is_configured;
 mod rejected_connection_is_refused_quickly;
 mod reload_ends_what_it_forbids;
 mod reset_answer_closes_the_row_as_refused;
+mod restarted_server_has_its_clients_back_without_a_password;
 mod retransmissions_of_a_dropped_packet_are_one_row;
 mod rule_without_log_passes_and_leaves_no_row;
 mod second_server_on_the_same_log_is_refused;
 mod server_killed_fails_closed_and_loses_no_row;
 mod service_manager_hears_of_every_step;
+mod sessions_begin_and_end_as_ordered;
 mod several_queues_are_read_by_one_agent;
 mod slow_server_holds_packets_no_longer_than_it_may;
 mod sso_finds_the_user_on_the_first_request_behind_masquerade;

@@ -85,6 +85,25 @@ pub fn packages(root: &Path, programs: &Path, out: &Path, small: bool) -> Result
     Ok(made)
 }
 
+/// The files that an asset with a star in its name means; none is a mistake.
+fn matching(base: &Path, source: &str) -> Result<Vec<PathBuf>> {
+    let (directory, name) = source.rsplit_once('/').context("an asset without a directory")?;
+    let (before, after) = name.split_once('*').context("a star in a directory")?;
+    let mut files: Vec<PathBuf> = fs::read_dir(base.join(directory))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    files.retain(|file| {
+        let name = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
+    });
+    files.sort();
+    anyhow::ensure!(!files.is_empty(), "{source} means no file");
+    Ok(files)
+}
+
 fn make(
     package: &Crate,
     deb: &Deb,
@@ -98,6 +117,13 @@ fn make(
     fs::set_permissions(staged.path(), PermissionsExt::from_mode(0o755))?;
     let mut libc = None;
     for (source, target, mode) in &deb.assets {
+        if source.contains('*') {
+            for source in matching(base, source)? {
+                let name = source.file_name().context("an asset without a name")?;
+                install(&source, &staged.path().join(target).join(name), mode)?;
+            }
+            continue;
+        }
         let source = match source.strip_prefix(BUILT) {
             Some(program) => {
                 let program = programs.join(program);

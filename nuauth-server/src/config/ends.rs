@@ -1,4 +1,4 @@
-//! What becomes of connections whose right is over, and which refusals are told: `[sessions]`, `[policy]`, `[reject]`.
+//! What becomes of connections whose right is over, and which refusals are told: `[policy]`, `[reject]`.
 //!
 //! Words only; what they do is the engine's part.
 
@@ -35,15 +35,6 @@ pub(super) fn on_end(raw: Option<RawOnEnd>) -> OnEnd {
 pub(super) enum RawRefusal {
     Drop,
     Reject,
-}
-
-/// `[sessions]`
-#[derive(Debug, Deserialize, Default)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) struct RawSessions {
-    pub(super) on_end: Option<RawOnEnd>,
-    pub(super) grace: Option<HumanDuration>,
-    pub(super) on_removal: Option<RawOnEnd>,
 }
 
 /// `[policy]`

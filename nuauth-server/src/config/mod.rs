@@ -5,8 +5,13 @@
 mod ends;
 mod levels;
 mod raw;
+mod sessions;
+
+pub use sessions::{Identify, Radius, TicketSettings};
 
 use crate::engine;
+use crate::hooks::HookSettings;
+use crate::hours::Hours;
 use crate::journal::SpoolSettings;
 use nufw_common::config::{ConfigError, Loader};
 use nufw_common::listen::Place;
@@ -53,6 +58,14 @@ pub struct ServerConfig {
     pub metrics: Option<Place>,
     /// User and sandbox.
     pub privileges: Privileges,
+    /// When who may be logged in.
+    pub hours: Hours,
+    /// How sessions are had again without a password, if they are.
+    pub tickets: Option<TicketSettings>,
+    /// Programs for sessions that begin and end.
+    pub hooks: Option<HookSettings>,
+    /// Who is where without a client.
+    pub identify: Identify,
     /// Bounds of the ports.
     pub ports: PortLimits,
     /// Bounds of the engine; the other sections' values are in it too.
@@ -128,6 +141,10 @@ pub struct Control {
     pub socket: Option<PathBuf>,
     /// Whether the configuration names it: then it must come about.
     pub configured: bool,
+    /// Groups, by number, whose members may look.
+    pub readers: Vec<u32>,
+    /// Groups, by number, whose members may do everything.
+    pub admins: Vec<u32>,
 }
 
 /// Bounds of the two ports.

@@ -7,7 +7,8 @@ mod log;
 mod places;
 mod spool;
 
-use super::ends::{RawPolicyFile, RawReject, RawSessions, on_end};
+use super::ends::{RawPolicyFile, RawReject, on_end};
+use super::sessions::{RawHooks, RawIdentify, RawSessions};
 use super::{Clients, Gateways, ServerConfig, Tls};
 use crate::engine;
 use limits::RawLimits;
@@ -39,6 +40,10 @@ pub(super) struct Raw {
     policy: Option<Tried<RawPolicyFile>>,
     #[serde(default)]
     sessions: Tried<RawSessions>,
+    #[serde(default)]
+    hooks: Tried<RawHooks>,
+    #[serde(default)]
+    identify: Tried<RawIdentify>,
     #[serde(default)]
     reject: Tried<RawReject>,
     #[serde(default)]
@@ -95,6 +100,10 @@ struct RawFile {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawControl {
     socket: Option<PathBuf>,
+    #[serde(default)]
+    readers: Vec<String>,
+    #[serde(default)]
+    admins: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -104,6 +113,10 @@ struct RawMetrics {
 }
 
 /// Checks what was read and turns it into what the server uses.
+#[expect(
+    clippy::too_many_lines,
+    reason = "each section once, in the order of the file"
+)]
 pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, ConfigError> {
     let Loaded { value: raw, origins } = loaded;
     let mut check = Check {
@@ -145,6 +158,11 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let on_reload = on_end(raw_policy.as_ref().and_then(|raw| raw.on_reload));
     let kernel_ends_after = check.kernel_ends_after(raw_policy.and_then(|raw| raw.kernel_ends_after));
     let sessions = check.problems.take(raw.sessions.0).unwrap_or_default();
+    let hours = check.hours(&sessions);
+    let hooks = check.problems.take(raw.hooks.0).unwrap_or_default();
+    let hooks = check.hooks(&hooks);
+    let identify = check.problems.take(raw.identify.0).unwrap_or_default();
+    let identify = check.identify(&identify);
     let reject = check.problems.take(raw.reject.0).unwrap_or_default();
     let raw_log = check.problems.take(raw.log.0);
     let log = raw_log.as_ref().and_then(|raw| check.log(raw));
@@ -165,12 +183,15 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
                 on_reload,
                 kernel_ends_after,
                 rejects: reject.rejects(),
-                ..check.session_ends(&sessions, &logged)
+                tells_sessions: hooks.is_some(),
+                ..check.session_limits(&sessions, &logged)
             };
             Some(check.engine(clients, limits, &base))
         }
         _ => None,
     };
+    let spool = log.as_ref().map_or(Path::new(""), |log| &log.spool.path);
+    let tickets = check.tickets(&sessions, spool);
     let ports = limits.as_ref().map(|raw| check.port_limits(raw));
 
     // A part that is missing has left its reason among the problems.
@@ -203,6 +224,10 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             control,
             metrics,
             privileges,
+            hours,
+            tickets,
+            hooks,
+            identify,
             ports,
             engine,
         }),
@@ -214,7 +239,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     origins: &'a Origins,
     problems: Problems,
     dir: &'a Path,
@@ -228,7 +253,7 @@ impl Check<'_> {
         mask
     }
 
-    fn reject(&mut self, key: &str, found: impl Display, expected: impl Display) {
+    pub(super) fn reject(&mut self, key: &str, found: impl Display, expected: impl Display) {
         self.problems.push(self.origins.reject(key, found, expected));
     }
 
@@ -237,11 +262,11 @@ impl Check<'_> {
         self.problems.take(part)
     }
 
-    fn path(&self, path: &Path) -> PathBuf {
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.dir.join(path)
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         key: &str,
         raw: Option<HumanDuration>,
@@ -259,7 +284,7 @@ impl Check<'_> {
         duration.0
     }
 
-    fn count(&mut self, key: &str, raw: Option<u32>, default: usize) -> usize {
+    pub(super) fn count(&mut self, key: &str, raw: Option<u32>, default: usize) -> usize {
         match raw {
             None => default,
             Some(0) => {
@@ -275,15 +300,5 @@ impl Check<'_> {
         let default = engine::Limits::default().kernel_ends_after.unwrap_or_default();
         let after = self.duration("policy.kernel-ends-after", raw, default, 0..=3600);
         (!after.is_zero()).then_some(after)
-    }
-
-    /// What the end of a session means for its connections.
-    fn session_ends(&mut self, raw: &RawSessions, base: &engine::Limits) -> engine::Limits {
-        engine::Limits {
-            on_session_end: on_end(raw.on_end),
-            session_grace: self.duration("sessions.grace", raw.grace, base.session_grace, 0..=3600),
-            on_removal: on_end(raw.on_removal),
-            ..*base
-        }
     }
 }

@@ -76,8 +76,146 @@ fn defaults_are_those_of_the_documentation() {
     let usual = Control {
         socket: Some(PathBuf::from("/run/nufw/nuauth.sock")),
         configured: false,
+        readers: Vec::new(),
+        admins: Vec::new(),
     };
     assert_eq!(config.control, usual);
+    let tickets = config.tickets.unwrap();
+    assert_eq!(tickets.file, Path::new("/var/lib/nufw/tickets.key"));
+    assert_eq!(
+        (tickets.lifetime, tickets.configured),
+        (Duration::from_mins(10), false)
+    );
+    assert_eq!(config.hooks, None);
+    assert!(config.identify.networks.is_empty() && config.identify.radius.is_none());
+}
+
+#[test]
+fn sessions_hooks_and_identities_are_what_the_file_says() {
+    let text = format!(
+        "{GOOD}\n[sessions]\nper-user = 2\non-limit = \"end-oldest\"\nmax-age = \"12h\"\nidle = \"30m\"\n\
+         hours = [\"mon-fri 07:00-19:00\"]\nhours-of-groups = {{ staff = [\"daily 00:00-24:00\"] }}\n\
+         zone = \"Europe/Berlin\"\nticket-lifetime = \"5m\"\nticket-key = \"keys\"\n\
+         [hooks]\nlogin = \"/bin/true\"\ntimeout = \"3s\"\n[control]\nreaders = [\"root\"]\nadmins = [\"4711\"]\n\
+         [[identify.static]]\nnetworks = [\"10.1.2.3\", \"10.2.0.0/16\"]\nuser = \"printer\"\n\
+         [identify.guest]\nnetworks = [\"2001:db8::/32\"]\nuser = \"guest\"\n[identify.leases]\nfile = \"leases\"\n\
+         [identify.radius]\nclients = [\"10.0.0.2\"]\nsecret-file = \"secret\"\nlisten = [\"127.0.0.1:1813\"]\n"
+    );
+    let with_secret = |mode: u32| {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "xyzzy\n").unwrap();
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let path = dir.path().join("nuauth.toml");
+        std::fs::write(&path, &text).unwrap();
+        let loaded = ServerConfig::load(&path, &[]).map_err(|error| error.to_string());
+        (dir, loaded)
+    };
+    let (dir, config) = with_secret(0o600);
+    let config = config.unwrap();
+    let engine = &config.engine;
+    assert_eq!(
+        (
+            engine.sessions_per_user,
+            engine.on_user_limit,
+            engine.session_age,
+            engine.session_idle
+        ),
+        (
+            Some(2),
+            engine::OnUserLimit::EndOldest,
+            Some(Duration::from_hours(12)),
+            Some(Duration::from_mins(30))
+        )
+    );
+    assert!(engine.tells_sessions);
+    let tickets = config.tickets.unwrap();
+    assert_eq!(tickets.file, dir.path().join("keys"));
+    assert_eq!(
+        (tickets.lifetime, tickets.configured),
+        (Duration::from_mins(5), true)
+    );
+    let hooks = config.hooks.unwrap();
+    assert_eq!(
+        (hooks.login.as_deref(), hooks.logout),
+        (Some(Path::new("/bin/true")), None)
+    );
+    assert_eq!(
+        (hooks.timeout, hooks.parallel, hooks.queue),
+        (Duration::from_secs(3), 4, 1024)
+    );
+    assert_eq!(
+        (config.control.readers, config.control.admins),
+        (vec![0], vec![4711])
+    );
+    let networks: Vec<_> = config
+        .identify
+        .networks
+        .iter()
+        .map(|(network, user)| format!("{network} {user}"))
+        .collect();
+    assert_eq!(
+        networks,
+        [
+            "10.1.2.3/32 printer",
+            "10.2.0.0/16 printer",
+            "2001:db8::/32 guest"
+        ]
+    );
+    assert_eq!(config.identify.leases, Some(dir.path().join("leases")));
+    let radius = config.identify.radius.unwrap();
+    assert_eq!(
+        (radius.secret.as_str(), radius.timeout),
+        ("xyzzy", Duration::from_mins(30))
+    );
+    let error = with_secret(0o644).1.unwrap_err();
+    assert!(error.contains("which everybody may read"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_with_sessions_hooks_and_identities_is_named() {
+    for (text, expected) in [
+        (
+            "[sessions]\nper-user = 0",
+            "key sessions.per-user: found 0, expected at least 1",
+        ),
+        ("[sessions]\nmax-age = \"5s\"", "key sessions.max-age: found"),
+        (
+            "[sessions]\nzone = \"Mars\"",
+            "key sessions.zone: found string \"Mars\"",
+        ),
+        (
+            "[sessions]\nhours = [\"mon 08:00-09:00\", \"noon\"]",
+            "key sessions.hours[1]: found string \"noon\", expected days and times",
+        ),
+        (
+            "[sessions]\nhours-of-groups = { staff = [\"x\"] }",
+            "key sessions.hours-of-groups.staff[0]: found string \"x\"",
+        ),
+        (
+            "[hooks]\nlogin = \"/nowhere\"",
+            "key hooks.login: found \"/nowhere\", expected a program",
+        ),
+        (
+            "[control]\nadmins = [\"no such group\"]",
+            "key control.admins[0]: found",
+        ),
+        (
+            "[identify.guest]\nnetworks = [\"everywhere\"]\nuser = \"guest\"",
+            "key identify.guest.networks[0]: found string \"everywhere\"",
+        ),
+        (
+            "[[identify.static]]\nnetworks = [\"10.0.0.1\", \"10.0.0.1/32\"]\nuser = \"p\"",
+            "10.0.0.1/32 again",
+        ),
+        (
+            "[identify.radius]\nclients = [\"10.0.0.2\"]\nsecret-file = \"missing\"",
+            "key identify.radius.secret-file: found",
+        ),
+    ] {
+        let error = load(&format!("{GOOD}\n{text}\n"), &[]).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }
 
 #[test]

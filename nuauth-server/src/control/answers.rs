@@ -2,6 +2,8 @@
 //!
 //! Every answer is a question to the hub or the journal; nothing is kept here but locks.
 
+use super::orders::said;
+use super::socket::Level;
 use super::{ControlPort, MAX_LOCKS};
 use crate::engine::{LiveConn, Stats};
 use crate::hub::Event;
@@ -23,21 +25,42 @@ pub(crate) struct Moment {
 }
 
 /// The server is on its way out.
-struct Ending;
+pub(super) struct Ending;
 
 impl ControlPort {
-    pub(super) async fn answer(&self, request: Request, connection: u64) -> Reply {
+    pub(super) async fn answer(&self, request: Request, connection: u64, level: Level) -> Reply {
+        let needed = needed(&request);
+        if level < needed {
+            return Reply::Denied(format!(
+                "this needs {}, and the asker {}",
+                needed.name(),
+                level.shown()
+            ));
+        }
         let answered = match request {
             Request::Status => self.status().await.map(ok),
             Request::Lock { name } => Ok(self.lock(name, connection)),
             Request::Maintain { step } => Ok(self.maintain(step).await),
             Request::Verify { gateways } => self.verify(gateways).await.map(ok),
             Request::Lookup(ends) => self.lookup(ends).await,
+            Request::Sessions { after } => self.sessions(after).await,
+            Request::Gateways => self.gateways().await,
+            Request::Pending { after } => self.pending(after).await,
+            Request::Connections { wanted, from } => self.connections(wanted, from).await,
+            Request::Disconnect { target, reason } => self.disconnect(target, reason).await,
+            Request::RevokeTickets { user } => Ok(self.revoke_tickets(user.as_deref())),
+            Request::Reload => self.reload().await,
+            Request::Policy => Ok(self.policy()),
+            Request::RefreshCache => Ok(said(
+                "nothing is remembered of users beyond the users' file, which a reload reads again",
+            )),
+            Request::LogLevel { filter } => Ok(Self::log_level(filter.as_deref())),
+            Request::Drain { within } => self.drain(within).await,
         };
         answered.unwrap_or_else(|Ending| Reply::Error("the server is being stopped".to_owned()))
     }
 
-    async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Result<T, Ending> {
+    pub(super) async fn ask<T>(&self, event: impl FnOnce(oneshot::Sender<T>) -> Event) -> Result<T, Ending> {
         let (answer, answered) = oneshot::channel();
         self.hub.send(event(answer)).await.map_err(|_| Ending)?;
         answered.await.map_err(|_| Ending)
@@ -156,7 +179,28 @@ fn tell_spooled(row: SpooledRow) -> Found {
     }
 }
 
-fn ok(value: impl Serialize) -> Reply {
+/// Who may ask this.
+fn needed(request: &Request) -> Level {
+    match request {
+        Request::Status
+        | Request::Lookup(_)
+        | Request::Sessions { .. }
+        | Request::Gateways
+        | Request::Pending { .. }
+        | Request::Connections { .. }
+        | Request::Policy
+        | Request::LogLevel { filter: None } => Level::Reader,
+        Request::Lock { .. } | Request::Maintain { .. } | Request::Verify { .. } => Level::Upkeep,
+        Request::Disconnect { .. }
+        | Request::RevokeTickets { .. }
+        | Request::Reload
+        | Request::RefreshCache
+        | Request::LogLevel { filter: Some(_) }
+        | Request::Drain { .. } => Level::Admin,
+    }
+}
+
+pub(super) fn ok(value: impl Serialize) -> Reply {
     match serde_json::to_value(value) {
         Ok(value) => Reply::Ok(value),
         Err(error) => Reply::Error(format!("the answer cannot be told: {error}")),
@@ -203,6 +247,21 @@ fn counters(stats: &Stats) -> BTreeMap<String, u64> {
         ("waiting_commits", stats.waiting_commits),
         ("waiting_async", stats.waiting_async),
         ("ids_left", stats.ids_left),
+        ("logins", stats.logins),
+        ("logins_full", stats.logins_full),
+        ("logins_address_full", stats.logins_address_full),
+        ("logins_user_full", stats.logins_user_full),
+        ("logins_hours", stats.logins_hours),
+        ("logins_other", stats.logins_other),
+        ("renewals", stats.renewals),
+        ("ended_ordered", stats.ended_ordered),
+        ("ended_removed", stats.ended_removed),
+        ("ended_replaced", stats.ended_replaced),
+        ("ended_idle", stats.ended_idle),
+        ("ended_expired", stats.ended_expired),
+        ("ended_hours", stats.ended_hours),
+        ("ended_misbehaved", stats.ended_misbehaved),
+        ("unknown_identities", stats.unknown_identities),
     ];
     counted
         .into_iter()

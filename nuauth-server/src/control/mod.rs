@@ -4,11 +4,14 @@
 //! lines and waits are bounded.
 
 mod answers;
+mod orders;
 mod socket;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use answers::Moment;
+pub(crate) use orders::{Administration, Order, PolicyInForce};
+use socket::Level;
 pub(crate) use socket::Listener;
 
 use crate::hub::Event;
@@ -44,6 +47,7 @@ pub(crate) struct ControlPort {
     pub(crate) started: Instant,
     /// Locks that askers hold, with the connection that does.
     pub(crate) locks: Mutex<HashMap<String, u64>>,
+    pub(crate) administration: Administration,
 }
 
 /// Answers until the shutdown.
@@ -72,12 +76,12 @@ pub(crate) fn run(port: &Arc<ControlPort>, listener: Listener, shutdown: &Shutdo
             let asker = Asker {
                 port: Arc::clone(&port),
                 connection,
-                refusal: match (&place, listener.refuses(&stream)) {
-                    (_, Some(reason)) => Some(Reply::Error(reason)),
-                    (Err(_), None) => Some(Reply::Busy(format!(
+                may: match (&place, listener.level(&stream)) {
+                    (_, Err(reason)) => Err(Reply::Denied(reason)),
+                    (Err(_), Ok(_)) => Err(Reply::Busy(format!(
                         "{MAX_ASKERS} askers are connected, which is the most"
                     ))),
-                    (Ok(_), None) => None,
+                    (Ok(_), Ok(level)) => Ok(level),
                 },
             };
             let mut ended = ended.clone();
@@ -96,7 +100,8 @@ pub(crate) fn run(port: &Arc<ControlPort>, listener: Listener, shutdown: &Shutdo
 struct Asker {
     port: Arc<ControlPort>,
     connection: u64,
-    refusal: Option<Reply>,
+    /// What it may ask, or why nothing.
+    may: Result<Level, Reply>,
 }
 
 impl Drop for Asker {
@@ -112,11 +117,14 @@ impl ControlPort {
 }
 
 impl Asker {
-    async fn serve(mut self, mut stream: UnixStream) {
-        if let Some(reply) = self.refusal.take() {
-            let _ = write(&mut stream, &reply).await;
-            return;
-        }
+    async fn serve(self, mut stream: UnixStream) {
+        let level = match &self.may {
+            Ok(level) => *level,
+            Err(reply) => {
+                let _ = write(&mut stream, reply).await;
+                return;
+            }
+        };
         let (reader, mut writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
         loop {
@@ -126,7 +134,7 @@ impl Asker {
             };
             let (reply, last) = match line {
                 Line::Request(line) => match serde_json::from_slice::<Request>(&line) {
-                    Ok(request) => (self.port.answer(request, self.connection).await, false),
+                    Ok(request) => (self.port.answer(request, self.connection, level).await, false),
                     Err(error) => (Reply::Error(format!("this is no request: {error}")), false),
                 },
                 Line::TooLong => (Reply::Error(format!("a line may have {MAX_LINE} bytes")), true),

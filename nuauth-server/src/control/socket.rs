@@ -5,6 +5,7 @@
 
 use crate::config::Control;
 use anyhow::{Context as _, anyhow};
+use nufw_common::privileges::peer_groups;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// Read and write for owner and group.
 const MODE: u32 = 0o660;
+/// Where further groups may ask, the file lets everybody in, and the credentials decide.
+const OPEN_MODE: u32 = 0o666;
 
 /// The listening socket; its file goes with it.
 pub(crate) struct Listener {
@@ -19,7 +22,7 @@ pub(crate) struct Listener {
     path: PathBuf,
     /// Device and inode: another server may have replaced the file.
     identity: (u64, u64),
-    group: u32,
+    access: Access,
 }
 
 impl Drop for Listener {
@@ -46,21 +49,32 @@ impl Listener {
             );
             return Ok(None);
         }
-        Self::bind(path)
+        Self::bind(path, control)
             .with_context(|| format!("the control socket {} cannot be opened", path.display()))
             .map(Some)
     }
 
-    fn bind(path: &Path) -> anyhow::Result<Self> {
+    fn bind(path: &Path, control: &Control) -> anyhow::Result<Self> {
         remove_stale(path)?;
         let socket = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+        let (readers, admins) = (control.readers.clone(), control.admins.clone());
+        let mode = if readers.is_empty() && admins.is_empty() {
+            MODE
+        } else {
+            OPEN_MODE
+        };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         let file = std::fs::symlink_metadata(path)?;
         Ok(Self {
             socket,
             path: path.to_path_buf(),
             identity: (file.dev(), file.ino()),
-            group: file.gid(),
+            access: Access {
+                own: rustix::process::geteuid().as_raw(),
+                group: file.gid(),
+                readers,
+                admins,
+            },
         })
     }
 
@@ -68,20 +82,75 @@ impl Listener {
         self.socket.accept().await.map(|(stream, _)| stream)
     }
 
-    /// Why this peer may not ask, if it may not.
-    pub(super) fn refuses(&self, stream: &UnixStream) -> Option<String> {
-        let own = rustix::process::geteuid().as_raw();
-        match stream.peer_cred() {
-            Ok(peer) => refuses(peer.uid(), peer.gid(), own, self.group),
-            Err(error) => Some(format!("nobody can tell who is asking: {error}")),
+    /// What this peer may ask, or why it may ask nothing.
+    pub(super) fn level(&self, stream: &UnixStream) -> Result<Level, String> {
+        let peer = stream
+            .peer_cred()
+            .map_err(|error| format!("nobody can tell who is asking: {error}"))?;
+        let mut groups = peer_groups(stream).unwrap_or_default();
+        groups.push(peer.gid());
+        self.access.level(peer.uid(), &groups)
+    }
+}
+
+/// What an asker may ask; each level includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// To look.
+    Reader,
+    /// To clean and rotate the log as well.
+    Upkeep,
+    /// Everything.
+    Admin,
+}
+
+impl Level {
+    /// Who has this level.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "a member of a group of control.readers",
+            Self::Upkeep => "the group of the socket",
+            Self::Admin => "root, the server's own user or a member of a group of control.admins",
+        }
+    }
+
+    pub(super) fn shown(self) -> &'static str {
+        match self {
+            Self::Reader => "may only look",
+            Self::Upkeep => "may only look, clean and rotate",
+            Self::Admin => "may do everything",
         }
     }
 }
 
-pub(super) fn refuses(uid: u32, gid: u32, own: u32, group: u32) -> Option<String> {
-    (uid != 0 && uid != own && gid != group).then(|| {
-        format!("user {uid} with group {gid} may not ask: root may, the server's own user, and whoever runs with group {group}")
-    })
+/// Who may ask what.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Access {
+    /// The server's own user.
+    pub(super) own: u32,
+    /// The group of the socket's file.
+    pub(super) group: u32,
+    pub(super) readers: Vec<u32>,
+    pub(super) admins: Vec<u32>,
+}
+
+impl Access {
+    pub(super) fn level(&self, uid: u32, groups: &[u32]) -> Result<Level, String> {
+        let any = |allowed: &[u32]| groups.iter().any(|group| allowed.contains(group));
+        if uid == 0 || uid == self.own || any(&self.admins) {
+            Ok(Level::Admin)
+        } else if any(&[self.group]) {
+            Ok(Level::Upkeep)
+        } else if any(&self.readers) {
+            Ok(Level::Reader)
+        } else {
+            Err(format!(
+                "user {uid} may not ask: root may, the server's own user, group {}, and the groups of control.readers and \
+                 control.admins",
+                self.group
+            ))
+        }
+    }
 }
 
 /// Removes the file that a server left which was killed; refuses to when one listens there, or when it is something else.

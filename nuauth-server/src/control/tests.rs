@@ -1,12 +1,14 @@
 //! The socket with a real hub, journal and log behind it.
 
-use super::socket::refuses;
+use super::orders::{Administration, Order, PolicyInForce};
+use super::socket::{Access, Level};
 use super::*;
 use crate::config::Control;
 use crate::engine::{Decision, Engine, Identity, Judge, Limits, LogMode, Ruling};
 use crate::hub::{Hub, WAITING_EVENTS};
 use crate::journal;
-use nufw_common::control::{Client, ControlError, Endpoints, Verified};
+use nufw_common::control::admin::Said;
+use nufw_common::control::{Client, ControlError, Endpoints, Request, Verified};
 use nufw_common::lifecycle;
 use nufw_proto::{Timestamp, Tuple};
 use nulog::{Location, Store, Upkeep, UpkeepDone};
@@ -32,16 +34,24 @@ struct Lab {
     directory: TempDir,
     socket: PathBuf,
     trigger: lifecycle::Trigger,
+    hub: mpsc::Sender<Event>,
+    orders: mpsc::Receiver<Order>,
 }
 
 fn control(socket: &Path) -> Control {
     Control {
         socket: Some(socket.to_path_buf()),
         configured: true,
+        readers: Vec::new(),
+        admins: Vec::new(),
     }
 }
 
 async fn lab() -> Lab {
+    lab_with(|_| {}).await
+}
+
+async fn lab_with(change: impl FnOnce(&mut Control)) -> Lab {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("nuauth.sock");
     let log = format!("sqlite:{}", directory.path().join("nulog.db").display());
@@ -53,22 +63,38 @@ async fn lab() -> Lab {
     let (hub, events) = mpsc::channel(WAITING_EVENTS);
     let engine = Engine::new(Limits::default(), Arc::new(Nobody));
     tokio::spawn(Hub::new(engine, journal.clone()).run(events, reports));
+    let (orders_in, orders) = mpsc::channel(4);
     let port = ControlPort {
-        hub,
+        hub: hub.clone(),
         journal,
         names: ArcSwap::default(),
         server_number: 7,
         database: log,
         started: clock::mono(),
         locks: Mutex::default(),
+        administration: Administration {
+            orders: orders_in,
+            tickets: None,
+            policy: ArcSwap::from_pointee(PolicyInForce {
+                file: "policy.toml".to_owned(),
+                version: "abc".to_owned(),
+                read: 0,
+            }),
+            reloads: Arc::new(crate::observe::Reloads::new()),
+            gateways: ArcSwap::from_pointee(vec![Arc::from("gw1")]),
+        },
     };
     let (trigger, shutdown) = lifecycle::shutdown();
-    let listener = Listener::open(&control(&socket)).unwrap().unwrap();
+    let mut settings = control(&socket);
+    change(&mut settings);
+    let listener = Listener::open(&settings).unwrap().unwrap();
     run(&Arc::new(port), listener, &shutdown);
     Lab {
         directory,
         socket,
         trigger,
+        hub,
+        orders,
     }
 }
 
@@ -176,12 +202,24 @@ async fn askers_above_the_limit_are_told_so() {
 }
 
 #[test]
-fn only_root_the_servers_user_and_its_group_may_ask() {
-    assert_eq!(refuses(0, 0, 33, 44), None);
-    assert_eq!(refuses(33, 1, 33, 44), None);
-    assert_eq!(refuses(50, 44, 33, 44), None);
-    let why = refuses(50, 51, 33, 44).unwrap();
-    assert!(why.starts_with("user 50 with group 51 may not ask"), "{why}");
+fn each_may_ask_what_its_groups_say() {
+    let access = Access {
+        own: 33,
+        group: 44,
+        readers: vec![60, 61],
+        admins: vec![70],
+    };
+    for (uid, groups, level) in [
+        (0, &[][..], Level::Admin),
+        (33, &[1], Level::Admin),
+        (50, &[1, 70, 60], Level::Admin),
+        (50, &[44, 60], Level::Upkeep),
+        (50, &[1, 61], Level::Reader),
+    ] {
+        assert_eq!(access.level(uid, groups), Ok(level), "{uid} {groups:?}");
+    }
+    let why = access.level(50, &[51]).unwrap_err();
+    assert!(why.starts_with("user 50 may not ask: root may"), "{why}");
 }
 
 #[tokio::test]
@@ -219,7 +257,7 @@ async fn a_missing_directory_is_an_error_only_where_the_socket_was_configured() 
     assert!(Listener::open(&usual).unwrap().is_none());
     let none = Control {
         socket: None,
-        configured: true,
+        ..control(&socket)
     };
     assert!(Listener::open(&none).unwrap().is_none());
 }
@@ -260,4 +298,222 @@ async fn old_rows_of_a_log_in_a_file_go_through_the_server() {
     let done: UpkeepDone = client.maintain(&Upkeep::Shrink).await.unwrap();
     assert_eq!(done, UpkeepDone::default());
     lab.trigger.shut_down();
+}
+
+impl Lab {
+    /// Has a user logged in, as a port does.
+    async fn login(&self, session: u64, name: &str, address: &str) -> mpsc::Receiver<crate::hub::ToSession> {
+        let (out, said) = mpsc::channel(8);
+        let identity = Arc::new(Identity {
+            user: nulog::User {
+                id: session,
+                name: Arc::from(name),
+            },
+            mark: nufw_proto::Mark(1),
+            groups: Arc::from([]),
+        });
+        let facts = crate::engine::SessionFacts::new(
+            identity,
+            address.parse().unwrap(),
+            nufw_proto::client::OsInfo::default(),
+        );
+        let session = nufw_proto::SessionId(session);
+        self.hub
+            .send(Event::SessionUp { session, facts, out })
+            .await
+            .unwrap();
+        said
+    }
+
+    /// What the program prints.
+    async fn ctl(&self, args: &[&str]) -> Result<String, nufw_common::exit::Failure> {
+        use clap::Parser as _;
+        let socket = self.socket.display().to_string();
+        let args = [&["nuauth-ctl", "--socket", &socket], args].concat();
+        let cli = crate::ctl::Cli::try_parse_from(args).unwrap();
+        let printed = tokio::task::spawn_blocking(move || {
+            let mut out = Vec::new();
+            crate::ctl::run(cli, &mut out).map(|()| String::from_utf8(out).unwrap())
+        });
+        printed.await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_are_listed_whole_and_thrown_out_as_meant() {
+    use crate::hub::ToSession;
+    let lab = lab().await;
+    let mut said = Vec::new();
+    // More than a page.
+    for session in 1..=50 {
+        let name = if session == 7 {
+            "alice".to_owned()
+        } else {
+            format!("guest-{session}")
+        };
+        said.push(lab.login(session, &name, &format!("10.0.0.{session}")).await);
+    }
+    let list: Vec<serde_json::Value> =
+        serde_json::from_str(&lab.ctl(&["users", "--json"]).await.unwrap()).unwrap();
+    assert_eq!(list.len(), 50);
+    assert_eq!(list[6]["username"], "alice");
+    assert_eq!(list[6]["addresses"][0], "10.0.0.7");
+    let table = lab.ctl(&["users"]).await.unwrap();
+    assert_eq!(table.lines().count(), 51, "{table}");
+
+    let done = lab
+        .ctl(&[
+            "disconnect",
+            "--address",
+            "10.0.0.7",
+            "--reason",
+            "the exam is over",
+        ])
+        .await;
+    assert_eq!(done.unwrap(), "session 7 was ended\n");
+    let told = said.get_mut(6).unwrap();
+    assert!(matches!(told.recv().await, Some(ToSession::Admitted)));
+    match told.recv().await {
+        Some(ToSession::End { cause, reason }) => {
+            assert_eq!(cause, Some(nufw_proto::client::EndCause::Ordered));
+            assert_eq!(&*reason, "the exam is over");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        lab.ctl(&["disconnect", "--pattern", "guest-1*"]).await.unwrap(),
+        "11 sessions were ended\n"
+    );
+    assert_eq!(
+        lab.ctl(&["disconnect", "--session", "2"]).await.unwrap(),
+        "session 2 was ended\n"
+    );
+    let nobody = lab.ctl(&["disconnect", "--user", "guest-2"]).await.unwrap();
+    assert_eq!(nobody, "nobody was logged in whom that means\n");
+    let error = lab
+        .ctl(&["disconnect", "--user", "x", "--reason", "a\nb"])
+        .await
+        .unwrap_err();
+    assert_eq!(error.exit, nufw_common::exit::Exit::Software);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_has_its_answer() {
+    let mut lab = lab().await;
+    assert_eq!(
+        lab.ctl(&["gateways"]).await.unwrap(),
+        "GATEWAY  CONNECTED  EVENTS\ngw1      no         no\n"
+    );
+    for empty in ["pending", "connections"] {
+        let table = lab.ctl(&[empty]).await.unwrap();
+        assert_eq!(table.lines().count(), 1, "{table}");
+        assert_eq!(lab.ctl(&[empty, "--json"]).await.unwrap(), "[]\n");
+    }
+    assert!(lab.ctl(&["policy"]).await.unwrap().contains("version  abc\n"));
+    assert!(
+        lab.ctl(&["cache", "refresh"])
+            .await
+            .unwrap()
+            .contains("nothing is remembered")
+    );
+    assert!(lab.ctl(&["statistics"]).await.unwrap().contains("ended idle"));
+    let error = lab.ctl(&["revoke-tickets"]).await.unwrap_err();
+    assert!(
+        error.error.to_string().contains("there are no tickets"),
+        "{}",
+        error.error
+    );
+    assert!(lab.ctl(&["log-level", "what=is=this"]).await.is_err());
+    let drained = lab.ctl(&["drain", "--within", "2m"]).await.unwrap();
+    assert!(drained.contains("in 120 s at the latest"), "{drained}");
+    assert!(matches!(lab.orders.recv().await, Some(Order::Drain(within)) if within.as_secs() == 120));
+    let socket = lab.socket.clone();
+    let asked = tokio::spawn(async move {
+        let mut client = Client::connect(&socket).await.unwrap();
+        let first: Result<Said, ControlError> = client.ask(&Request::Reload).await;
+        let second: Result<Said, ControlError> = client.ask(&Request::Reload).await;
+        (
+            first.map(|said| said.text),
+            second.map_err(|error| error.to_string()),
+        )
+    });
+    for result in [Ok(()), Err("policy.toml:3: nonsense".to_owned())] {
+        match lab.orders.recv().await {
+            Some(Order::Reload(answer)) => answer.send(result).unwrap(),
+            _ => panic!("no reload was ordered"),
+        }
+    }
+    let (first, second) = asked.await.unwrap();
+    assert_eq!(first.unwrap(), "reloaded");
+    let why = second.unwrap_err();
+    assert!(
+        why.ends_with("everything stays as it was: policy.toml:3: nonsense"),
+        "{why}"
+    );
+}
+
+/// Runs the program as a user of this system, in these groups and no others.
+fn ctl_as(socket: &Path, uid: u32, groups: &str, args: &[&str]) -> Option<(i32, String)> {
+    let program = std::env::current_exe().unwrap();
+    let program = program.ancestors().nth(2).unwrap().join("nuauth-ctl");
+    if !rustix::process::geteuid().is_root() || !program.exists() {
+        return None;
+    }
+    // A place that others may run it from.
+    let copy = socket.with_file_name("nuauth-ctl");
+    std::process::Command::new("cp")
+        .arg(&program)
+        .arg(&copy)
+        .status()
+        .unwrap();
+    let output = std::process::Command::new("setpriv")
+        .args([
+            &format!("--reuid={uid}"),
+            "--regid=65533",
+            &format!("--groups={groups}"),
+            "--",
+        ])
+        .arg(&copy)
+        .arg("--socket")
+        .arg(socket)
+        .args(args)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    Some((output.status.code().unwrap(), String::from_utf8(text).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_credentials_decide_who_may_look_and_who_may_order() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let lab = lab_with(|control| {
+        control.readers = vec![60_001];
+        control.admins = vec![60_002];
+    })
+    .await;
+    std::fs::set_permissions(lab.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = lab.socket.clone();
+    let ask = |groups: &'static str, args: &'static [&'static str]| {
+        let socket = socket.clone();
+        tokio::task::spawn_blocking(move || ctl_as(&socket, 65_533, groups, args))
+    };
+    let order = &["disconnect", "--user", "alice"][..];
+    for (groups, args, code, text) in [
+        ("60001", &["users"][..], 0, "SESSION"),
+        (
+            "60001",
+            order,
+            77,
+            "this needs root, the server's own user or a member of a group of control.admins",
+        ),
+        ("60002", order, 0, "nobody was logged in"),
+        ("60003", &["users"], 77, "user 65533 may not ask"),
+    ] {
+        let Some((exit, printed)) = ask(groups, args).await.unwrap() else {
+            eprintln!("SKIPPED: needs root, and nuauth-ctl: cargo build -p nuauth-server --bins");
+            return;
+        };
+        assert_eq!(exit, code, "{groups} {args:?}: {printed}");
+        assert!(printed.contains(text), "{groups} {args:?}: {printed}");
+    }
 }

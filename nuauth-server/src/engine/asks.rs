@@ -34,7 +34,17 @@ impl Engine {
         if let Some(open) = self.pending.about(&flow) {
             return self.join(open, packet, &ask, out);
         }
-        let at_source = self.sessions.at(ask.tuple.src()).to_vec();
+        if self.draining {
+            // Its agent holds it, and asks another server as soon as this one has said goodbye.
+            return;
+        }
+        let mut at_source = self.sessions.clients_at(ask.tuple.src());
+        // Nobody can be asked, but the address may say enough.
+        let by_address = at_source
+            .is_empty()
+            .then(|| self.addressed(ask.tuple.src(), now, out))
+            .flatten();
+        at_source.extend(by_address);
         let early = self
             .early
             .take(&flow.tuple, now)
@@ -69,6 +79,10 @@ impl Engine {
             return self.refuse(&pending, Refused::Full, None, now, out);
         }
         let question = self.pending.insert(pending);
+        let early = early.or_else(|| {
+            let seen = ask.tuple;
+            by_address.map(|session| (session, Mine { seen, program: None }))
+        });
         match early {
             Some((session, mine)) => self.claimed(question, session, &mine, now, out),
             None => self.ask(question, out),
@@ -194,11 +208,11 @@ impl Engine {
     pub(super) fn claim(&mut self, session: SessionId, claim: Claim, now: Now, out: &mut Vec<Effect>) {
         let Some(pending) = self.pending.get(claim.id) else {
             self.stats.late_claims += 1;
-            return;
+            return self.odd_claim(session, now, out);
         };
         if !pending.asked.contains(&session) {
             self.stats.foreign_claims += 1;
-            return;
+            return self.odd_claim(session, now, out);
         }
         match claim.finding {
             Finding::Mine(_) if pending.granted.is_some_and(|granted| granted.to == session) => {}
@@ -242,7 +256,7 @@ impl Engine {
             .is_some_and(|s| s.holds(mine.seen.src()));
         if !holds {
             self.stats.foreign_claims += 1;
-            return;
+            return self.odd_claim(session, now, out);
         }
         let open = self.pending.about_tuple(&mine.seen).to_vec();
         if open.is_empty() {

@@ -152,6 +152,13 @@ impl Conn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
+impl Slot {
+    /// Where in the table it is.
+    pub(super) fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Places that the table grows by at least.
 const LEAST_GROWTH: usize = 256;
 

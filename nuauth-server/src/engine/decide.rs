@@ -37,12 +37,14 @@ impl Engine {
         else {
             // A claim for somebody else's address, or for another socket than was asked for, is worth nothing.
             self.stats.foreign_claims += 1;
-            return self.disclaimed(question, session, now, out);
+            self.disclaimed(question, session, now, out);
+            return self.odd_claim(session, now, out);
         };
         let ruling = self.judge.judge(&claimant.identity, &shown);
         match ruling.decision {
             Decision::Accept => {
                 let claimant = Claimant::new(session, claimant, mine);
+                self.session_used(session, now);
                 self.grant(question, &claimant, &ruling, now, out);
             }
             decision @ (Decision::Drop | Decision::Reject) => {

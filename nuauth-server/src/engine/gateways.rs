@@ -385,7 +385,13 @@ impl Engine {
             if chunk.is_none() && !reset {
                 return;
             }
-            out.push(known(link, reset, chunk.unwrap_or_default(), &[]));
+            out.push(known(
+                link,
+                reset,
+                chunk.unwrap_or_default(),
+                &[],
+                self.addressed.covers_networks(),
+            ));
             reset = false;
         }
     }
@@ -397,8 +403,17 @@ impl Engine {
         } else {
             (&[], &[address])
         };
+        let others = self.addressed.covers_networks();
         for (_, link) in self.gateways.linked() {
-            out.push(known(link.id, false, added, removed));
+            out.push(known(link.id, false, added, removed, others));
+        }
+    }
+
+    /// Whether packets of addresses without a session may pass has changed.
+    pub(super) fn networks_changed(&mut self, out: &mut Vec<Effect>) {
+        let others = self.addressed.covers_networks();
+        for (_, link) in self.gateways.linked() {
+            out.push(known(link.id, false, &[], &[], others));
         }
     }
 
@@ -452,7 +467,7 @@ impl Engine {
     }
 }
 
-fn known(link: LinkId, reset: bool, added: &[Addr], removed: &[Addr]) -> Effect {
+fn known(link: LinkId, reset: bool, added: &[Addr], removed: &[Addr], others_can_pass: bool) -> Effect {
     let batch = |addresses: &[Addr]| Batch::try_from(addresses.to_vec()).unwrap_or_default();
     Effect::Agent {
         link,
@@ -460,7 +475,7 @@ fn known(link: LinkId, reset: bool, added: &[Addr], removed: &[Addr]) -> Effect 
             reset,
             added: batch(added),
             removed: batch(removed),
-            others_can_pass: false,
+            others_can_pass,
         }),
     }
 }

@@ -3,6 +3,8 @@
 //! Pure: inputs and the time come in, effects go out. No socket, clock, thread or SQL may appear below this module; what
 //! it keeps is bounded by [`Limits`], and every bound says what happens when it is met.
 
+mod addressed;
+mod admission;
 mod adopt;
 mod asks;
 mod blind;
@@ -19,21 +21,28 @@ mod gaps;
 mod gateways;
 mod held;
 mod kills;
+mod lifetimes;
 mod modes;
 mod pending;
+mod quality;
 mod related;
 mod sessions;
 mod types;
 mod unasked;
+mod views;
 mod who;
 
 pub use kills::{Leaving, OnEnd, Rejects};
 pub use modes::{Levels, LogMode, OnOverload};
+pub use quality::Quality;
 pub use types::{
-    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, Outcome, ProofId,
-    Refused, Ruling, SessionFacts, Stats,
+    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, OnUserLimit, Outcome,
+    ProofId, Refused, Ruling, SessionFacts, SessionWord, Stats,
 };
+pub use views::{ConnView, PendingView, SessionView};
 
+use crate::hours::Hours;
+use addressed::Addressed;
 use by_flags::ByFlags;
 use conns::ConnTable;
 use drops::RecentDrops;
@@ -43,6 +52,7 @@ use flood::Flood;
 use gateways::Gateways;
 use held::Held;
 use kills::Kills;
+use lifetimes::OddClaims;
 use pending::{PendingTable, Ports};
 use sessions::Sessions;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -80,6 +90,12 @@ pub struct Engine {
     /// What waits until it is known which rows were live at the start.
     held: Option<Held>,
     kills: Kills,
+    /// When who may be logged in.
+    hours: Hours,
+    addressed: Addressed,
+    odd_claims: OddClaims,
+    /// No login is admitted and no packet taken any more.
+    draining: bool,
     stats: Stats,
 }
 
@@ -105,6 +121,10 @@ impl Engine {
             ids_used: 0,
             held: None,
             kills: Kills::default(),
+            hours: Hours::default(),
+            addressed: Addressed::default(),
+            odd_claims: OddClaims::default(),
+            draining: false,
             stats: Stats::default(),
             limits,
         }
@@ -146,12 +166,20 @@ impl Engine {
             }
             Input::Users(users) => {
                 self.know_marks(&users);
+                self.addressed_users(&users);
                 self.users_changed(&users, now, out);
                 self.users_told(&users);
             }
+            Input::Renewed { session } => self.renewed(session, now),
+            Input::Hours(hours) => self.hours = hours,
+            Input::Networks(networks) => self.networks(networks, now, out),
+            Input::Identified { address, user } => self.identified(address, &user, now, out),
+            Input::Unidentified { address } => self.unidentified(address, now, out),
+            Input::Drain => self.draining = true,
             Input::Verify { gateways } => self.verify(&gateways),
             Input::Tick => self.tick(now, out),
             Input::Stopping => {
+                self.sessions_stop(now, out);
                 self.log_aggregated(now, true, out);
                 self.log_deleted(now, true, out);
             }
@@ -168,6 +196,11 @@ impl Engine {
             gateway: Arc::clone(&self.gateways.get(conn.gateway).name),
             original,
         })
+    }
+
+    /// Whether nothing waits for a decision or for its row.
+    pub fn is_idle(&self) -> bool {
+        self.pending.len() == 0 && self.logging.is_empty() && self.unwritten.is_empty()
     }
 
     /// The gateways that are linked, and whether they relay what becomes of their connections.
@@ -260,6 +293,8 @@ impl Engine {
             client::ToServer::Withdraw(withdraw) => self.withdraw(session, withdraw.address, now, out),
             client::ToServer::Hello(_)
             | client::ToServer::Login(_)
+            | client::ToServer::Resume(_)
+            | client::ToServer::Again(_)
             | client::ToServer::Prove(_)
             | client::ToServer::Heartbeat(_)
             | client::ToServer::Goodbye(_) => {}
@@ -269,6 +304,7 @@ impl Engine {
     fn tick(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.time_out_asks(now, out);
         self.expire_addresses(now, out);
+        self.sessions_age(now, out);
         self.drops.expire(now);
         self.early.expire(now);
         self.log_aggregated(now, false, out);

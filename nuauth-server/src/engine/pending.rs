@@ -155,6 +155,20 @@ impl PendingTable {
         Some(pending)
     }
 
+    /// The oldest questions that came after one.
+    pub(super) fn after(&self, after: ClaimId, most: usize) -> Vec<(ClaimId, &Pending)> {
+        let mut questions: Vec<ClaimId> = self.all.keys().copied().filter(|&id| id > after).collect();
+        if questions.len() > most {
+            questions.select_nth_unstable(most);
+            questions.truncate(most);
+        }
+        questions.sort_unstable();
+        questions
+            .into_iter()
+            .filter_map(|id| Some((id, self.all.get(&id)?)))
+            .collect()
+    }
+
     /// Questions in the order they were asked, so that a replay does the same.
     pub(super) fn sorted(&self, matches: impl Fn(&Pending) -> bool) -> Vec<ClaimId> {
         let mut questions: Vec<ClaimId> = self

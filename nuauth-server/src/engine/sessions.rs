@@ -1,12 +1,15 @@
 //! The sessions: who is logged in, at which proven addresses.
 //!
-//! Passwords, tokens and sockets are the edge's business; here a session exists once the edge says so.
+//! Passwords, tokens and sockets are the edge's business; here a session exists once the edge says so, and the limits allow
+//! it. How it grows old is in `lifetimes`, what an address alone may say in `addressed`.
 
 use super::Engine;
+use super::addressed::NO_CLIENT;
 use super::kills::Leaving;
-use super::types::{Effect, Identity, Limits, Now, ProofId, SessionFacts};
-use nufw_proto::client::Refusal;
-use nufw_proto::{Addr, ConnId, SessionId};
+use super::quality::Quality;
+use super::types::{Effect, Identity, Limits, Now, ProofId, SessionFacts, SessionWord};
+use nufw_proto::client::{EndCause, Refusal};
+use nufw_proto::{Addr, ConnId, SessionId, Timestamp};
 use nulog::{Change, SessionRow};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +17,10 @@ use std::time::Duration;
 
 /// An address of a session.
 #[derive(Debug)]
-struct Held {
-    address: Addr,
+pub(super) struct Held {
+    pub(super) address: Addr,
     /// When it is forgotten; `None` for the address of the login, which lives as long as its connection.
-    until: Option<Duration>,
+    pub(super) until: Option<Duration>,
 }
 
 /// One login.
@@ -25,9 +28,19 @@ struct Held {
 pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     pub(super) os: Arc<str>,
-    addresses: Vec<Held>,
+    pub(super) quality: Quality,
+    pub(super) addresses: Vec<Held>,
     /// The row of the session in the log; `None` when no id could be had, or sessions are not logged.
     row: Option<ConnId>,
+    /// When it began.
+    pub(super) since: Timestamp,
+    /// When a connection of it was last granted, or seen.
+    pub(super) used: Duration,
+    /// When its credentials must have been shown again.
+    pub(super) ages_out: Option<Duration>,
+    /// Whether the client can show them on its connection.
+    pub(super) renewable: bool,
+    pub(super) renewal_asked: bool,
 }
 
 impl Session {
@@ -35,8 +48,13 @@ impl Session {
         self.addresses.iter().any(|held| held.address == address)
     }
 
+    /// Whether it ends by itself when it is not used.
+    pub(super) fn is_leased(&self) -> bool {
+        self.addresses.iter().all(|held| held.until.is_some())
+    }
+
     /// Prolongs the lease of an address that the session has; tells whether it has it.
-    fn renew(&mut self, address: Addr, until: Option<Duration>) -> bool {
+    pub(super) fn renew(&mut self, address: Addr, until: Option<Duration>) -> bool {
         match self.addresses.iter_mut().find(|held| held.address == address) {
             Some(held) => {
                 held.until = held.until.and(until);
@@ -49,11 +67,17 @@ impl Session {
 
 /// All logins.
 pub(super) struct Sessions {
-    all: HashMap<SessionId, Session>,
+    pub(super) all: HashMap<SessionId, Session>,
     by_address: HashMap<Addr, Vec<SessionId>>,
-    max: usize,
+    /// Of each user, oldest first.
+    by_user: HashMap<u64, Vec<SessionId>>,
+    pub(super) max: usize,
     max_per_address: usize,
     max_addresses: usize,
+    /// When ages are looked at next.
+    pub(super) next_look: Duration,
+    /// When idleness is.
+    pub(super) next_idle_look: Duration,
 }
 
 impl Sessions {
@@ -61,9 +85,12 @@ impl Sessions {
         Self {
             all: HashMap::new(),
             by_address: HashMap::new(),
+            by_user: HashMap::new(),
             max: limits.sessions,
             max_per_address: limits.sessions_per_address,
             max_addresses: limits.addresses_per_session,
+            next_look: Duration::ZERO,
+            next_idle_look: Duration::ZERO,
         }
     }
 
@@ -80,12 +107,46 @@ impl Sessions {
         self.by_address.get(&address).map_or(&[], Vec::as_slice)
     }
 
+    /// Those of them that have a client to ask.
+    pub(super) fn clients_at(&self, address: Addr) -> Vec<SessionId> {
+        let has_client =
+            |session: &&SessionId| self.get(**session).is_some_and(|s| s.quality > Quality::Address);
+        self.at(address).iter().filter(has_client).copied().collect()
+    }
+
     pub(super) fn addresses(&self) -> impl Iterator<Item = Addr> {
         self.by_address.keys().copied()
     }
 
-    fn has_room(&self, address: Addr) -> bool {
-        self.at(address).len() < self.max_per_address
+    pub(super) fn has_room(&self, address: Addr) -> bool {
+        self.clients_at(address).len() < self.max_per_address
+    }
+
+    /// A user's sessions that have a client, oldest first, without the one that is about to be replaced.
+    pub(super) fn of_user(&self, user: u64, but: Option<SessionId>) -> Vec<SessionId> {
+        let counts = |session: &&SessionId| {
+            Some(**session) != but && self.get(**session).is_some_and(|s| s.quality > Quality::Address)
+        };
+        let all = self.by_user.get(&user).map_or(&[][..], Vec::as_slice);
+        all.iter().filter(counts).copied().collect()
+    }
+
+    fn insert(&mut self, id: SessionId, session: Session) {
+        self.by_user.entry(session.identity.user.id).or_default().push(id);
+        self.all.insert(id, session);
+    }
+
+    fn remove(&mut self, id: SessionId) {
+        let Some(session) = self.all.remove(&id) else {
+            return;
+        };
+        let user = session.identity.user.id;
+        if let Some(of_user) = self.by_user.get_mut(&user) {
+            of_user.retain(|&other| other != id);
+            if of_user.is_empty() {
+                self.by_user.remove(&user);
+            }
+        }
     }
 
     /// Gives an address to a session; tells whether it is the first session there.
@@ -128,13 +189,18 @@ impl Engine {
         now: Now,
         out: &mut Vec<Effect>,
     ) {
-        if self.sessions.len() >= self.sessions.max || !self.sessions.has_room(facts.address) {
-            out.push(Effect::NotAdmitted {
-                session,
-                cause: Refusal::Full,
-            });
+        // A session that came back by its ticket takes the place of the one that had it, if that is still here.
+        let replaces = facts.replaces.filter(|&old| {
+            self.sessions
+                .get(old)
+                .is_some_and(|old| old.identity.user.id == facts.identity.user.id)
+        });
+        if let Some(cause) = self.refuses(&facts, replaces, now, out) {
+            self.count_refused_login(cause);
+            out.push(Effect::NotAdmitted { session, cause });
             return;
         }
+        self.stats.logins += 1;
         let os = [
             facts.os.name.as_str(),
             facts.os.release.as_str(),
@@ -152,18 +218,48 @@ impl Engine {
             };
             Self::log(Change::SessionStart(Box::new(row)), out);
         }
-        self.sessions.all.insert(
+        let ages_out = self
+            .limits
+            .session_age
+            .filter(|_| facts.quality > Quality::Address)
+            .map(|most| now.mono + most.saturating_sub(facts.age));
+        let word = SessionWord {
+            session,
+            user: facts.identity.user.clone(),
+            address: facts.address,
+            quality: facts.quality,
+            end: None,
+        };
+        self.sessions.insert(
             session,
             Session {
                 identity: facts.identity,
                 // NuFW's order: name, version, release.
-                os: Arc::from(format!("{}-{}-{}", os[0], os[2], os[1])),
+                os: match facts.quality {
+                    Quality::Address => Arc::from(NO_CLIENT),
+                    _ => Arc::from(format!("{}-{}-{}", os[0], os[2], os[1])),
+                },
+                quality: facts.quality,
                 addresses: Vec::new(),
                 row,
+                since: now.wall,
+                used: now.mono,
+                ages_out,
+                renewable: facts.renewable,
+                renewal_asked: false,
             },
         );
-        self.address_gained(session, facts.address, None, out);
+        self.address_gained(session, facts.address, facts.lease, out);
         out.push(Effect::Admitted { session });
+        self.tell(word, out);
+        if let Some(old) = replaces {
+            out.push(Effect::EndSession {
+                session: old,
+                cause: None,
+                reason: Arc::from("the same client has come back"),
+            });
+            self.session_down(old, Leaving::Lost, now, out);
+        }
     }
 
     pub(super) fn prove(
@@ -206,10 +302,54 @@ impl Engine {
         }
     }
 
+    /// Ends a session by the server's will, and tells its client why.
+    pub(super) fn end_session(
+        &mut self,
+        session: SessionId,
+        cause: EndCause,
+        reason: &str,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.sessions.get(session).is_none() {
+            return;
+        }
+        *match cause {
+            EndCause::Ordered => &mut self.stats.ended_ordered,
+            EndCause::Removed => &mut self.stats.ended_removed,
+            EndCause::Replaced => &mut self.stats.ended_replaced,
+            EndCause::Idle => &mut self.stats.ended_idle,
+            EndCause::Expired => &mut self.stats.ended_expired,
+            EndCause::Hours => &mut self.stats.ended_hours,
+            EndCause::Misbehaved => &mut self.stats.ended_misbehaved,
+        } += 1;
+        out.push(Effect::EndSession {
+            session,
+            cause: Some(cause),
+            reason: Arc::from(reason),
+        });
+        let leaving = match cause {
+            EndCause::Ordered | EndCause::Removed | EndCause::Misbehaved => Leaving::Removed,
+            EndCause::Replaced | EndCause::Idle | EndCause::Expired | EndCause::Hours => Leaving::LoggedOut,
+        };
+        self.session_over(session, leaving, Some(cause), now, out);
+    }
+
     pub(super) fn session_down(
         &mut self,
         session: SessionId,
         leaving: Leaving,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        self.session_over(session, leaving, None, now, out);
+    }
+
+    fn session_over(
+        &mut self,
+        session: SessionId,
+        leaving: Leaving,
+        cause: Option<EndCause>,
         now: Now,
         out: &mut Vec<Effect>,
     ) {
@@ -220,25 +360,70 @@ impl Engine {
             Self::log(Change::SessionEnd { id, at: now.wall }, out);
         }
         let addresses: Vec<Addr> = s.addresses.iter().map(|held| held.address).collect();
+        let word = addresses.first().map(|&address| SessionWord {
+            session,
+            user: s.identity.user.clone(),
+            address,
+            quality: s.quality,
+            end: Some(end_word(leaving, cause)),
+        });
         for address in addresses {
             self.address_lost(session, address, leaving, now, out);
         }
-        self.sessions.all.remove(&session);
+        self.sessions.remove(session);
         self.nobody_answers(session, now, out);
+        if let Some(word) = word {
+            self.tell(word, out);
+        }
+    }
+
+    fn tell(&self, word: SessionWord, out: &mut Vec<Effect>) {
+        if self.limits.tells_sessions {
+            out.push(Effect::Session(word));
+        }
+    }
+
+    /// The server ends: every session's row says when.
+    pub(super) fn sessions_stop(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let mut open: Vec<SessionId> = self.sessions.all.keys().copied().collect();
+        open.sort_unstable();
+        for session in open {
+            let Some(s) = self.sessions.get(session) else {
+                continue;
+            };
+            if let Some(id) = s.row {
+                Self::log(Change::SessionEnd { id, at: now.wall }, out);
+            }
+            let address = s.addresses.first().map(|held| held.address);
+            if let Some(address) = address {
+                let word = SessionWord {
+                    session,
+                    user: s.identity.user.clone(),
+                    address,
+                    quality: s.quality,
+                    end: Some("stopped"),
+                };
+                self.tell(word, out);
+            }
+        }
     }
 
     pub(super) fn expire_addresses(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let mut expired: Vec<(SessionId, Addr)> = self
+        let mut expired: Vec<(SessionId, Addr, Quality)> = self
             .sessions
             .all
             .iter()
-            .flat_map(|(&id, s)| s.addresses.iter().map(move |held| (id, held)))
-            .filter(|(_, held)| held.until.is_some_and(|until| until <= now.mono))
-            .map(|(id, held)| (id, held.address))
+            .flat_map(|(&id, s)| s.addresses.iter().map(move |held| (id, held, s.quality)))
+            .filter(|(_, held, _)| held.until.is_some_and(|until| until <= now.mono))
+            .map(|(id, held, quality)| (id, held.address, quality))
             .collect();
         expired.sort_unstable();
-        for (session, address) in expired {
-            self.address_lost(session, address, Leaving::Lost, now, out);
+        for (session, address, quality) in expired {
+            if quality == Quality::Address {
+                self.session_down(session, Leaving::LoggedOut, now, out);
+            } else {
+                self.address_lost(session, address, Leaving::Lost, now, out);
+            }
         }
     }
 
@@ -279,11 +464,8 @@ impl Engine {
         }
         gone.sort_unstable();
         for session in gone {
-            out.push(Effect::EndSession {
-                session,
-                reason: "the user is not known here any more",
-            });
-            self.session_down(session, Leaving::Removed, now, out);
+            let reason = "the user is not known here any more";
+            self.end_session(session, EndCause::Removed, reason, now, out);
         }
     }
 
@@ -298,6 +480,27 @@ impl Engine {
             self.address_changed(address, true, out);
         }
         self.drops.forget_source(address);
-        self.ask_newcomer(session, address, out);
+        if self
+            .sessions
+            .get(session)
+            .is_some_and(|s| s.quality > Quality::Address)
+        {
+            self.ask_newcomer(session, address, out);
+        }
+    }
+}
+
+/// How a session ended, as a word for a program.
+fn end_word(leaving: Leaving, cause: Option<EndCause>) -> &'static str {
+    match (cause, leaving) {
+        (Some(EndCause::Ordered), _) => "ordered",
+        (Some(EndCause::Removed), _) | (None, Leaving::Removed) => "removed",
+        (Some(EndCause::Replaced), _) => "replaced",
+        (Some(EndCause::Idle), _) => "idle",
+        (Some(EndCause::Expired), _) => "expired",
+        (Some(EndCause::Hours), _) => "hours",
+        (Some(EndCause::Misbehaved), _) => "misbehaved",
+        (None, Leaving::LoggedOut) => "logout",
+        (None, Leaving::Lost) => "lost",
     }
 }

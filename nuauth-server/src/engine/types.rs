@@ -4,7 +4,10 @@
 
 use super::kills::{Leaving, OnEnd, Rejects};
 use super::modes::{Levels, LogMode, OnOverload};
-use nufw_proto::client::{self, ClaimRequest, OsInfo, Refusal};
+use super::quality::Quality;
+use crate::hours::Hours;
+use ipnet::IpNet;
+use nufw_proto::client::{self, ClaimRequest, EndCause, OsInfo, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
 use nufw_proto::{Addr, BootId, ConnId, EventSeq, Mark, SessionId, Timestamp, Tuple};
 use nulog::{ActiveRow, Change};
@@ -133,6 +136,57 @@ pub struct SessionFacts {
     pub address: Addr,
     /// What the client says of its operating system.
     pub os: OsInfo,
+    /// How sure it is that it is this user.
+    pub quality: Quality,
+    /// How long ago credentials were shown: longer than a moment where a ticket was shown in their place.
+    pub age: Duration,
+    /// Whether the client can show them again on its connection.
+    pub renewable: bool,
+    /// The session in whose place this one comes: of this run, and the one that got the ticket.
+    pub replaces: Option<SessionId>,
+    /// Until when the address is held; for as long as the session lasts when `None`.
+    pub lease: Option<Duration>,
+}
+
+impl SessionFacts {
+    /// A user who has just shown a password there.
+    pub fn new(identity: Arc<Identity>, address: Addr, os: OsInfo) -> Self {
+        Self {
+            identity,
+            address,
+            os,
+            quality: Quality::default(),
+            age: Duration::ZERO,
+            renewable: false,
+            replaces: None,
+            lease: None,
+        }
+    }
+}
+
+/// A session began or ended: for programs that want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionWord {
+    /// The session.
+    pub session: SessionId,
+    /// The user.
+    pub user: nulog::User,
+    /// The address of the login.
+    pub address: Addr,
+    /// How sure it is that it is this user.
+    pub quality: Quality,
+    /// Why it ended, in a word; `None` when it began.
+    pub end: Option<&'static str>,
+}
+
+/// What becomes of the login of a user who has as many sessions as a user may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUserLimit {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// The user's oldest session ends.
+    EndOldest,
 }
 
 /// A change for the journal.
@@ -227,6 +281,29 @@ pub enum Input {
     /// The users were read, at the start or again, by name. A session whose user is gone ends; live connections are judged
     /// anew, as [`Limits::on_reload`] and [`Limits::on_removal`] say.
     Users(HashMap<Arc<str>, Arc<Identity>>),
+    /// The client of a session has shown its credentials again.
+    Renewed {
+        /// The session.
+        session: SessionId,
+    },
+    /// When who may be logged in.
+    Hours(Hours),
+    /// Networks in which an address says enough, with the names of their users.
+    Networks(Vec<(IpNet, Arc<str>)>),
+    /// Somebody who knows says whose an address is.
+    Identified {
+        /// The address.
+        address: Addr,
+        /// The user's name.
+        user: Arc<str>,
+    },
+    /// And that nobody is there any more.
+    Unidentified {
+        /// The address.
+        address: Addr,
+    },
+    /// The server is to end as soon as nothing waits: no login is admitted, no packet taken any more.
+    Drain,
     /// Somebody doubts old rows of these gateways: a dump of their tables would tell.
     Verify {
         /// The gateways' names.
@@ -291,9 +368,20 @@ pub enum Effect {
     EndSession {
         /// The session.
         session: SessionId,
+        /// Why, where the client is to stay away or to log in anew.
+        cause: Option<EndCause>,
         /// A sentence for the user.
-        reason: &'static str,
+        reason: Arc<str>,
     },
+    /// Ask a client for its credentials.
+    Renew {
+        /// The session.
+        session: SessionId,
+        /// How long there is for it.
+        within: Duration,
+    },
+    /// A session began or ended; only with [`Limits::tells_sessions`].
+    Session(SessionWord),
     /// Answer a proof.
     Proof {
         /// The attempt.
@@ -340,6 +428,16 @@ pub struct Limits {
     pub sessions: usize,
     /// Sessions at one address; a further login or proof there is refused.
     pub sessions_per_address: usize,
+    /// Sessions of one user; what becomes of a further login [`Self::on_user_limit`] says.
+    pub sessions_per_user: Option<usize>,
+    /// What becomes of the login of a user above [`Self::sessions_per_user`].
+    pub on_user_limit: OnUserLimit,
+    /// Credentials are shown again when they were shown so long ago, or the session ends.
+    pub session_age: Option<Duration>,
+    /// A session ends when nothing passed for so long.
+    pub session_idle: Option<Duration>,
+    /// Whether begin and end of sessions are told as [`Effect::Session`].
+    pub tells_sessions: bool,
     /// Addresses of one session; a further proof is refused.
     pub addresses_per_session: usize,
     /// Drops that are remembered for retransmissions; the oldest is forgotten (its retransmission makes another row).
@@ -410,6 +508,11 @@ impl Default for Limits {
             on_overload: OnOverload::Wait,
             sessions: 4096,
             sessions_per_address: 64,
+            sessions_per_user: None,
+            on_user_limit: OnUserLimit::Refuse,
+            session_age: None,
+            session_idle: None,
+            tells_sessions: false,
             addresses_per_session: 32,
             recent_drops: 65_536,
             drop_memory: Duration::from_mins(1),
@@ -511,6 +614,36 @@ pub struct Stats {
     pub pending_asks: u64,
     /// Sessions at the moment.
     pub sessions: u64,
+    /// Logins admitted, and identities of addresses.
+    pub logins: u64,
+    /// Logins refused since there were as many sessions as may be.
+    pub logins_full: u64,
+    /// Those refused since there were as many at their address.
+    pub logins_address_full: u64,
+    /// Those refused since their user had as many.
+    pub logins_user_full: u64,
+    /// Those refused for the time of the day.
+    pub logins_hours: u64,
+    /// Those refused for another reason: a ticket of old credentials, a server that is about to end.
+    pub logins_other: u64,
+    /// Credentials shown again in a session.
+    pub renewals: u64,
+    /// Sessions that an administrator ended.
+    pub ended_ordered: u64,
+    /// Sessions ended since their user was not known any more.
+    pub ended_removed: u64,
+    /// Sessions ended for a newer one of their user.
+    pub ended_replaced: u64,
+    /// Sessions ended since nothing passed.
+    pub ended_idle: u64,
+    /// Sessions ended since their credentials were not shown again.
+    pub ended_expired: u64,
+    /// Sessions ended for the time of the day.
+    pub ended_hours: u64,
+    /// Sessions ended since their client flooded.
+    pub ended_misbehaved: u64,
+    /// Identities of addresses whose user is not known.
+    pub unknown_identities: u64,
     /// Rows that packets wait for, or have waited for.
     pub waiting_commits: u64,
     /// Rows of packets that did not wait, and that are not durable.

@@ -15,6 +15,7 @@ pub use view::View;
 use crate::clients::ClientPort;
 use crate::control::Moment;
 use crate::gateways::GatewayPort;
+use crate::hooks::HookCounts;
 use crate::hub::Event;
 use crate::journal::Journal;
 use nufw_common::lifecycle::Shutdown;
@@ -42,6 +43,7 @@ pub(crate) struct Watched {
     pub(crate) gateways: Arc<GatewayPort>,
     pub(crate) clients: Arc<ClientPort>,
     pub(crate) reloads: Arc<Reloads>,
+    pub(crate) hooks: HookCounts,
     pub(crate) listening: Vec<SocketAddr>,
     /// When the server began, seconds since 1970.
     pub(crate) started: u64,
@@ -83,6 +85,7 @@ impl Watched {
             client_port: self.clients.complaints.state(),
             listening: self.listening.clone(),
             reloads: self.reloads.state(),
+            hooks: self.hooks.state(),
             process: Process::look(self.started),
         })
     }

@@ -4,6 +4,7 @@
 
 use super::reloads::ReloadState;
 use crate::engine::Stats;
+use crate::hooks::HookState;
 use crate::journal::{LogStats, SpoolStatus};
 use crate::port::PortState;
 use nufw_common::clock;
@@ -37,6 +38,8 @@ pub struct View {
     pub listening: Vec<SocketAddr>,
     /// What became of reloads.
     pub reloads: ReloadState,
+    /// What became of hooks.
+    pub hooks: HookState,
     /// The process.
     pub process: Process,
 }

@@ -100,7 +100,7 @@ fn sessions_at_one_address() {
     let mut w = World::with(|limits| limits.sessions_per_address = 1);
     w.login("alice", "10.0.0.1");
     w.login("bob", "10.0.0.1");
-    assert_eq!(refused_for(&w), Some(Refusal::Full));
+    assert_eq!(refused_for(&w), Some(Refusal::AddressFull));
     let carol = w.login("carol", "10.0.0.2");
     assert_eq!(w.prove(carol, "10.0.0.1"), Err(Refusal::Address));
 }

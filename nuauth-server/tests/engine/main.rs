@@ -7,6 +7,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod addressed;
 mod adopt;
 mod blind;
 mod by_flags;
@@ -19,6 +20,7 @@ mod expiry;
 mod flood;
 mod kills;
 mod late;
+mod lifetimes;
 mod limits;
 mod links;
 mod logging;

@@ -132,12 +132,14 @@ impl World {
     pub(crate) fn input(&mut self, input: Input) {
         // Every input comes a moment after the last one.
         self.now += Duration::from_micros(1);
-        let now = Now {
-            mono: self.now,
-            wall: self.wall(),
-        };
+        let now = self.moment();
         self.engine.handle(input, now, &mut self.out);
-        for effect in std::mem::take(&mut self.out) {
+        let effects = std::mem::take(&mut self.out);
+        self.take(effects);
+    }
+
+    fn take(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
                 Effect::Answer { answer, .. } => {
                     let second = self.verdicts.insert(answer.id, answer.verdict);
@@ -324,13 +326,43 @@ impl World {
 
     pub(crate) fn login(&mut self, name: &str, address: &str) -> SessionId {
         let session = SessionId(self.id());
-        let facts = SessionFacts {
-            identity: user(name),
-            address: addr(address),
-            os: OsInfo::default(),
-        };
+        let facts = SessionFacts::new(user(name), addr(address), OsInfo::default());
         self.input(Input::SessionUp { session, facts });
         session
+    }
+
+    pub(crate) fn login_with(
+        &mut self,
+        name: &str,
+        address: &str,
+        change: impl FnOnce(&mut SessionFacts),
+    ) -> SessionId {
+        let session = SessionId(self.id());
+        let mut facts = SessionFacts::new(user(name), addr(address), OsInfo::default());
+        change(&mut facts);
+        self.input(Input::SessionUp { session, facts });
+        session
+    }
+
+    /// What an administrator throws out, by the names of users.
+    pub(crate) fn disconnect(&mut self, name: &str) -> Vec<SessionId> {
+        let now = self.moment();
+        let mut out = Vec::new();
+        let meant = self.engine.disconnect(
+            |_, identity, _| *identity.user.name == *name,
+            "maintenance",
+            now,
+            &mut out,
+        );
+        self.take(out);
+        meant
+    }
+
+    pub(crate) fn moment(&self) -> Now {
+        Now {
+            mono: self.now,
+            wall: self.wall(),
+        }
     }
 
     pub(crate) fn logout(&mut self, session: SessionId) {

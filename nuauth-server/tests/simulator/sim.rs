@@ -287,7 +287,11 @@ impl Sim {
             Effect::NotAdmitted { session, .. } | Effect::EndSession { session, .. } => {
                 self.forget_session(session);
             }
-            Effect::Answer { .. } | Effect::Admitted { .. } | Effect::Proof { .. } => {}
+            Effect::Answer { .. }
+            | Effect::Admitted { .. }
+            | Effect::Proof { .. }
+            | Effect::Renew { .. }
+            | Effect::Session(_) => {}
             Effect::Log(entry) => {
                 match &entry.change {
                     Change::Open(row) => {
@@ -351,11 +355,7 @@ impl Sim {
         self.reference.forget_drops_from(at);
         self.feed(Input::SessionUp {
             session,
-            facts: SessionFacts {
-                identity: identity(user),
-                address: at,
-                os: OsInfo::default(),
-            },
+            facts: SessionFacts::new(identity(user), at, OsInfo::default()),
         });
     }
 

@@ -45,6 +45,14 @@ pub enum ControlError {
     /// Somebody else is at it.
     #[error("{0}")]
     Busy(String),
+    /// The server says that this asker may not ask this.
+    #[error("the server on {socket} does not allow it: {reason}")]
+    Forbidden {
+        /// The socket.
+        socket: PathBuf,
+        /// Its sentence.
+        reason: String,
+    },
     /// The server refused.
     #[error("the server on {socket} refuses: {reason}")]
     Refused {
@@ -140,6 +148,10 @@ impl Client {
         match reply {
             Reply::Ok(value) => serde_json::from_value(value).map_err(|error| self.lost(error)),
             Reply::Busy(reason) => Err(ControlError::Busy(reason)),
+            Reply::Denied(reason) => Err(ControlError::Forbidden {
+                socket: self.socket.clone(),
+                reason,
+            }),
             Reply::Error(reason) => Err(ControlError::Refused {
                 socket: self.socket.clone(),
                 reason,

@@ -3,12 +3,14 @@
 //! The types and the asker's side; who may ask is the server's business, and a step of upkeep means something to the log
 //! alone: it travels through here unread.
 
+pub mod admin;
 mod client;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ControlError};
 
+use admin::{Target, Wanted};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -44,6 +46,60 @@ pub enum Request {
     },
     /// Whose live connection this is; answered with [`Found`], or `null` when there is none.
     Lookup(Endpoints),
+    /// Sessions with a number above `after`; answered with a [`Page`](admin::Page) of [`SessionInfo`](admin::SessionInfo).
+    Sessions {
+        /// The last that is known.
+        #[serde(default)]
+        after: u64,
+    },
+    /// Gateways, connected or not; answered with a list of [`GatewayInfo`](admin::GatewayInfo).
+    Gateways,
+    /// Connections that wait for a decision; answered with a page of [`PendingInfo`](admin::PendingInfo).
+    Pending {
+        /// The last that is known.
+        #[serde(default)]
+        after: u64,
+    },
+    /// Live connections; answered with a page of [`ConnectionInfo`](admin::ConnectionInfo), which may be empty and yet have a
+    /// next one.
+    Connections {
+        /// Which of them.
+        #[serde(default)]
+        wanted: Wanted,
+        /// Where to go on.
+        #[serde(default)]
+        from: u64,
+    },
+    /// End sessions; answered with [`Disconnected`](admin::Disconnected).
+    Disconnect {
+        /// Which.
+        target: Target,
+        /// A sentence for their users.
+        reason: String,
+    },
+    /// No ticket counts any more, of this user or of anybody; answered with [`Said`](admin::Said).
+    RevokeTickets {
+        /// The user's name.
+        #[serde(default)]
+        user: Option<String>,
+    },
+    /// Read the files again, as on SIGHUP; answered with [`Said`](admin::Said) when it is done.
+    Reload,
+    /// Which access lists are in force; answered with [`PolicyInfo`](admin::PolicyInfo).
+    Policy,
+    /// Forget what is remembered of users from elsewhere; answered with [`Said`](admin::Said).
+    RefreshCache,
+    /// The filter of the log, set first if one is given; answered with [`Said`](admin::Said).
+    LogLevel {
+        /// In the form of `NUFW_LOG`.
+        #[serde(default)]
+        filter: Option<String>,
+    },
+    /// Take no logins and no packets any more and end when nothing waits; answered with [`Said`](admin::Said) at once.
+    Drain {
+        /// End after so many seconds in any case.
+        within: u64,
+    },
 }
 
 /// The answer to a [`Request`].
@@ -56,6 +112,8 @@ pub enum Reply {
     Error(String),
     /// Somebody else is at it: a sentence.
     Busy(String),
+    /// The asker may not ask this: a sentence.
+    Denied(String),
 }
 
 /// Nothing but that it was done.

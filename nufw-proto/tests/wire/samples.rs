@@ -254,6 +254,13 @@ fn mine(program: Option<&str>) -> client::Mine {
     }
 }
 
+fn ended(cause: client::EndCause) -> client::Ended {
+    client::Ended {
+        cause,
+        reason: text("the session is over"),
+    }
+}
+
 fn refused(cause: client::Refusal) -> client::Refused {
     client::Refused {
         cause,
@@ -440,6 +447,13 @@ every! { client_to_server: client::ToServer {
     Announce { "one" => batch(vec![client::Announce { mine: mine(Some("/opt/ü")) }]), }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Resume { "usual" => client::Resume { ticket: SecretBytes::new((0..96).collect()).unwrap() }, }
+    Again {
+        "plain" => client::Login {
+            mechanism: text("PLAIN"),
+            response: SecretBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
+        },
+    }
 }}
 
 every! { server_to_client: client::ToClient {
@@ -468,6 +482,10 @@ every! { server_to_client: client::ToClient {
         "token" => refused(client::Refusal::Token),
         "address" => refused(client::Refusal::Address),
         "unavailable" => refused(client::Refusal::Unavailable),
+        "user-full" => refused(client::Refusal::UserFull),
+        "address-full" => refused(client::Refusal::AddressFull),
+        "hours" => refused(client::Refusal::Hours),
+        "ticket" => refused(client::Refusal::Ticket),
     }
     Proven { "usual" => client::Proven { address: addr("2001:db8::7") }, }
     ClaimRequests {
@@ -481,4 +499,21 @@ every! { server_to_client: client::ToClient {
     Notice { "usual" => client::Notice { text: text("your password ends in 3 days") }, }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Ticket {
+        "usual" => client::Ticket {
+            ticket: SecretBytes::new((0..96).collect()).unwrap(),
+            lifetime_ms: 600_000,
+        },
+    }
+    Renew { "usual" => client::Renew { within_ms: 60_000 }, }
+    Renewed { "only" => client::Renewed, }
+    Ended {
+        "ordered" => ended(client::EndCause::Ordered),
+        "removed" => ended(client::EndCause::Removed),
+        "replaced" => ended(client::EndCause::Replaced),
+        "idle" => ended(client::EndCause::Idle),
+        "expired" => ended(client::EndCause::Expired),
+        "hours" => ended(client::EndCause::Hours),
+        "misbehaved" => ended(client::EndCause::Misbehaved),
+    }
 }}

@@ -383,6 +383,8 @@ pub(crate) fn client_to_server() -> impl Strategy<Value = client::ToServer> {
         batch(mine().prop_map(|mine| Announce { mine })).prop_map(ToServer::Announce),
         Just(ToServer::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToServer::Goodbye),
+        secret().prop_map(|ticket| ToServer::Resume(client::Resume { ticket })),
+        (text(), secret()).prop_map(|(mechanism, response)| ToServer::Again(Login { mechanism, response })),
     ]
 }
 
@@ -396,8 +398,26 @@ fn refused() -> impl Strategy<Value = client::Refused> {
         Just(Refusal::Token),
         Just(Refusal::Address),
         Just(Refusal::Unavailable),
+        Just(Refusal::UserFull),
+        Just(Refusal::AddressFull),
+        Just(Refusal::Hours),
+        Just(Refusal::Ticket),
     ];
     (cause, text()).prop_map(|(cause, reason)| client::Refused { cause, reason })
+}
+
+fn ended() -> impl Strategy<Value = client::Ended> {
+    use client::EndCause;
+    let cause = prop_oneof![
+        Just(EndCause::Ordered),
+        Just(EndCause::Removed),
+        Just(EndCause::Replaced),
+        Just(EndCause::Idle),
+        Just(EndCause::Expired),
+        Just(EndCause::Hours),
+        Just(EndCause::Misbehaved),
+    ];
+    (cause, text()).prop_map(|(cause, reason)| client::Ended { cause, reason })
 }
 
 fn logged_in() -> impl Strategy<Value = client::LoggedIn> {
@@ -435,5 +455,10 @@ pub(crate) fn server_to_client() -> impl Strategy<Value = client::ToClient> {
         text().prop_map(|text| ToClient::Notice(Notice { text })),
         Just(ToClient::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToClient::Goodbye),
+        (secret(), any::<u32>())
+            .prop_map(|(ticket, lifetime_ms)| ToClient::Ticket(client::Ticket { ticket, lifetime_ms })),
+        any::<u32>().prop_map(|within_ms| ToClient::Renew(client::Renew { within_ms })),
+        Just(ToClient::Renewed(client::Renewed)),
+        ended().prop_map(ToClient::Ended),
     ]
 }

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod endings;
+#[cfg(test)]
 mod owner;
 #[cfg(test)]
 mod peer;

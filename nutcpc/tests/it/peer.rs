@@ -90,6 +90,8 @@ impl Pki {
             },
             system_uid: None,
             once: false,
+            stay: false,
+            ticket_file: None,
         }
     }
 }
@@ -218,10 +220,14 @@ impl Connection {
     }
 
     pub(crate) async fn welcome(&mut self, mechanisms: &[&str]) {
+        self.welcome_with(mechanisms, Capabilities::default()).await;
+    }
+
+    pub(crate) async fn welcome_with(&mut self, mechanisms: &[&str], capabilities: Capabilities) {
         let mechanisms: Vec<_> = mechanisms.iter().map(|name| Text::new(*name).unwrap()).collect();
         self.send(ToClient::Welcome(Welcome {
             software: Text::lossy("a test"),
-            capabilities: Capabilities::default(),
+            capabilities,
             mechanisms: mechanisms.try_into().unwrap(),
         }))
         .await;

@@ -6,6 +6,7 @@ use super::super::{Clients, Control, Gateways, Mechanism};
 use super::{Check, RawControl};
 use nufw_common::control::DEFAULT_SOCKET;
 use nufw_common::listen::Place;
+use nufw_common::privileges;
 use nufw_proto::Text;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 impl Check<'_> {
     /// Both families by default.
-    pub(super) fn listen(&mut self, key: &str, raw: Option<&[String]>, port: u16) -> Vec<SocketAddr> {
+    pub(in crate::config) fn listen(&mut self, key: &str, raw: Option<&[String]>, port: u16) -> Vec<SocketAddr> {
         let Some(raw) = raw else {
             return vec![
                 SocketAddr::from(([0; 4], port)),
@@ -103,13 +104,33 @@ impl Check<'_> {
     }
 
     /// The empty path is for none.
-    pub(super) fn control(&self, raw: RawControl) -> Control {
+    pub(super) fn control(&mut self, raw: RawControl) -> Control {
         let configured = raw.socket.is_some();
+        let [readers, admins] = [("control.readers", &raw.readers), ("control.admins", &raw.admins)]
+            .map(|(key, names)| self.groups(key, names));
         let socket = raw.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
         Control {
             socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
             configured,
+            readers,
+            admins,
         }
+    }
+
+    /// Numbers of the system's groups of these names.
+    fn groups(&mut self, key: &str, names: &[String]) -> Vec<u32> {
+        let mut groups = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match privileges::group_number(name) {
+                Some(number) => groups.push(number),
+                None => self.reject(
+                    &format!("{key}[{index}]"),
+                    format_args!("string \"{name}\""),
+                    "the name of a group that this system has, or its number",
+                ),
+            }
+        }
+        groups
     }
 
     /// A place to listen at; none where it is absent or empty, and where it is wrong, which is told.

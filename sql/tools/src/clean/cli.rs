@@ -77,6 +77,11 @@ fn duration(text: &str) -> Result<HumanDuration, String> {
     HumanDuration::parse(text).ok_or_else(|| "expected a time such as \"30s\" or \"4m\"".to_owned())
 }
 
+/// The command line, for its manual page.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

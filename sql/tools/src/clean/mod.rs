@@ -9,7 +9,7 @@ mod run;
 mod tests;
 mod worker;
 
-pub use cli::main;
+pub use cli::{command, main};
 
 use crate::settings::{self, DEFAULT_FILE, Overrides};
 use nufw_common::config::{ConfigError, HumanDuration, Loaded};

@@ -168,7 +168,7 @@ fn trouble(error: StoreError) -> Trouble {
 fn refused(error: ControlError) -> Failure {
     let exit = match &error {
         ControlError::Busy(_) => Exit::TempFail,
-        ControlError::Denied(_) => Exit::NoPerm,
+        ControlError::Denied(_) | ControlError::Forbidden { .. } => Exit::NoPerm,
         _ => Exit::Unavailable,
     };
     Failure::new(exit, error)

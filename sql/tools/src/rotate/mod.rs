@@ -9,5 +9,5 @@ mod report;
 mod run;
 mod writer;
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use config::Raw;

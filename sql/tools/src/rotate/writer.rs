@@ -144,7 +144,7 @@ async fn server(socket: &Path, file: &Path) -> Result<Option<Client>, Failure> {
 fn refused(error: ControlError) -> Failure {
     let exit = match &error {
         ControlError::Busy(_) => Exit::TempFail,
-        ControlError::Denied(_) => Exit::NoPerm,
+        ControlError::Denied(_) | ControlError::Forbidden { .. } => Exit::NoPerm,
         ControlError::Refused { .. } => Exit::Software,
         ControlError::Absent { .. } | ControlError::Lost { .. } | ControlError::TimedOut { .. } => {
             Exit::Unavailable

@@ -71,6 +71,11 @@ pub(super) struct Context<'a> {
     pub(super) terminal: bool,
 }
 
+/// The command line, for its manual page.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

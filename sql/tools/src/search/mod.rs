@@ -9,7 +9,7 @@ mod show;
 mod when;
 mod whois;
 
-pub use cli::main;
+pub use cli::{command, main};
 
 use nufw_common::config::HumanDuration;
 use serde::Deserialize;
