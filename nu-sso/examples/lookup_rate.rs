@@ -86,6 +86,8 @@ fn live(number: u64) -> Result<[Change; 2]> {
         mark: Mark(1001),
         in_dev: word("lan"),
         out_dev: word("wan"),
+        phys_in: word(""),
+        phys_out: word(""),
         zone: 0,
         original,
         shown: original,
@@ -101,7 +103,7 @@ fn live(number: u64) -> Result<[Change; 2]> {
     let established = Change::Established(Box::new(Established {
         id: id(number)?,
         at: Some(received),
-        binding: binding(number)?,
+        binding: Some(binding(number)?),
     }));
     Ok([open, established])
 }

@@ -4,8 +4,11 @@
 //! goes out in one write. The order is a promise to the server: a packet that was queued before an event came to be is
 //! asked for before that event is relayed. Nothing here decides; what cannot be asked is dropped.
 
+mod asks;
 mod dumps;
 mod end;
+mod expiries;
+mod flags;
 mod kernel_says;
 mod kills;
 mod observed;
@@ -27,7 +30,9 @@ use crate::queue::{Disposition, InterfaceNames, Queue, QueueError, QueuedPacket}
 use crate::relay::{Overflow, Relay};
 use crate::sources::Sources;
 use crate::stats::{self, Seldom, Stats};
+use asks::{Asks, Ports, send_batches};
 use dumps::Dumps;
+use expiries::Expiries;
 use hashbrown::HashMap;
 use kernel_says::KernelSays;
 use kills::Kills;
@@ -35,7 +40,7 @@ use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_common::watchdog::Watchdog;
 use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
-use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
+use nufw_proto::{AskId, ConnId, CtEvent, Mark, Timestamp};
 use observed::Observer;
 use std::io;
 use std::sync::Arc;
@@ -83,6 +88,8 @@ struct Waiting {
     is_ipv4: bool,
     /// What is asked, should it have to be asked again; its id is that of the table.
     ask: Ask,
+    /// The ports of a bridge, where it passes through one.
+    ports: Option<Box<Ports>>,
     /// The server that was asked, by its place in the list; `None` while none was.
     server: Option<usize>,
 }
@@ -124,6 +131,7 @@ pub struct Agent {
     relay: Relay,
     dumps: Dumps,
     kills: Kills,
+    expiries: Expiries,
     stats: Stats,
     kernel_watch: stats::Watch,
     /// Accepting verdicts of this turn, until the kernel has had the chance to refuse them.
@@ -133,7 +141,7 @@ pub struct Agent {
     last_row: Option<ConnId>,
     /// For each server, asks that another one was asked instead.
     elsewhere: Vec<Vec<Ask>>,
-    asks: Vec<Ask>,
+    asks: Asks,
     packets: Vec<QueuedPacket>,
     inbox: Vec<ToAgent>,
     fresh: Vec<CtEvent>,
@@ -177,6 +185,14 @@ impl Agent {
             events,
             control,
         } = kernel;
+        let another = control.as_ref().and_then(|control| {
+            control
+                .another()
+                .inspect_err(
+                    |error| tracing::warn!(%error, "the kernel will not be told when connections are to end"),
+                )
+                .ok()
+        });
         Self {
             queue,
             names,
@@ -188,6 +204,7 @@ impl Agent {
             sources: Sources::new(now),
             relay: Relay::new(settings.max_unacknowledged),
             dumps: Dumps::new(Access::Own, settings.interest.clone()),
+            expiries: Expiries::new(another),
             kills: Kills::new(control, settings.kill_bit),
             stats: Stats::default(),
             kernel_watch: stats::Watch::new(now),
@@ -195,7 +212,7 @@ impl Agent {
             unused: Vec::new(),
             last_row: None,
             elsewhere: vec![Vec::new(); link.servers()],
-            asks: Vec::new(),
+            asks: Asks::default(),
             packets: Vec::new(),
             inbox: Vec::new(),
             fresh: Vec::new(),
@@ -281,7 +298,11 @@ impl Agent {
     }
 
     async fn wait(&mut self, wakers: &mut Wakers) -> Result<Woken, AgentError> {
-        if self.link.is_broken() || self.kills.has_work() || self.dumps.has_work(&self.link, clock::mono()) {
+        if self.link.is_broken()
+            || self.kills.has_work()
+            || self.expiries.has_work()
+            || self.dumps.has_work(&self.link, clock::mono())
+        {
             // Whoever else is ready comes first; the runtime must look.
             tokio::task::yield_now().await;
             return Ok(Woken::Work);
@@ -342,6 +363,7 @@ impl Agent {
         let refusals = &mut self.refusals;
         self.kills
             .step(|is_ipv4| refusals.ends(is_ipv4), &mut self.stats, now);
+        self.expiries.step(now);
         self.link.tick(now);
         self.send(now);
         self.link.flush(now).await;
@@ -421,11 +443,16 @@ impl Agent {
         if drained {
             self.accepted.clear();
         }
+        // What segments have shown is told like events, and after the asks.
+        self.take_events();
         Ok(drained)
     }
 
     /// A packet came: it is asked for, or dropped.
     fn packet(&mut self, packet: &QueuedPacket, received: Timestamp, now: Instant) {
+        if self.settings.flags_queue == Some(packet.queue) {
+            return self.passing(packet, received);
+        }
         self.stats.packets += 1;
         let dropped = match self.ask(packet, received, now) {
             Ok(()) => return,
@@ -465,6 +492,13 @@ impl Agent {
             return Err(Dropped::UnknownSource);
         }
         let mark = Mark(packet.mark);
+        let bridged = packet.phys_in_dev != 0 || packet.phys_out_dev != 0;
+        let ports = bridged.then(|| {
+            Box::new(Ports {
+                phys_in: self.names.name(packet.phys_in_dev),
+                phys_out: self.names.name(packet.phys_out_dev),
+            })
+        });
         let ask = Ask {
             id: AskId(0),
             hook: packet.hook,
@@ -474,7 +508,7 @@ impl Agent {
             out_dev: self.names.name(packet.out_dev),
             mark,
             received: packet.timestamp.unwrap_or(received),
-            tracked: self.settings.interest.will_include(&tuple),
+            tracked: self.settings.follows(&tuple),
         };
         let waiting = Waiting {
             asked: now,
@@ -484,6 +518,7 @@ impl Agent {
             hook: packet.hook,
             is_ipv4: tuple.src().is_ipv4(),
             ask: ask.clone(),
+            ports: ports.clone(),
             server,
         };
         let id = self
@@ -493,7 +528,7 @@ impl Agent {
         if server.is_some() {
             tracing::trace!(%id, %tuple, "asked");
             self.stats.asked += 1;
-            self.asks.push(Ask { id, ..ask });
+            self.asks.push(Ask { id, ..ask }, ports.as_deref());
         }
         Ok(())
     }
@@ -635,12 +670,14 @@ impl Agent {
 
     /// Puts what the server should hear on the link: asks first, then events, then dumps.
     fn send(&mut self, now: Instant) {
-        send_batches(&mut self.asks, &mut self.link, ToServer::Asks);
+        self.asks.send(&mut self.link);
         if self.link.is_up() {
             send_batches(&mut self.unused, &mut self.link, ToServer::Unused);
             send_batches(self.kills.told(), &mut self.link, ToServer::Killed);
+            send_batches(self.expiries.told(), &mut self.link, ToServer::LetGo);
         } else {
             self.kills.told().clear();
+            self.expiries.told().clear();
         }
         self.send_events();
         self.dumps
@@ -662,14 +699,4 @@ enum Dropped {
     Unparsable(packet::Unparsable),
     UnknownSource,
     TableFull,
-}
-
-fn send_batches<T>(items: &mut Vec<T>, link: &mut Link, message: impl Fn(Batch<T>) -> ToServer) {
-    while !items.is_empty() {
-        let rest = items.split_off(items.len().min(MAX_BATCH));
-        let part = std::mem::replace(items, rest);
-        if let Ok(batch) = Batch::try_from(part) {
-            link.queue(&message(batch));
-        }
-    }
 }

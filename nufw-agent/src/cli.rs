@@ -67,6 +67,10 @@ struct Options {
     /// Relay only events of marked connections, filtered in the kernel; implies -C and -m (key conntrack.marked-only)
     #[arg(short = 'M', long, global = true)]
     marked_only: bool,
+    /// Without conntrack events: follow forwarded TCP connections by SYN/ACK, FIN and RST instead, without counters (key
+    /// conntrack.track-by-flags); not with -C or -M
+    #[arg(long, global = true)]
+    track_by_flags: bool,
     /// Set the user's mark on accepted packets (key marks.set)
     #[arg(short = 'm', long = "mark", global = true)]
     mark: bool,
@@ -160,6 +164,11 @@ impl Options {
             "conntrack.relay",
             yes(self.conntrack || self.marked_only),
             if self.marked_only { "-M" } else { "-C" },
+        );
+        set(
+            "conntrack.track-by-flags",
+            yes(self.track_by_flags),
+            "--track-by-flags",
         );
         set("privileges.user", self.user.clone(), "--user");
         set("privileges.sandbox", self.sandbox.clone(), "--sandbox");

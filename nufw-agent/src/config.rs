@@ -3,6 +3,7 @@
 //! Reads and checks only. Every complaint names the place where the value was set.
 
 mod chosen;
+mod flags;
 
 use crate::agent::Settings;
 use crate::check::{AgentConfigView, TlsContent, TlsFile};
@@ -56,8 +57,8 @@ on-queue-full = "drop"
 on-agent-loss = "drop"
 
 [conntrack]
-relay = true
 marked-only = false
+track-by-flags = false
 accept-src = []
 accept-dst = []
 accept-proto = []
@@ -182,10 +183,12 @@ pub struct Queue {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Conntrack {
-    /// Whether events are relayed (`-C`).
-    pub relay: bool,
+    /// Whether events are relayed (`-C`); they are, unless something else is chosen.
+    pub relay: Option<bool>,
     /// Whether only those of marked connections are (`-M`).
     pub marked_only: bool,
+    /// Whether connections are followed by the flags of TCP segments instead (`--track-by-flags`).
+    pub track_by_flags: bool,
     /// Only those of connections from these networks; all, if empty.
     pub accept_src: Vec<String>,
     /// Only those of connections to these networks; all, if empty.
@@ -274,7 +277,9 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigE
     }
     path.clone_into(&mut config.file);
     // -M means nothing without what it stands on.
-    config.conntrack.relay |= config.conntrack.marked_only;
+    if config.conntrack.marked_only {
+        config.conntrack.relay = Some(true);
+    }
     config.marks.set |= config.conntrack.marked_only;
     Ok(loaded.value)
 }
@@ -330,6 +335,7 @@ fn check(loaded: &Loaded<Config>) -> Result<(), ConfigError> {
         1 << 24,
     );
     check_lists(loaded, &mut problems);
+    flags::check(loaded, &mut problems);
     for (key, found, (least, most)) in [
         ("queue.packet-timeout", queue.packet_timeout, PACKET_TIMEOUT),
         ("worker.hung-after", worker.hung_after, HUNG_AFTER),
@@ -477,7 +483,8 @@ impl Config {
             kill_bit: self.marks.kill_bit.0,
             blind_bit: self.blind_bit().0,
             on_loss: self.on_loss(),
-            event_mask: self.conntrack.relay,
+            event_mask: self.conntrack.relays(),
+            flags_queue: self.queue_options().passing(),
         }
     }
 
@@ -511,7 +518,9 @@ impl Config {
             rules: None,
             queue_buffer: usize::try_from(self.queue.receive_buffer.0).unwrap_or(usize::MAX),
             event_buffer: usize::try_from(self.conntrack.receive_buffer.0).unwrap_or(usize::MAX),
-            relays_events: self.conntrack.relay,
+            relays_events: self.conntrack.relays(),
+            flags_queue: self.queue_options().passing(),
+            sandbox: self.privileges.sandbox,
             sets_marks: self.marks.set,
             mask: self.marks.mask.0,
             reject_bit: self.marks.reject_bit.0,
@@ -531,6 +540,7 @@ impl Config {
             copy_range: self.queue.copy_range,
             receive_buffer: usize::try_from(self.queue.receive_buffer.0).unwrap_or(usize::MAX),
             fail_open: self.queue.on_queue_full == OnLoss::Accept,
+            passing: self.conntrack.track_by_flags,
         }
     }
 
@@ -559,7 +569,7 @@ impl Config {
 
     /// How the event socket is opened, if it is.
     pub fn event_options(&self) -> Option<EventOptions> {
-        self.conntrack.relay.then(|| EventOptions {
+        self.conntrack.relays().then(|| EventOptions {
             receive_buffer: usize::try_from(self.conntrack.receive_buffer.0).unwrap_or(usize::MAX),
             interest: self.interest(),
         })
@@ -588,6 +598,7 @@ impl Config {
             first_queue: self.queue.number,
             zones: self.queue.zones.clone(),
             queues: self.queue.count,
+            flags_queue: self.queue_options().passing(),
             packet_timeout: self.queue.packet_timeout.0,
             max_pending: self.queue.max_pending,
             max_unacknowledged: self.conntrack.max_unacknowledged,

@@ -20,8 +20,33 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub struct Parsed {
     /// Its tuple.
     pub tuple: Tuple,
-    /// Whether it is a TCP segment that opens a connection: SYN without ACK or RST.
-    pub tcp_syn: bool,
+    /// What a TCP segment does to its connection, by its flags.
+    pub tcp: Option<TcpStep>,
+}
+
+/// What a TCP segment does to its connection (RFC 9293 §3.5, §3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpStep {
+    /// It opens it: SYN without ACK.
+    Opens,
+    /// It answers that: SYN and ACK.
+    Answers,
+    /// Its sender has nothing more to say: FIN.
+    Finishes,
+    /// It resets it: RST, whatever else.
+    Resets,
+}
+
+impl TcpStep {
+    fn of(tcp: &TcpHeaderSlice<'_>) -> Option<Self> {
+        match (tcp.rst(), tcp.syn(), tcp.ack(), tcp.fin()) {
+            (true, ..) => Some(Self::Resets),
+            (_, true, true, _) => Some(Self::Answers),
+            (_, true, false, _) => Some(Self::Opens),
+            (_, _, _, true) => Some(Self::Finishes),
+            _ => None,
+        }
+    }
 }
 
 /// Why a packet has no tuple.
@@ -111,12 +136,12 @@ fn ipv4(packet: &[u8], tracking: Tracking) -> Result<Parsed, Unparsable> {
     }
     let rest = Rest::new(packet, header.slice().len(), usize::from(header.total_len()))?;
     // An authentication header is a protocol of its own to IPv4 conntrack.
-    let (transport, tcp_syn) = transport(header.protocol().0, rest, true, tracking)?;
+    let (transport, tcp) = transport(header.protocol().0, rest, true, tracking)?;
     finish(
         Addr::from(header.source_addr()),
         Addr::from(header.destination_addr()),
         transport,
-        tcp_syn,
+        tcp,
     )
 }
 
@@ -138,12 +163,12 @@ fn ipv6(packet: &[u8], tracking: Tracking) -> Result<Parsed, Unparsable> {
     };
     let rest = Rest::new(packet, header.slice().len(), length)?;
     let (protocol, rest) = skip_extensions(header.next_header().0, rest)?;
-    let (transport, tcp_syn) = transport(protocol, rest, false, tracking)?;
+    let (transport, tcp) = transport(protocol, rest, false, tracking)?;
     finish(
         Addr::from(header.source_addr()),
         Addr::from(header.destination_addr()),
         transport,
-        tcp_syn,
+        tcp,
     )
 }
 
@@ -181,14 +206,14 @@ fn skip_extensions(mut next: u8, mut rest: Rest<'_>) -> Result<(u8, Rest<'_>), U
     }
 }
 
-/// The transport's part of the tuple, and whether it is an opening TCP segment.
+/// The transport's part of the tuple, and what a TCP segment does.
 fn transport(
     protocol: u8,
     rest: Rest<'_>,
     is_ipv4: bool,
     tracking: Tracking,
-) -> Result<(Transport, bool), Unparsable> {
-    let mut tcp_syn = false;
+) -> Result<(Transport, Option<TcpStep>), Unparsable> {
+    let mut step = None;
     let tracked = |by_ports: bool, ports| if by_ports { ports } else { NONE };
     let transport = match protocol {
         6 => {
@@ -196,7 +221,7 @@ fn transport(
                 err::tcp::HeaderSliceError::Len(_) => rest.too_short(),
                 err::tcp::HeaderSliceError::Content(_) => Unparsable::Malformed,
             })?;
-            tcp_syn = tcp.syn() && !tcp.ack() && !tcp.rst();
+            step = TcpStep::of(&tcp);
             Transport::Tcp(Ports {
                 src: tcp.source_port(),
                 dst: tcp.destination_port(),
@@ -219,7 +244,7 @@ fn transport(
         1 | 58 => return Err(Unparsable::Malformed),
         other => Transport::Other(other),
     };
-    Ok((transport, tcp_syn))
+    Ok((transport, step))
 }
 
 /// What conntrack has in the place of ports where there are none.
@@ -292,9 +317,9 @@ fn icmp([kind, code, _, _, a, b, _, _]: [u8; 8], class: fn(u8) -> IcmpClass) -> 
     Ok(IcmpKey { kind, code, id })
 }
 
-fn finish(src: Addr, dst: Addr, transport: Transport, tcp_syn: bool) -> Result<Parsed, Unparsable> {
+fn finish(src: Addr, dst: Addr, transport: Transport, tcp: Option<TcpStep>) -> Result<Parsed, Unparsable> {
     let tuple = Tuple::new(src, dst, transport).map_err(|_| Unparsable::Malformed)?;
-    Ok(Parsed { tuple, tcp_syn })
+    Ok(Parsed { tuple, tcp })
 }
 
 #[cfg(test)]

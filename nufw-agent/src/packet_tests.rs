@@ -54,11 +54,14 @@ fn tcp_over_ipv4() {
         parsed.tuple.to_string(),
         "tcp 192.0.2.1:40000 -> 198.51.100.2:443"
     );
-    assert!(parsed.tcp_syn);
+    assert_eq!(parsed.tcp, Some(TcpStep::Opens));
     let ack = hex("9c4001bb 00000001 00000001 5010 ffff 0000 0000");
-    assert!(!parse(&v4(6, &ack), ETHERTYPE_IPV4).unwrap().tcp_syn);
+    assert_eq!(parse(&v4(6, &ack), ETHERTYPE_IPV4).unwrap().tcp, None);
     let syn_ack = hex("9c4001bb 00000001 00000001 5012 ffff 0000 0000");
-    assert!(!parse(&v4(6, &syn_ack), ETHERTYPE_IPV4).unwrap().tcp_syn);
+    assert_eq!(
+        parse(&v4(6, &syn_ack), ETHERTYPE_IPV4).unwrap().tcp,
+        Some(TcpStep::Answers)
+    );
 }
 
 #[test]

@@ -37,6 +37,11 @@ impl CtStatus {
     pub fn assured(self) -> bool {
         self.0 & 1 << 2 != 0
     }
+
+    /// Packets do not prolong its life (`IPS_FIXED_TIMEOUT`).
+    pub fn fixed_timeout(self) -> bool {
+        self.0 & 1 << 10 != 0
+    }
 }
 
 /// The TCP state of an entry (`enum tcp_conntrack`, `nf_conntrack_tcp.h`).

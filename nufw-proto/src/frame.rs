@@ -40,6 +40,11 @@ pub trait Message: Sized {
     /// The frame type of this message.
     fn frame_type(&self) -> u16;
 
+    /// The flags that its frame is sent with.
+    fn flags(&self) -> Flags {
+        Flags::NONE
+    }
+
     /// Appends the body to `out`.
     fn write_body(&self, out: &mut Vec<u8>);
 
@@ -60,10 +65,10 @@ pub enum Decoded<M> {
 
 /// Appends `message` to `out` as one frame.
 pub fn encode<M: Message>(message: &M, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    encode_with(message, Flags::NONE, out)
+    encode_with(message, message.flags(), out)
 }
 
-/// Appends `message` to `out` as a frame that an older receiver may skip.
+/// Appends `message` to `out` as a frame that an older receiver may skip, whatever it is.
 pub fn encode_ignorable<M: Message>(message: &M, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     encode_with(message, Flags::IGNORABLE, out)
 }
@@ -178,11 +183,13 @@ fn fault(error: &postcard::Error) -> &'static str {
     }
 }
 
-/// Declares the messages of one direction, each with its frame type.
+/// Declares the messages of one direction, each with its frame type, and those that an older receiver may skip as such.
 macro_rules! messages {
     (
         $(#[$doc:meta])*
-        $name:ident, $label:literal { $($(#[$variant_doc:meta])* $code:literal => $variant:ident($body:ty),)+ }
+        $name:ident, $label:literal {
+            $($(#[$variant_doc:meta])* $code:literal => $variant:ident($body:ty) $(as $flags:ident)?,)+
+        }
     ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +203,12 @@ macro_rules! messages {
             fn frame_type(&self) -> u16 {
                 match self {
                     $(Self::$variant(_) => $code,)+
+                }
+            }
+
+            fn flags(&self) -> crate::Flags {
+                match self {
+                    $(Self::$variant(_) => [$(crate::Flags::$flags,)? crate::Flags::NONE][0],)+
                 }
             }
 

@@ -20,9 +20,16 @@ impl Capabilities {
     /// [`Blind`] and [`Elsewhere`](ToServer::Elsewhere): what happened without this server's verdict.
     pub const WITHOUT_VERDICT: Self = Self(1 << 2);
 
+    /// [`BridgedAsk`]: the ports of a bridge are told.
+    pub const BRIDGE_PORTS: Self = Self(1 << 3);
+
+    /// The events of an agent are what TCP segments show, since its kernel tells none: their entry has the tuple of the segment,
+    /// whichever direction it is of, and id 0. Such an agent says that it relays none.
+    pub const BY_FLAGS: Self = Self(1 << 4);
+
     /// Both.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -96,6 +103,17 @@ pub struct Ask {
     pub received: Timestamp,
     /// Whether the agent will tell what becomes of the connection; not, where its filter of events leaves it out.
     pub tracked: bool,
+}
+
+/// A packet waits that passes through a bridge of the gateway: `in_dev` and `out_dev` are the bridge then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgedAsk {
+    /// What is asked.
+    pub ask: Ask,
+    /// Name of the bridge port that it came in by (`NFQA_IFINDEX_PHYSINDEV`); empty when it has none.
+    pub phys_in: Text<15>,
+    /// Name of the bridge port that it would leave by (`NFQA_IFINDEX_PHYSOUTDEV`); empty when it has none.
+    pub phys_out: Text<15>,
 }
 
 /// What becomes of a packet.
@@ -237,6 +255,15 @@ pub enum KillStep {
     Failed,
 }
 
+/// The time of a live connection is limited: should nobody have ended it by then, the gateway's kernel is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expiry {
+    /// The connection.
+    pub live: Live,
+    /// In how many seconds from now, at the latest.
+    pub seconds: u32,
+}
+
 /// Sent when nothing else was for a third of the dead-peer time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat;
@@ -324,6 +351,10 @@ messages! {
         13 => Blind(Blind),
         /// Asks of an earlier link whose packets another server was asked about.
         15 => Elsewhere(Batch<Ask>),
+        /// Packets wait that pass through a bridge; with [`Capabilities::BRIDGE_PORTS`].
+        16 => BridgedAsks(Batch<BridgedAsk>),
+        /// The agent deletes the entries of these rows: they are over, and only the end that [`ToAgent::Expire`] set keeps them.
+        17 => LetGo(Batch<ConnId>) as IGNORABLE,
     }
 }
 
@@ -346,5 +377,7 @@ messages! {
         135 => Goodbye(Goodbye),
         /// Connections are to end; with [`Capabilities::KILL`].
         136 => Kill(Batch<Live>),
+        /// The time of connections is limited.
+        140 => Expire(Batch<Expiry>) as IGNORABLE,
     }
 }

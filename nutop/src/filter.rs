@@ -112,9 +112,14 @@ impl Term {
         let log = &row.log;
         match self.field {
             Field::Any => {
-                let known = [&log.client_app, &log.acl, &log.client_os, &log.oob_prefix];
-                self.within(&log.username)
-                    || self.within(&log.gateway)
+                let known = [
+                    &log.username,
+                    &log.client_app,
+                    &log.acl,
+                    &log.client_os,
+                    &log.oob_prefix,
+                ];
+                self.within(&log.gateway)
                     || known.into_iter().flatten().any(|text| self.within(text))
                     || self.within(&row.source())
                     || self.within(&row.destination())
@@ -123,7 +128,7 @@ impl Term {
                     || self.value == row.protocol()
                     || self.within(row.state())
             }
-            Field::User => self.within(&log.username) || self.is(log.user_id),
+            Field::User => self.within_known(log.username.as_deref()) || self.is(log.user_id),
             Field::Program => self.within_known(log.client_app.as_deref()),
             Field::Source => self.is_address(Some(&log.ip_saddr)),
             Field::Destination => self.is_address(Some(&log.ip_daddr)),

@@ -47,7 +47,7 @@ impl Sort {
     fn compare(self, a: &Row, b: &Row, falling: bool) -> Ordering {
         let (x, y) = (&a.log, &b.log);
         match self {
-            Self::User => directed(Some(&x.username), Some(&y.username), falling),
+            Self::User => directed(x.username.as_ref(), y.username.as_ref(), falling),
             Self::Program => directed(x.client_app.as_ref(), y.client_app.as_ref(), falling),
             Self::Protocol => directed(Some(x.ip_protocol), Some(y.ip_protocol), falling),
             Self::Source => {
@@ -121,7 +121,7 @@ impl GroupBy {
 
     fn key(self, row: &Row) -> &str {
         match self {
-            Self::User => &row.log.username,
+            Self::User => row.user(),
             Self::Host => &row.log.ip_saddr,
             Self::Program => row.program(),
         }

@@ -161,5 +161,7 @@ fn connection(row: &Row) -> Value {
         "ct_mark": log.ct_mark,
         "ct_zone": log.ct_zone,
         "acl": log.acl,
+        "phys_in": log.phys_in,
+        "phys_out": log.phys_out,
     })
 }

@@ -41,6 +41,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Nobody's is what passed unasked.
+    pub(crate) fn user(&self) -> &str {
+        self.log.username.as_deref().unwrap_or(UNKNOWN)
+    }
+
     pub(crate) fn program(&self) -> &str {
         self.log.client_app.as_deref().unwrap_or(UNKNOWN)
     }
@@ -142,7 +147,7 @@ pub(crate) mod tests {
             icmp_code: None,
             icmp_id: None,
             user_id: Some(1001),
-            username: user.to_owned(),
+            username: Some(user.to_owned()),
             client_os: Some("Linux".to_owned()),
             client_app: Some(program.to_owned()),
             start_timestamp: None,
@@ -159,6 +164,8 @@ pub(crate) mod tests {
             ct_mark: Some(1001),
             ct_zone: Some(0),
             acl: Some("web-out".to_owned()),
+            phys_in: None,
+            phys_out: None,
         }
     }
 

@@ -253,7 +253,7 @@ fn draw_table(frame: &mut Frame<'_>, model: &Model, now: Timestamp, titles: Rect
     }
     if lines.is_empty() && model.read.is_some() {
         let text = if model.rows.is_empty() {
-            "Nobody who is logged in has a connection."
+            "No connection is live."
         } else {
             "No connection fits the filter."
         };
@@ -277,7 +277,7 @@ fn known(count: Option<u64>) -> String {
 /// What the table shows of a connection, safe for a terminal.
 pub(crate) fn cells(row: &Row, now: Timestamp) -> [String; 10] {
     [
-        escaped(&row.log.username),
+        escaped(row.user()),
         escaped(row.program()),
         row.protocol(),
         escaped(&row.source()),
@@ -320,7 +320,7 @@ fn details(row: &Row, ended: bool, now: Timestamp) -> Vec<String> {
     let user_id = log
         .user_id
         .map_or_else(|| UNKNOWN.to_owned(), |id| id.to_string());
-    add("user", format!("{} ({user_id})", escaped(&log.username)));
+    add("user", format!("{} ({user_id})", escaped(row.user())));
     add("program", escaped(row.program()));
     add("system", text(log.client_os.as_deref()));
     add("state", row.state().to_owned());
@@ -368,6 +368,10 @@ fn details(row: &Row, ended: bool, now: Timestamp) -> Vec<String> {
             text(log.oob_out.as_deref())
         ),
     );
+    if log.phys_in.is_some() || log.phys_out.is_some() {
+        let ports = (text(log.phys_in.as_deref()), text(log.phys_out.as_deref()));
+        add("bridge ports", format!("{} → {}", ports.0, ports.1));
+    }
     add("rule", text(log.acl.as_deref()));
     add("prefix", text(log.oob_prefix.as_deref()));
     let mark = |mark: Option<u32>| mark.map_or_else(|| UNKNOWN.to_owned(), |mark| format!("{mark:#x}"));

@@ -65,6 +65,8 @@ pub enum CloseReason {
     KilledPolicy,
     /// The server ended it when the time was over that its rule allows.
     KilledExpired,
+    /// The time was over that its rule allows, and nobody was there to end it: the gateway's kernel did.
+    Expired,
 }
 
 impl CloseReason {
@@ -90,6 +92,7 @@ impl CloseReason {
             Self::KilledRemoved => "killed-removed",
             Self::KilledPolicy => "killed-policy",
             Self::KilledExpired => "killed-expired",
+            Self::Expired => "expired",
         }
     }
 
@@ -125,6 +128,10 @@ pub struct OpenRow {
     pub in_dev: Arc<str>,
     /// Interface the packet would leave by; empty when unknown.
     pub out_dev: Arc<str>,
+    /// Bridge port the packet came in by; empty where it passes through no bridge.
+    pub phys_in: Arc<str>,
+    /// Bridge port the packet would leave by; empty where it passes through no bridge.
+    pub phys_out: Arc<str>,
     /// Conntrack zone.
     pub zone: u16,
     /// The original tuple as best known: as the client's socket sees it, else as the packet shows it.
@@ -164,8 +171,8 @@ pub struct Established {
     pub id: ConnId,
     /// When (`start_timestamp`); `None` when it was only learnt later that it happened.
     pub at: Option<Timestamp>,
-    /// The kernel's entry.
-    pub binding: Binding,
+    /// The kernel's entry, if it was seen.
+    pub binding: Option<Binding>,
 }
 
 /// The connection is gone: any live state → CLOSE. Fills what is NULL, and overwrites what is set by what is truer alone: an

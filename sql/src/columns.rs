@@ -168,6 +168,8 @@ pub(crate) fn expect_text(row: &OpenRow) -> Result<(), StoreError> {
         ("oob_prefix", Some(&row.prefix)),
         ("oob_in", Some(&row.in_dev)),
         ("oob_out", Some(&row.out_dev)),
+        ("phys_in", Some(&row.phys_in)),
+        ("phys_out", Some(&row.phys_out)),
         ("username", row.user.as_ref().map(|user| &user.name)),
         ("client_os", row.client_os.as_ref()),
         ("client_app", row.client_app.as_ref()),

@@ -1,4 +1,4 @@
-//! The live authenticated connections as a viewer reads them, again and again, beside a running server.
+//! The live connections as a viewer reads them, again and again, beside a running server.
 //!
 //! Reads only, through the view `live`, a page by id at a time: every statement is a transaction of its own, and between two
 //! reads nothing is held. On a file of `SQLite` not even a connection is, since a reader that stays keeps the write-ahead log
@@ -23,9 +23,9 @@ const PAGE: u32 = 2_000;
 const COLUMNS: &str = "id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, ip_protocol, #ip_saddr, \
      #ip_daddr, sport, dport, icmp_type, icmp_code, icmp_id, user_id, username, client_os, client_app, @start_timestamp, \
      packets_in, packets_out, bytes_in, bytes_out, #reply_saddr, #reply_daddr, reply_sport, reply_dport, gateway, ct_id, \
-     ct_mark, ct_zone, acl";
+     ct_mark, ct_zone, acl, phys_in, phys_out";
 
-/// A row in state OPEN or ESTABLISHED that has a user, as the view `live` shows it. A number that cannot be what its column
+/// A row in state OPEN or ESTABLISHED, as the view `live` shows it; one that passed unasked has no user. A number that cannot be what its column
 /// says, as after a change by hand, is as unknown as NULL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of the columns")]
@@ -47,7 +47,7 @@ pub struct LiveConnection {
     pub icmp_code: Option<u8>,
     pub icmp_id: Option<u16>,
     pub user_id: Option<u64>,
-    pub username: String,
+    pub username: Option<String>,
     pub client_os: Option<String>,
     pub client_app: Option<String>,
     /// When the server answered.
@@ -65,6 +65,8 @@ pub struct LiveConnection {
     pub ct_mark: Option<u32>,
     pub ct_zone: Option<u16>,
     pub acl: Option<String>,
+    pub phys_in: Option<String>,
+    pub phys_out: Option<String>,
 }
 
 /// What one read came to: the connections with the largest ids first.
@@ -195,9 +197,7 @@ async fn read_file(path: &Path, limit: u32) -> Result<Picture, StoreError> {
 }
 
 fn statement(columns: &str, before: &str, rows: &str) -> String {
-    format!(
-        "SELECT {columns} FROM live AS c WHERE username IS NOT NULL AND id < {before} ORDER BY id DESC LIMIT {rows}"
-    )
+    format!("SELECT {columns} FROM live AS c WHERE id < {before} ORDER BY id DESC LIMIT {rows}")
 }
 
 /// Where a read is: from the largest id down, one row more than is wanted, which tells whether there are more.
@@ -314,7 +314,7 @@ where
         icmp_code: columns.number()?,
         icmp_id: columns.number()?,
         user_id: columns.number()?,
-        username: columns.text()?.unwrap_or_default(),
+        username: columns.text()?,
         client_os: columns.text()?,
         client_app: columns.text()?,
         start_timestamp: columns.time()?,
@@ -331,6 +331,8 @@ where
         ct_mark: columns.number()?,
         ct_zone: columns.number()?,
         acl: columns.text()?,
+        phys_in: columns.text()?,
+        phys_out: columns.text()?,
     })
 }
 

@@ -1,9 +1,9 @@
 //! With `policy.on-reload = "kill"` connections end that the access lists do not allow any more, and others go on; with
-//! `sessions.on-removal = "kill"` those of a user end who is taken out of the users' file; a rule's `expire-after` ends
+//! `sessions.on-removal = "kill"` those of a user end who is taken out of the users' file, or whose certificate is revoked; a rule's `expire-after` ends
 //! what it accepted when the time is over.
 
 use crate::ended::{ALICE, BOB, connect, listen, log_in, users, wait_refused};
-use lab::{Options, Signal, State, addr, two_users_possible, with_lab};
+use lab::{Options, Signal, State, addr, checked, two_users_possible, with_lab};
 
 const STRICTER: &str =
     "[[rule]]\nname = \"web\"\nprotocol = \"tcp\"\nports = [\"80\"]\ndecision = \"accept\"\n";
@@ -56,6 +56,30 @@ fn whom_it_removes() {
         let row = lab.wait_row(&hers.condition(), State::Close)?;
         assert_eq!(row.text("close_reason"), Some("killed-removed"), "{row:?}");
         his.talk()?;
+        Ok(())
+    });
+}
+
+#[test]
+fn whose_certificate_is_revoked() {
+    let options = Options::default().nuauth("sessions.on-removal", "kill");
+    with_lab(users(options), |lab| {
+        let shell = listen(&lab.net.server, 8022)?;
+        let spec = lab.client_with_certificate("alice")?;
+        lab.log_in_with("alice", spec)?;
+        let hers = connect(lab, ("alice", 0), (addr::SERVER4, 8022), &shell)?;
+        lab.wait_row(&hers.condition(), State::Established)?;
+        checked(&mut lab.pki(&["revoke", "alice"])?)?;
+        lab.server.signal(Signal::HUP)?;
+        wait_refused(lab, 1)?;
+        hers.both_are_reset()?;
+        let row = lab.wait_row(&hers.condition(), State::Close)?;
+        assert_eq!(row.text("close_reason"), Some("killed-removed"), "{row:?}");
+        assert_eq!(
+            lab.count("select count(*) from users where end_time is null")?,
+            0,
+            "her session is over, too"
+        );
         Ok(())
     });
 }

@@ -41,6 +41,6 @@ pub use rustix::process::Signal;
 pub use shape::{become_root, can_make_namespaces};
 pub use staging::{DatabaseLock, Trace, make_private};
 pub use test::{lab_possible, missing_strace, show, two_users_possible, with_lab};
-pub use traffic::{Attempt, Outcome, TcpService, UdpService, sink, udp_probe};
+pub use traffic::{Attempt, Outcome, TcpService, Tried, UdpService, sink, udp_probe};
 pub use wait::{now, wait_for, wait_some};
 pub use watching::{http_get, scrape};

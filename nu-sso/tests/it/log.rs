@@ -67,6 +67,8 @@ impl Conn {
             mark: Mark(1001),
             in_dev: Arc::from("lan"),
             out_dev: Arc::from("wan"),
+            phys_in: Arc::from(""),
+            phys_out: Arc::from(""),
             zone: 0,
             original: self.original,
             shown,
@@ -94,7 +96,7 @@ impl Conn {
         Change::Established(Box::new(Established {
             id: id(self.number),
             at: Some(self.received),
-            binding: self.binding(),
+            binding: Some(self.binding()),
         }))
     }
 

@@ -2,25 +2,23 @@
 //!
 //! Every mistake found is reported, not only the first.
 
+mod limits;
+mod log;
+mod places;
 mod spool;
 
 use super::ends::{RawPolicyFile, RawReject, RawSessions, on_end};
-use super::levels::{RawLevels, RawOverload};
-use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
-use crate::engine::{self, Levels, OnOverload};
-use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
-use nufw_common::control::DEFAULT_SOCKET;
-use nufw_common::listen::Place;
+use super::{Clients, Gateways, ServerConfig, Tls};
+use crate::engine;
+use limits::RawLimits;
+use log::RawLog;
+use nufw_common::config::{ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
 use nufw_common::sandbox::Privileges;
-use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark, Text};
-use nulog::{Location, StoreError};
+use nufw_proto::{CLIENT_PORT, GATEWAY_PORT, Mark};
 use serde::Deserialize;
-use std::collections::HashSet;
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest server number that leaves the sequence its bits.
@@ -95,24 +93,6 @@ struct RawFile {
 
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawLog {
-    database: Option<String>,
-    password_file: Option<PathBuf>,
-    connect_timeout: Option<HumanDuration>,
-    transaction_timeout: Option<HumanDuration>,
-    sync: Option<bool>,
-    on_database_loss: Option<String>,
-    spool: Option<PathBuf>,
-    spool_limit: Option<ByteSize>,
-    stall_after: Option<HumanDuration>,
-    levels: Option<RawLevels>,
-    commit_timeout: Option<HumanDuration>,
-    on_overload: Option<RawOverload>,
-    adopt: Option<bool>,
-}
-
-#[derive(Debug, Deserialize, Default)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawControl {
     socket: Option<PathBuf>,
 }
@@ -121,31 +101,6 @@ struct RawControl {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawMetrics {
     listen: Option<String>,
-}
-
-#[derive(Debug, Deserialize, Default)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawLimits {
-    pending_asks: Option<u32>,
-    packets_per_ask: Option<u32>,
-    connections: Option<u32>,
-    waiting_commits: Option<u32>,
-    waiting_async: Option<u32>,
-    recent_drops: Option<u32>,
-    drop_memory: Option<HumanDuration>,
-    drops_per_source: Option<u32>,
-    drops_per_gateway: Option<u32>,
-    drop_burst: Option<HumanDuration>,
-    drop_sources: Option<u32>,
-    early_claims: Option<u32>,
-    early_claim_age: Option<HumanDuration>,
-    ended_unseen: Option<u32>,
-    confirm_within: Option<HumanDuration>,
-    dump_interval: Option<HumanDuration>,
-    counters_every: Option<HumanDuration>,
-    greetings: Option<u32>,
-    greeting_timeout: Option<HumanDuration>,
-    password_checks: Option<u32>,
 }
 
 /// Checks what was read and turns it into what the server uses.
@@ -187,7 +142,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let users = users.map(|raw| check.path(&raw.file));
     let raw_policy = check.required("policy", raw.policy);
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
-    let on_reload = on_end(raw_policy.and_then(|raw| raw.on_reload));
+    let on_reload = on_end(raw_policy.as_ref().and_then(|raw| raw.on_reload));
+    let kernel_ends_after = check.kernel_ends_after(raw_policy.and_then(|raw| raw.kernel_ends_after));
     let sessions = check.problems.take(raw.sessions.0).unwrap_or_default();
     let reject = check.problems.take(raw.reject.0).unwrap_or_default();
     let raw_log = check.problems.take(raw.log.0);
@@ -207,6 +163,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
                 dead_after,
                 mark_mask,
                 on_reload,
+                kernel_ends_after,
                 rejects: reject.rejects(),
                 ..check.session_ends(&sessions, &logged)
             };
@@ -313,173 +270,11 @@ impl Check<'_> {
         }
     }
 
-    /// Both families by default.
-    fn listen(&mut self, key: &str, raw: Option<&[String]>, port: u16) -> Vec<SocketAddr> {
-        let Some(raw) = raw else {
-            return vec![
-                SocketAddr::from(([0; 4], port)),
-                SocketAddr::from(([0_u16; 8], port)),
-            ];
-        };
-        if raw.is_empty() {
-            self.reject(key, "an empty list", "at least one address");
-        }
-        let mut addresses = Vec::new();
-        for (index, text) in raw.iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            match text.parse::<SocketAddr>() {
-                Ok(address) if addresses.contains(&address) => {
-                    self.reject(&key, format_args!("\"{text}\" again"), "each address once");
-                }
-                Ok(address) => addresses.push(address),
-                Err(_) => self.reject(
-                    &key,
-                    format_args!("string \"{text}\""),
-                    format_args!("an address with a port, such as \"0.0.0.0:{port}\" or \"[::]:{port}\""),
-                ),
-            }
-        }
-        addresses
-    }
-
-    fn gateway_names(&mut self, raw: &[String]) -> Vec<Arc<str>> {
-        let key = "gateways.names";
-        if raw.is_empty() {
-            self.reject(key, "an empty list", "the name of at least one gateway");
-        }
-        let mut seen = HashSet::new();
-        let mut names = Vec::new();
-        for (index, name) in raw.iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            if name.is_empty() || !is_host_name(name) || Text::<64>::new(name.as_str()).is_err() {
-                self.reject(
-                    &key,
-                    format_args!("string \"{name}\""),
-                    "a host name of at most 64 letters, digits, dots and hyphens",
-                );
-            } else if seen.insert(name.to_ascii_lowercase()) {
-                names.push(Arc::from(name.as_str()));
-            } else {
-                self.reject(&key, format_args!("\"{name}\" again"), "each name once");
-            }
-        }
-        names
-    }
-
-    fn mechanisms(&mut self, raw: Option<&[String]>) -> Vec<Mechanism> {
-        let Some(raw) = raw else {
-            return vec![Mechanism::External, Mechanism::Plain];
-        };
-        let key = "clients.mechanisms";
-        if raw.is_empty() {
-            self.reject(key, "an empty list", "\"PLAIN\", \"EXTERNAL\" or both");
-        }
-        let mut mechanisms = Vec::new();
-        for (index, name) in raw.iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            match Mechanism::parse(name) {
-                Some(mechanism) if mechanisms.contains(&mechanism) => {
-                    self.reject(&key, format_args!("\"{name}\" again"), "each mechanism once");
-                }
-                Some(mechanism) => mechanisms.push(mechanism),
-                None => self.reject(
-                    &key,
-                    format_args!("string \"{name}\""),
-                    "\"PLAIN\" or \"EXTERNAL\"",
-                ),
-            }
-        }
-        mechanisms
-    }
-
-    fn ports_differ(&mut self, gateways: &Gateways, clients: &Clients) {
-        if let Some(both) = clients.listen.iter().find(|a| gateways.listen.contains(a)) {
-            self.reject(
-                "clients.listen",
-                format_args!("{both}, where gateways are listened for"),
-                "another address or port",
-            );
-        }
-    }
-
-    fn log(&mut self, raw: &RawLog) -> Option<Log> {
-        let text = raw.database.as_deref().unwrap_or("sqlite:/var/lib/nufw/nulog.db");
-        let location = Location::parse(text).and_then(|location| match location.file() {
-            Some(file) if file.is_relative() => {
-                Location::parse(&format!("sqlite:{}", self.path(file).display()))
-            }
-            _ => Ok(location),
-        });
-        let database = match location {
-            Ok(location) => location,
-            Err(error) => {
-                // It may hold a password.
-                let shown = match error {
-                    StoreError::Location(shown) => shown,
-                    _ => String::new(),
-                };
-                self.reject(
-                    "log.database",
-                    format_args!("string \"{shown}\""),
-                    "a place such as \"sqlite:/var/lib/nufw/nulog.db\", \"postgres://user@host/database\" or \
-                     \"mysql://user@host/database\"",
-                );
-                return None;
-            }
-        };
-        let connect = self.duration(
-            "log.connect-timeout",
-            raw.connect_timeout,
-            nulog::CONNECT_TIMEOUT,
-            1..=60,
-        );
-        let transaction = self.duration(
-            "log.transaction-timeout",
-            raw.transaction_timeout,
-            nulog::TRANSACTION_TIMEOUT,
-            1..=60,
-        );
-        let mut database = database.with_timeouts(connect, transaction);
-        if let Some(file) = &raw.password_file {
-            let file = self.path(file);
-            match database.with_password_file(&file) {
-                Ok(with_password) => database = with_password,
-                Err(error) => {
-                    self.reject(
-                        "log.password-file",
-                        format_args!("{}: {error}", file.display()),
-                        "a file whose first line is the password of the database account",
-                    );
-                    return None;
-                }
-            }
-        }
-        let (on_loss, spool) = self.spool(raw, database.file());
-        Some(Log {
-            database,
-            password_file: raw.password_file.as_ref().map(|file| self.path(file)),
-            on_loss,
-            spool,
-        })
-    }
-
-    fn log_limits(&mut self, raw: &RawLog, defaults: &engine::Limits) -> engine::Limits {
-        let levels = raw.levels.as_ref().map_or(Levels::ALL, |raw| {
-            raw.check(|key, found, expected| self.reject(key, found, expected))
-        });
-        engine::Limits {
-            log_sync: raw.sync.unwrap_or(true),
-            levels,
-            commit_timeout: self.duration(
-                "log.commit-timeout",
-                raw.commit_timeout,
-                defaults.commit_timeout,
-                1..=60,
-            ),
-            on_overload: raw.on_overload.map_or(defaults.on_overload, OnOverload::from),
-            adopt: raw.adopt.unwrap_or(defaults.adopt),
-            ..*defaults
-        }
+    /// How much later than a rule the kernel ends a connection; 0 for never.
+    fn kernel_ends_after(&mut self, raw: Option<HumanDuration>) -> Option<Duration> {
+        let default = engine::Limits::default().kernel_ends_after.unwrap_or_default();
+        let after = self.duration("policy.kernel-ends-after", raw, default, 0..=3600);
+        (!after.is_zero()).then_some(after)
     }
 
     /// What the end of a session means for its connections.
@@ -491,132 +286,4 @@ impl Check<'_> {
             ..*base
         }
     }
-
-    fn port_limits(&mut self, raw: &RawLimits) -> PortLimits {
-        PortLimits {
-            greetings: self.count("limits.greetings", raw.greetings, 1024),
-            greeting_timeout: self.duration(
-                "limits.greeting-timeout",
-                raw.greeting_timeout,
-                Duration::from_secs(10),
-                1..=300,
-            ),
-            password_checks: self.count("limits.password-checks", raw.password_checks, 4),
-        }
-    }
-
-    /// The empty path is for none.
-    fn control(&self, raw: RawControl) -> Control {
-        let configured = raw.socket.is_some();
-        let socket = raw.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        Control {
-            socket: (!socket.as_os_str().is_empty()).then(|| self.path(&socket)),
-            configured,
-        }
-    }
-
-    /// A place to listen at; none where it is absent or empty, and where it is wrong, which is told.
-    fn place(&mut self, key: &str, raw: Option<String>) -> Option<Place> {
-        let text = raw.filter(|text| !text.is_empty())?;
-        let place = Place::parse(&text);
-        if place.is_none() {
-            let expected =
-                "an address and port (\"127.0.0.1:9642\"), \"unix:/path/of/socket\", or \"\" for nowhere";
-            self.reject(key, format_args!("{text:?}"), expected);
-        }
-        place
-    }
-
-    fn engine(&mut self, clients: &RawClients, limits: &RawLimits, base: &engine::Limits) -> engine::Limits {
-        engine::Limits {
-            pending_asks: self.count("limits.pending-asks", limits.pending_asks, base.pending_asks),
-            packets_per_ask: self.count(
-                "limits.packets-per-ask",
-                limits.packets_per_ask,
-                base.packets_per_ask,
-            ),
-            connections: self.count("limits.connections", limits.connections, base.connections),
-            waiting_commits: self.count(
-                "limits.waiting-commits",
-                limits.waiting_commits,
-                base.waiting_commits,
-            ),
-            waiting_async: self.count("limits.waiting-async", limits.waiting_async, base.waiting_async),
-            sessions: self.count("clients.max-sessions", clients.max_sessions, base.sessions),
-            sessions_per_address: self.count(
-                "clients.max-sessions-per-address",
-                clients.max_sessions_per_address,
-                base.sessions_per_address,
-            ),
-            addresses_per_session: self.count(
-                "clients.max-addresses",
-                clients.max_addresses,
-                base.addresses_per_session,
-            ),
-            recent_drops: self.count("limits.recent-drops", limits.recent_drops, base.recent_drops),
-            drop_memory: self.duration(
-                "limits.drop-memory",
-                limits.drop_memory,
-                base.drop_memory,
-                1..=3600,
-            ),
-            drops_per_source: self.count(
-                "limits.drops-per-source",
-                limits.drops_per_source,
-                base.drops_per_source,
-            ),
-            drops_per_gateway: self.count(
-                "limits.drops-per-gateway",
-                limits.drops_per_gateway,
-                base.drops_per_gateway,
-            ),
-            drop_burst: self.duration("limits.drop-burst", limits.drop_burst, base.drop_burst, 1..=600),
-            drop_sources: self.count("limits.drop-sources", limits.drop_sources, base.drop_sources),
-            early_claims: self.count("limits.early-claims", limits.early_claims, base.early_claims),
-            early_claim_age: self.duration(
-                "limits.early-claim-age",
-                limits.early_claim_age,
-                base.early_claim_age,
-                1..=60,
-            ),
-            ended_unseen: self.count("limits.ended-unseen", limits.ended_unseen, base.ended_unseen),
-            ask_margin: self.duration("clients.ask-margin", clients.ask_margin, base.ask_margin, 1..=60),
-            confirm_within: self.duration(
-                "limits.confirm-within",
-                limits.confirm_within,
-                base.confirm_within,
-                1..=3600,
-            ),
-            dump_interval: self.duration(
-                "limits.dump-interval",
-                limits.dump_interval,
-                base.dump_interval,
-                1..=86_400,
-            ),
-            counters_every: self.duration(
-                "limits.counters-every",
-                limits.counters_every,
-                base.counters_every,
-                0..=86_400,
-            ),
-            address_lease: self.duration(
-                "clients.address-lease",
-                clients.address_lease,
-                base.address_lease,
-                10..=86_400,
-            ),
-            ..*base
-        }
-    }
-}
-
-fn is_host_name(name: &str) -> bool {
-    name.split('.').all(|label| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    })
 }

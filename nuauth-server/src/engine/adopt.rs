@@ -5,14 +5,14 @@
 //! NULL. Nothing is decided here; the connection passes already.
 
 use super::Engine;
-use super::conns::{Conn, Flow, Side, shown_by};
+use super::conns::{Flow, shown_by};
 use super::events::Sight;
 use super::gateways::GatewayIdx;
 use super::modes::LogMode;
 use super::types::{Effect, Identity, Now};
+use super::unasked::Unasked;
 use super::who::Who;
 use nufw_proto::{CtEntry, Mark};
-use nulog::{Change, OpenRow};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl Engine {
     /// Gives an entry a row that has none, if it is a user's and would have one. One that finds no room waits for a later
     /// look.
     pub(super) fn adopt(&mut self, gateway: GatewayIdx, entry: &CtEntry, now: Now, out: &mut Vec<Effect>) {
-        let Some((user, shown)) = self.unknown(gateway, entry) else {
+        let Some(user) = self.unknown(gateway, entry) else {
             return;
         };
         let full =
@@ -43,56 +43,28 @@ impl Engine {
             self.gateways.get_mut(gateway).doubted = true;
             return;
         };
-        let received = entry.start.unwrap_or(now.wall);
-        let mark = user.mark;
-        let empty = || Arc::from("");
-        let row = OpenRow {
-            id,
-            gateway: Arc::clone(&self.gateways.get(gateway).name),
-            received,
-            prefix: empty(),
-            mark,
-            in_dev: empty(),
-            out_dev: empty(),
-            zone: entry.zone,
-            original: entry.original,
-            shown,
-            user: Some(user.user.clone()),
-            client_os: None,
-            client_app: None,
-            acl: Arc::from(ADOPTED),
-            parent: None,
-        };
         self.stats.adopted += 1;
-        Self::log(Change::Open(Box::new(row)), out);
-        self.unwritten.insert(id);
-        let who = self.conns.who.keep(Who {
-            user: user.user.clone(),
-            os: None,
-            app: None,
-        });
-        let slot = self.conns.insert(Conn {
+        let received = entry.start.unwrap_or(now.wall);
+        let unasked = Unasked {
             id,
             gateway,
-            zone: entry.zone,
-            original: entry.original,
-            side: Side::Unbound { shown },
-            user: Some(user.user.id),
-            user_mark: mark,
-            mark: entry.mark,
-            established: false,
+            entry,
+            label: ADOPTED,
+            mark: user.mark,
+            who: Some(Who {
+                user: user.user.clone(),
+                os: None,
+                app: None,
+            }),
+            parent: None,
+            received,
+            since: received,
+            granted: now.mono,
             // Its packets were granted by somebody else: no report of an unused verdict is about it.
             grants: u8::MAX,
-            granted_again: false,
-            counted: 0,
-            seen_in: 0,
-            granted: Some(now.mono),
-            received,
-            last_asked: received,
-            born: entry.start,
-            before_nat: false,
-            who,
-        });
+        };
+        let slot = self.open_unasked(unasked, out);
+        self.unwritten.insert(id);
         let sight = Sight {
             entry,
             kind: None,
@@ -102,8 +74,8 @@ impl Engine {
         self.seen(slot, entry, out);
     }
 
-    /// Whose entry it is and what its packets show, if it should have a row and has none.
-    fn unknown(&self, gateway: GatewayIdx, entry: &CtEntry) -> Option<(Arc<Identity>, nufw_proto::Tuple)> {
+    /// Whose entry it is, if it should have a row and has none.
+    fn unknown(&self, gateway: GatewayIdx, entry: &CtEntry) -> Option<Arc<Identity>> {
         let user = self.marks.get(&Mark(entry.mark.0 & self.limits.mark_mask.0))?;
         let link = self.gateways.get(gateway).link.as_ref()?;
         let wanted = self.limits.adopt && self.limits.levels.connections;
@@ -124,6 +96,6 @@ impl Engine {
         // Where a rule wants no row it has none for that reason.
         let unlogged = self.judge.judge(user, &shown).log == LogMode::None;
         let known = self.conns.bound_to(&flow(entry.original), entry.id).is_some();
-        (!closed && !unlogged && !known).then(|| (Arc::clone(user), shown))
+        (!closed && !unlogged && !known).then(|| Arc::clone(user))
     }
 }

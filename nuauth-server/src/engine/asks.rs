@@ -6,7 +6,7 @@ use super::Engine;
 use super::conns::{Flow, Side, Slot};
 use super::gateways::GatewayIdx;
 use super::kills::Rejects;
-use super::pending::{Packet, Pending};
+use super::pending::{Packet, Pending, Ports};
 use super::types::{Effect, Identity, LinkId, Now, Outcome, Refused};
 use nufw_proto::client::{Claim, ClaimRequest, Finding, Mine};
 use nufw_proto::gateway::{Answer, Ask, Unused, Verdict};
@@ -20,7 +20,7 @@ impl Engine {
         &mut self,
         gateway: GatewayIdx,
         link: LinkId,
-        ask: Ask,
+        (ask, ports): (Ask, Ports),
         now: Now,
         out: &mut Vec<Effect>,
     ) {
@@ -50,6 +50,7 @@ impl Engine {
             hook: ask.hook,
             in_dev: ask.in_dev,
             out_dev: ask.out_dev,
+            ports,
             received: ask.received,
             last_received: ask.received,
             tracked: ask.tracked,
@@ -118,13 +119,16 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) -> Option<Outcome> {
         let slot = self.conns.by_id(pending.again?)?;
-        let known_since = self.gateways.get(pending.flow.gateway).link.as_ref()?.since;
+        let link = self.gateways.get(pending.flow.gateway).link.as_ref()?;
+        let (known_since, by_flags) = (link.since, link.by_flags);
         let conn = self.conns.get_mut(slot);
         let granted = conn.granted?;
         let same_user = conn.user == Some(who.user.id);
         let unbound = matches!(conn.side, Side::Unbound { .. });
         // Older than what is known of this boot of the agent: an entry may have come and gone unseen.
         let fresh = granted >= known_since && now.mono < granted + self.limits.confirm_within;
+        // Flags show that it was answered: what is asked about again is another one.
+        let fresh = fresh && !(by_flags && conn.established);
         if unbound && !fresh {
             self.end_unseen(slot, CloseReason::Superseded, None, out);
             return None;
@@ -140,7 +144,9 @@ impl Engine {
         conn.granted_again |= conn.grants > 0;
         conn.grants = conn.grants.saturating_add(packets);
         let (row, mark) = (conn.id, conn.user_mark);
-        self.gateways.note_grant(now.mono, row, &self.conns);
+        if !by_flags {
+            self.gateways.note_grant(now.mono, row, &self.conns);
+        }
         Some(Outcome::Granted { row, mark })
     }
 
@@ -294,6 +300,7 @@ impl Engine {
         let conn = self.conns.remove(slot);
         let reason = self.kills.reason(conn.id).unwrap_or(reason);
         self.kills.forget(conn.id);
+        self.flagged.forget(conn.id);
         // What is known of the end of an earlier entry is not the end of a later one.
         let known = self.lingering.remove(&conn.id);
         match known.filter(|_| matches!(conn.side, Side::Unbound { .. })) {

@@ -4,15 +4,15 @@
 //! reads the log sees what went unasked. Nothing here lets a packet pass.
 
 use super::Engine;
-use super::conns::{Conn, Flow, Side, Slot, shown_by, too_old};
+use super::conns::{Conn, Flow, Side, Slot, too_old};
 use super::ended::Ended;
 use super::events::{Sight, original_flow};
 use super::gateways::GatewayIdx;
 use super::types::Effect;
+use super::unasked::Unasked;
 use nufw_proto::gateway::{Ask, Blind};
-use nufw_proto::{Batch, CtEntry, CtEvent, Mark, Timestamp};
-use nulog::{Change, CloseReason, OpenRow};
-use std::sync::Arc;
+use nufw_proto::{Batch, ConnId, CtEntry, CtEvent, Mark, Timestamp};
+use nulog::CloseReason;
 use std::time::Duration;
 
 /// What stands in the row where a rule's name would.
@@ -50,35 +50,28 @@ impl Engine {
         {
             return None;
         }
-        let row = self.blind_row(gateway, entry, at)?;
+        let id = self.place_for_blind(gateway)?;
         while let Some(older) = self.conns.bound(&flow) {
             self.end_unseen(older, CloseReason::Replaced, entry.start, out);
         }
-        let slot = self.conns.insert(Conn {
-            id: row.id,
+        let present = self.gateways.get(gateway);
+        let (dump, bit) = (present.dump_count, present.link.as_ref().map(|link| link.blind));
+        let received = entry.start.unwrap_or(at);
+        let unasked = Unasked {
+            id,
             gateway,
-            zone: entry.zone,
-            original: entry.original,
-            side: Side::Bound {
-                ct_id: entry.id,
-                reply: entry.reply,
-            },
-            user: None,
-            user_mark: row.mark,
-            mark: entry.mark,
-            established: false,
-            grants: 0,
-            granted_again: false,
-            counted: 0,
-            seen_in: self.gateways.get(gateway).dump_count,
-            granted: Some(Duration::ZERO),
-            received: row.received,
-            last_asked: row.received,
-            born: entry.start,
-            before_nat: false,
+            entry,
+            label: LABEL,
+            mark: bit.unwrap_or(Mark(0)),
             who: None,
-        });
-        Self::log(Change::Open(Box::new(row)), out);
+            parent: None,
+            received,
+            since: received,
+            granted: Duration::ZERO,
+            grants: 0,
+        };
+        let slot = self.open_unasked(unasked, out);
+        self.conns.bind(slot, entry, entry.start, dump);
         Some(slot)
     }
 
@@ -122,40 +115,22 @@ impl Engine {
         self.ended.keep(flow, ended);
     }
 
-    fn blind_row(&mut self, gateway: GatewayIdx, entry: &CtEntry, at: Timestamp) -> Option<OpenRow> {
+    /// The id of another such row, if there is room for one.
+    fn place_for_blind(&mut self, gateway: GatewayIdx) -> Option<ConnId> {
         if !self.limits.levels.connections {
             return None;
         }
         let id = (self.conns.len() < self.limits.connections)
             .then(|| self.next_id())
             .flatten();
-        let Some(id) = id else {
+        if id.is_some() {
+            self.stats.blind += 1;
+        } else {
             // A later dump finds it again, if it still lives.
             self.stats.blind_unlogged += 1;
             self.gateways.get_mut(gateway).doubted = true;
-            return None;
-        };
-        self.stats.blind += 1;
-        let gateway = self.gateways.get(gateway);
-        let bit = gateway.link.as_ref().map_or(Mark(0), |link| link.blind);
-        let empty = || Arc::from("");
-        Some(OpenRow {
-            id,
-            gateway: Arc::clone(&gateway.name),
-            received: entry.start.unwrap_or(at),
-            prefix: empty(),
-            mark: bit,
-            in_dev: empty(),
-            out_dev: empty(),
-            zone: entry.zone,
-            original: entry.original,
-            shown: shown_by(entry).unwrap_or(entry.original),
-            user: None,
-            client_os: None,
-            client_app: None,
-            acl: Arc::from(LABEL),
-            parent: None,
-        })
+        }
+        id
     }
 
     /// Asks that another server was asked instead, since the link was lost before their answers came. What this one

@@ -39,7 +39,7 @@ fn translated_destination(original: &Tuple, reply: &Tuple) -> Option<Tuple> {
 }
 
 /// The tuple that a reply tuple answers: what the service sees as its peer, and itself. `None` without ports.
-fn answered_by(reply: &Tuple) -> Option<Tuple> {
+pub(super) fn answered_by(reply: &Tuple) -> Option<Tuple> {
     let ports = reply.transport().ports()?;
     let transport = reply.transport().with_ports(Ports {
         src: ports.dst,

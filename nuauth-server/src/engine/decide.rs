@@ -223,7 +223,7 @@ impl Engine {
             .get(pending.flow.gateway)
             .link
             .as_ref()
-            .is_none_or(|l| l.relays_events);
+            .is_none_or(|l| l.relays_events || l.by_flags);
         // The link was lost meanwhile, and with it every packet that waited for this row. Over the next they may come again.
         let lost = pending.packets.is_empty();
         if lost && !tracked {
@@ -243,7 +243,9 @@ impl Engine {
             self.limits.rejects,
             out,
         );
-        if tracked && pending.tracked {
+        if self.by_flags(pending.flow.gateway) && pending.tracked {
+            self.follow_by_flags(id, false, now);
+        } else if tracked && pending.tracked {
             self.gateways.note_grant(now.mono, id, &self.conns);
         } else {
             self.close(slot, CloseReason::Untracked, out);
@@ -261,6 +263,7 @@ impl Engine {
                 // Should it have reached the disk all the same, the journal closes it.
                 self.conns.remove(slot);
                 self.kills.forget(*id);
+                self.flagged.forget(*id);
             }
             if let Some(question) = question {
                 self.give_up(question, Refused::Unlogged, now, out);
@@ -350,6 +353,8 @@ impl Engine {
             mark,
             in_dev: Arc::from(pending.in_dev.as_str()),
             out_dev: Arc::from(pending.out_dev.as_str()),
+            phys_in: Arc::from(pending.ports.phys_in.as_str()),
+            phys_out: Arc::from(pending.ports.phys_out.as_str()),
             zone: pending.flow.zone,
             original: decided.map_or(pending.flow.tuple, |(claimant, _)| claimant.seen),
             shown: pending.flow.tuple,

@@ -126,6 +126,9 @@ impl Engine {
     }
 
     fn event(&mut self, gateway: GatewayIdx, event: &CtEvent, now: Now, out: &mut Vec<Effect>) {
+        if self.by_flags(gateway) {
+            return self.segment(gateway, event, now, out);
+        }
         let entry = &event.entry;
         let sight = Sight {
             entry,
@@ -141,10 +144,11 @@ impl Engine {
             (CtEventKind::New, Some(slot)) => self.answered(slot, entry, None, out),
             (CtEventKind::Update, Some(slot)) => self.answered(slot, entry, Some(event.at), out),
             (CtEventKind::Destroy, Some(slot)) => {
-                let ordered = self.kills.reason(self.conns.get(slot).id).is_some();
+                let row = self.conns.get(slot).id;
+                let ours = self.kills.is_ordered(row) || self.kills.is_let_go(row);
                 match event.removal {
-                    // The agent is that program where the server ordered the end.
-                    Removal::ByProgram if ordered => {}
+                    // The agent is that program where the server ordered the end, or the connection was over.
+                    Removal::ByProgram if ours => {}
                     Removal::ByProgram => self.note_deleted(gateway, event.at, now),
                     Removal::Early => self.stats.evicted_entries += 1,
                     Removal::Unsaid => {}
@@ -295,9 +299,14 @@ impl Engine {
         conn.established = true;
         conn.mark = entry.mark;
         let (id, binding) = (conn.id, conn.binding());
+        self.kills.tell_end(id);
         if let Some(binding) = binding {
             Self::log(
-                Change::Established(Box::new(Established { id, at, binding })),
+                Change::Established(Box::new(Established {
+                    id,
+                    at,
+                    binding: Some(binding),
+                })),
                 out,
             );
         }
@@ -313,14 +322,15 @@ impl Engine {
         let entry = &event.entry;
         let conn = self.conns.get_mut(slot);
         conn.mark = entry.mark;
+        let let_go = self.kills.is_let_go(conn.id);
+        let seen = close_reason(event, conn.established, let_go);
         let mut end = Close {
             id: conn.id,
             at: Some(entry.stop.unwrap_or(event.at)),
-            reason: close_reason(event, conn.established),
+            reason: self.kills.reason_seen(conn.id, seen),
             counters: entry.counters,
             binding: conn.binding(),
         };
-        end.reason = self.kills.reason(end.id).unwrap_or(end.reason);
         if let Some(former) = self.lingering.remove(&end.id) {
             end.counters = sum(former.counters, end.counters);
         }
@@ -403,7 +413,7 @@ impl Engine {
         };
         let end = entry.stop.unwrap_or(event.at);
         let reason = if ended.reason.is_inferred() {
-            close_reason(event, ended.established)
+            close_reason(event, ended.established, false)
         } else {
             ended.reason
         };
@@ -421,6 +431,8 @@ impl Engine {
     ) {
         let conn = *self.conns.get(slot);
         let reason = self.kills.reason(conn.id).unwrap_or(reason);
+        // The kernel ended it, and nobody was there.
+        let bound = bound.filter(|_| reason != CloseReason::Expired);
         let (tuple, ct_id) = match conn.side {
             Side::Bound { ct_id, .. } => (conn.original, Some(ct_id)),
             Side::Unbound { shown } => (shown, None),
@@ -488,11 +500,11 @@ pub(super) fn sum(former: Option<Counters>, latter: Option<Counters>) -> Option<
     }
 }
 
-/// What the last state of an entry says of the connection's end.
-fn close_reason(event: &CtEvent, established: bool) -> CloseReason {
+/// What the last state of an entry says of the connection's end. One that was let go was over before it was deleted.
+fn close_reason(event: &CtEvent, established: bool, let_go: bool) -> CloseReason {
     let entry = &event.entry;
     let answered = established || entry.status.seen_reply();
-    if event.removal == Removal::ByProgram {
+    if event.removal == Removal::ByProgram && !let_go {
         return CloseReason::Deleted;
     }
     match (entry.original.transport(), entry.tcp_state) {
@@ -500,6 +512,7 @@ fn close_reason(event: &CtEvent, established: bool) -> CloseReason {
         (Transport::Tcp(_), Some(TcpState::CLOSE)) => CloseReason::Refused,
         (Transport::Tcp(_), Some(TcpState::TIME_WAIT | TcpState::LAST_ACK)) => CloseReason::Finished,
         _ if event.removal == Removal::Early => CloseReason::Evicted,
+        _ if entry.status.fixed_timeout() && !let_go => CloseReason::Expired,
         _ if answered => CloseReason::IdleTimeout,
         _ => CloseReason::Unanswered,
     }

@@ -27,11 +27,17 @@ pub(super) struct Dump {
 
 /// The present link of a gateway.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what an agent says of itself are facts of their own"
+)]
 pub(super) struct Link {
     pub(super) id: LinkId,
     /// Since when this boot of the agent is known. What became of the verdicts of before is not.
     pub(super) since: Duration,
     pub(super) relays_events: bool,
+    /// Its events are what TCP segments show.
+    pub(super) by_flags: bool,
     pub(super) sets_marks: bool,
     /// Live connections can be ended there.
     kills: bool,
@@ -106,6 +112,12 @@ pub(super) struct Gateways {
     /// When the log was last told which gateways are linked.
     last_heartbeats: Option<Duration>,
 }
+
+/// Optional parts of the protocol that are spoken here.
+const OFFERED: Capabilities = Capabilities::KILL
+    .and(Capabilities::WITHOUT_VERDICT)
+    .and(Capabilities::BRIDGE_PORTS)
+    .and(Capabilities::BY_FLAGS);
 
 /// Entries that may be stale before the queue of grants is cleaned of them.
 const STALE_GRANTS: usize = 1024;
@@ -313,6 +325,7 @@ impl Engine {
             id: link,
             since,
             relays_events: hello.relays_events,
+            by_flags: hello.capabilities.has(Capabilities::BY_FLAGS),
             sets_marks: hello.sets_marks,
             kills: hello.capabilities.has(Capabilities::KILL),
             packet_timeout: Duration::from_millis(u64::from(hello.packet_timeout_ms)),
@@ -326,7 +339,7 @@ impl Engine {
             link,
             message: ToAgent::Welcome(Welcome {
                 software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
-                capabilities: Capabilities::KILL.and(Capabilities::WITHOUT_VERDICT),
+                capabilities: OFFERED,
                 gateway: Text::lossy(name),
                 acknowledged,
                 dead_after_ms: u32::try_from(self.limits.dead_after.as_millis()).unwrap_or(u32::MAX),
@@ -335,7 +348,13 @@ impl Engine {
         });
         self.tell_addresses(link, out);
         self.order_again(index);
-        if hello.relays_events {
+        let by_flags = hello.capabilities.has(Capabilities::BY_FLAGS);
+        if !by_flags {
+            self.end_by_flags(index);
+        }
+        if by_flags {
+            self.begin_by_flags(index, now, out);
+        } else if hello.relays_events {
             // Before the rows are known a dump proves nothing.
             if self.held.is_none() {
                 self.look_at_table(index, now, out);

@@ -35,7 +35,7 @@ impl Held {
     pub(super) fn hold(&mut self, link: LinkId, message: ToServer) {
         let weight = match &message {
             ToServer::Events(events) => events.events.iter().count(),
-            ToServer::Gap(_) | ToServer::Elsewhere(_) => 1,
+            ToServer::Gap(_) | ToServer::Elsewhere(_) | ToServer::LetGo(_) => 1,
             _ => return,
         };
         if self.cut.contains(&link) {
@@ -82,6 +82,14 @@ impl Engine {
         self.load(rows, acknowledged, out);
         for (link, message) in std::mem::take(&mut held.messages) {
             self.gateway_says(link, message, now, out);
+        }
+        let by_flags: Vec<_> = self
+            .gateways
+            .linked()
+            .filter_map(|(gateway, link)| link.by_flags.then_some(gateway))
+            .collect();
+        for gateway in by_flags {
+            self.begin_by_flags(gateway, now, out);
         }
         for link in held.cut {
             self.link_down(link);

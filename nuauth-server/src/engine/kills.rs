@@ -7,7 +7,7 @@ use super::conns::{Conn, Side, Slot};
 use super::gateways::GatewayIdx;
 use super::types::{Decision, Effect, Identity, LinkId, Now};
 use super::{Engine, Outcome, Refused};
-use nufw_proto::gateway::{KillStep, Killed, Live, ToAgent};
+use nufw_proto::gateway::{Expiry, KillStep, Killed, Live, ToAgent};
 use nufw_proto::{Addr, Batch, ConnId, MAX_BATCH, Timestamp};
 use nulog::CloseReason;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -84,6 +84,8 @@ struct Wanted {
     ordered: bool,
     /// The agent says that the entry is gone, and nothing else has said so.
     gone: bool,
+    /// The agent says that its packets are refused.
+    refused: bool,
 }
 
 /// The table of connections is being judged again.
@@ -105,6 +107,10 @@ pub(super) struct Kills {
     /// The ends that rules have set, by row and by time.
     ends: BTreeMap<ConnId, Duration>,
     ending: BTreeSet<(Duration, ConnId)>,
+    /// Those of which the kernel is still to be told; it is when they were answered.
+    untold: BTreeSet<ConnId>,
+    /// Rows whose entries outlive them and are deleted for that reason.
+    let_go: BTreeSet<ConnId>,
     /// The users by id; `None` until they are told the first time.
     users: Option<HashMap<u64, Arc<Identity>>>,
     judging: Option<Judging>,
@@ -121,6 +127,14 @@ impl Kills {
             self.ending.remove(&(before, row));
         }
         self.ending.insert((at, row));
+        self.untold.insert(row);
+    }
+
+    /// The kernel is told (again) when its time ends, if that is limited.
+    pub(super) fn tell_end(&mut self, row: ConnId) {
+        if self.ends.contains_key(&row) {
+            self.untold.insert(row);
+        }
     }
 
     fn want(&mut self, row: ConnId, why: CloseReason) {
@@ -131,6 +145,7 @@ impl Kills {
                 due: Some(Duration::ZERO),
                 ordered: false,
                 gone: false,
+                refused: false,
             }
         });
     }
@@ -148,14 +163,37 @@ impl Kills {
     /// Its entry is known from here on.
     pub(super) fn on_bound(&mut self, row: ConnId) {
         self.set_due(row, Some(Duration::ZERO));
+        self.tell_end(row);
     }
 
-    /// Why it was ended, if it was.
+    /// Whether its gateway was told to end it.
+    pub(super) fn is_ordered(&self, row: ConnId) -> bool {
+        self.wanted.get(&row).is_some_and(|wanted| wanted.ordered)
+    }
+
+    /// Whether its entry is deleted since it is over.
+    pub(super) fn is_let_go(&self, row: ConnId) -> bool {
+        self.let_go.contains(&row)
+    }
+
+    /// Why it was ended, if it was, where its end was not seen.
     pub(super) fn reason(&self, row: ConnId) -> Option<CloseReason> {
-        self.wanted
-            .get(&row)
-            .filter(|wanted| wanted.ordered)
-            .map(|wanted| wanted.why)
+        let wanted = self.wanted.get(&row)?;
+        match wanted.why {
+            // Whether we came first or the kernel: its time was over.
+            CloseReason::KilledExpired if !wanted.refused => Some(CloseReason::Expired),
+            why => wanted.ordered.then_some(why),
+        }
+    }
+
+    /// Why it was ended that was seen to end so.
+    pub(super) fn reason_seen(&self, row: ConnId, seen: CloseReason) -> CloseReason {
+        match self.wanted.get(&row).filter(|wanted| wanted.ordered) {
+            // The kernel was faster than the agent.
+            Some(wanted) if seen == CloseReason::Expired && !wanted.refused => seen,
+            Some(wanted) => wanted.why,
+            None => seen,
+        }
     }
 
     /// It is over.
@@ -165,6 +203,8 @@ impl Kills {
         if let Some(at) = self.ends.remove(&row) {
             self.ending.remove(&(at, row));
         }
+        self.untold.remove(&row);
+        self.let_go.remove(&row);
     }
 
     /// Everything live is judged anew, when the rows and the users of this run are known.
@@ -228,6 +268,51 @@ impl Engine {
             self.kills.want(row, CloseReason::KilledExpired);
         }
         self.order(now, out);
+        self.tell_ends(now, out);
+    }
+
+    /// Tells the gateways' kernels when the time of connections is over, a little later than it is here.
+    fn tell_ends(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let Some(margin) = self.limits.kernel_ends_after else {
+            return self.kills.untold.clear();
+        };
+        let mut batches: BTreeMap<LinkId, Vec<Expiry>> = BTreeMap::new();
+        for _ in 0..LOOKED_AT {
+            let Some(row) = self.kills.untold.pop_first() else {
+                break;
+            };
+            let (Some(&at), Some(slot)) = (self.kills.ends.get(&row), self.conns.by_id(row)) else {
+                continue;
+            };
+            let conn = self.conns.get(slot);
+            let (Some(live), Some(link)) = (live(conn), self.gateways.killer(conn.gateway)) else {
+                // Comes again with the entry, or with the gateway.
+                continue;
+            };
+            // One that is not answered does not live long by itself, and comes again with the answer.
+            if conn.established {
+                let left = at.saturating_sub(now.mono) + margin;
+                let seconds = u32::try_from(left.as_secs() + 1).unwrap_or(u32::MAX);
+                batches.entry(link).or_default().push(Expiry { live, seconds });
+            }
+        }
+        for (link, batch) in batches {
+            out.extend(batch.chunks(MAX_BATCH).map(|part| Effect::Agent {
+                link,
+                message: ToAgent::Expire(Batch::try_from(part.to_vec()).unwrap_or_default()),
+            }));
+        }
+    }
+
+    /// An agent deletes the entry of a connection that is over. It is believed about its own connections only.
+    pub(super) fn let_go(&mut self, gateway: GatewayIdx, row: ConnId) {
+        let own = self
+            .conns
+            .by_id(row)
+            .is_some_and(|slot| self.conns.get(slot).gateway == gateway);
+        if own && self.kills.ends.contains_key(&row) {
+            self.kills.let_go.insert(row);
+        }
     }
 
     fn settle_departures(&mut self, now: Now) {
@@ -358,6 +443,7 @@ impl Engine {
             return;
         };
         wanted.gone = killed.step == KillStep::Gone;
+        wanted.refused |= killed.step == KillStep::Refused;
         // What ends of itself meanwhile was not ended by us.
         wanted.ordered = killed.step != KillStep::Failed;
         let again = match killed.step {
@@ -387,6 +473,18 @@ impl Engine {
         for row in rows {
             self.kills.set_due(row, Some(Duration::ZERO));
         }
+        let limited: Vec<ConnId> = self
+            .kills
+            .ends
+            .keys()
+            .copied()
+            .filter(|&row| {
+                self.conns
+                    .by_id(row)
+                    .is_some_and(|slot| self.conns.get(slot).gateway == gateway)
+            })
+            .collect();
+        self.kills.untold.extend(limited);
     }
 }
 

@@ -6,6 +6,7 @@
 mod adopt;
 mod asks;
 mod blind;
+mod by_flags;
 mod conns;
 mod decide;
 mod drops;
@@ -23,6 +24,7 @@ mod pending;
 mod related;
 mod sessions;
 mod types;
+mod unasked;
 mod who;
 
 pub use kills::{Leaving, OnEnd, Rejects};
@@ -32,6 +34,7 @@ pub use types::{
     Refused, Ruling, SessionFacts, Stats,
 };
 
+use by_flags::ByFlags;
 use conns::ConnTable;
 use drops::RecentDrops;
 use early::EarlyClaims;
@@ -40,14 +43,14 @@ use flood::Flood;
 use gateways::Gateways;
 use held::Held;
 use kills::Kills;
-use pending::PendingTable;
+use pending::{PendingTable, Ports};
 use sessions::Sessions;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, Mark, Timestamp, Tuple, client};
+use nufw_proto::{ClaimId, ConnId, Mark, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
@@ -70,6 +73,7 @@ pub struct Engine {
     flood: Flood,
     early: EarlyClaims,
     ended: EndedUnseen,
+    flagged: ByFlags,
     ids: VecDeque<Range<u64>>,
     /// Ids up to this one were given by a run of which the log knows nothing.
     ids_used: u64,
@@ -77,8 +81,6 @@ pub struct Engine {
     held: Option<Held>,
     kills: Kills,
     stats: Stats,
-    /// The calendar time of the present input.
-    wall: Timestamp,
 }
 
 impl Engine {
@@ -98,19 +100,18 @@ impl Engine {
             flood: Flood::new(&limits),
             early: EarlyClaims::new(limits.early_claims, limits.early_claim_age),
             ended: EndedUnseen::new(limits.ended_unseen),
+            flagged: ByFlags::default(),
             ids: VecDeque::new(),
             ids_used: 0,
             held: None,
             kills: Kills::default(),
             stats: Stats::default(),
-            wall: Timestamp::from_micros(0),
             limits,
         }
     }
 
     /// Takes one input and appends what must be done about it.
     pub fn handle(&mut self, input: Input, now: Now, out: &mut Vec<Effect>) {
-        self.wall = now.wall;
         match input {
             Input::LoadedLater => self.held = Some(Held::default()),
             Input::Loaded { rows, acknowledged } => {
@@ -203,7 +204,11 @@ impl Engine {
         if let Some(held) = &mut self.held
             && !matches!(
                 message,
-                ToServer::Asks(_) | ToServer::Unused(_) | ToServer::LastRow(_) | ToServer::Blind(_)
+                ToServer::Asks(_)
+                    | ToServer::BridgedAsks(_)
+                    | ToServer::Unused(_)
+                    | ToServer::LastRow(_)
+                    | ToServer::Blind(_)
             )
         {
             return held.hold(link, message);
@@ -211,7 +216,14 @@ impl Engine {
         match message {
             ToServer::Asks(asks) => asks
                 .into_iter()
-                .for_each(|ask| self.packet(gateway, link, ask, now, out)),
+                .for_each(|ask| self.packet(gateway, link, (ask, Ports::default()), now, out)),
+            ToServer::BridgedAsks(asks) => asks.into_iter().for_each(|bridged| {
+                let ports = Ports {
+                    phys_in: bridged.phys_in,
+                    phys_out: bridged.phys_out,
+                };
+                self.packet(gateway, link, (bridged.ask, ports), now, out);
+            }),
             ToServer::Unused(unused) => unused.iter().for_each(|&u| self.unused(gateway, u, out)),
             ToServer::Events(events) => self.events(gateway, &events, now, out),
             ToServer::Gap(gap) => self.gap(gateway, gap, now, out),
@@ -222,6 +234,7 @@ impl Engine {
             ToServer::DumpEnd(end) => self.dump_end(gateway, end, now, out),
             ToServer::LastRow(last) => self.skip_used_ids(gateway, last.row, now, out),
             ToServer::Killed(killed) => killed.iter().for_each(|&k| self.killed(gateway, k, now)),
+            ToServer::LetGo(rows) => rows.iter().for_each(|&row| self.let_go(gateway, row)),
             ToServer::Hello(_) | ToServer::Heartbeat(_) | ToServer::Goodbye(_) => {}
         }
     }
@@ -261,6 +274,7 @@ impl Engine {
         self.log_aggregated(now, false, out);
         self.log_deleted(now, false, out);
         self.end_connections(now, out);
+        self.time_out_flags(now, out);
         self.doubt_unconfirmed(now, out);
         self.gateways
             .tell_heartbeats(now, self.limits.heartbeat_interval, out);

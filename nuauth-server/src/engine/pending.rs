@@ -13,12 +13,21 @@ use std::time::Duration;
 /// One packet that waits: the agent's link and its name for the packet.
 pub(super) type Packet = (LinkId, AskId);
 
+/// The ports of a bridge by which a packet came in and would leave; empty where it has none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ports {
+    pub(super) phys_in: Text<15>,
+    pub(super) phys_out: Text<15>,
+}
+
 /// A connection that is being decided.
 pub(super) struct Pending {
     pub(super) flow: Flow,
     pub(super) hook: Hook,
     pub(super) in_dev: Text<15>,
     pub(super) out_dev: Text<15>,
+    /// The ports of a bridge, where the packet passes through one.
+    pub(super) ports: Ports,
     /// When the gateway received the first packet, by its clock.
     pub(super) received: Timestamp,
     /// When it received the last.

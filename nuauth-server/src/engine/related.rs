@@ -5,13 +5,12 @@
 //! master, which has a row.
 
 use super::Engine;
-use super::conns::{Conn, Flow, Side, Slot, shown_by, too_old};
+use super::conns::{Flow, Slot, too_old};
 use super::events::Sight;
 use super::gateways::GatewayIdx;
-use super::types::{Effect, LogEntry};
+use super::types::Effect;
+use super::unasked::Unasked;
 use nufw_proto::{CtEntry, Timestamp};
-use nulog::{Change, OpenRow};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What stands in the row where a rule would.
@@ -46,56 +45,26 @@ impl Engine {
         };
         let parent = *self.conns.get(parent);
         let who = parent.who.and_then(|who| self.conns.who.get(who)).cloned();
-        let shown = shown_by(entry).unwrap_or(entry.original);
-        let row = OpenRow {
-            id,
-            gateway: Arc::clone(&self.gateways.get(gateway).name),
-            received: at,
-            prefix: Arc::from(""),
-            mark: parent.user_mark,
-            in_dev: Arc::from(""),
-            out_dev: Arc::from(""),
-            zone: entry.zone,
-            original: entry.original,
-            shown,
-            user: who.as_ref().map(|who| who.user.clone()),
-            client_os: who.as_ref().and_then(|who| who.os.clone()),
-            client_app: who.as_ref().and_then(|who| who.app.clone()),
-            acl: Arc::from(LABEL),
-            parent: Some(parent.id),
-        };
-        let who = who.and_then(|who| self.conns.who.keep(who));
-        let slot = self.conns.insert(Conn {
+        let unasked = Unasked {
             id,
             gateway,
-            zone: entry.zone,
-            original: entry.original,
-            side: Side::Unbound { shown },
-            user: parent.user,
-            user_mark: parent.user_mark,
-            mark: entry.mark,
-            established: false,
+            entry,
+            label: LABEL,
+            mark: parent.user_mark,
+            who,
+            parent: Some(parent.id),
+            received: at,
+            // Every later word about the entry is younger than that, whosever clock it is by.
+            since: parent.received,
+            granted: Duration::ZERO,
             // No verdict let it pass, so that none can turn out to be unused.
             grants: u8::MAX,
-            granted_again: false,
-            counted: 0,
-            seen_in: 0,
-            granted: Some(Duration::ZERO),
-            // Every later word about the entry is younger than that, whosever clock it is by.
-            received: parent.received,
-            last_asked: at,
-            born: None,
-            before_nat: false,
-            who,
-        });
+        };
+        let slot = self.open_unasked(unasked, out);
         let dump = self.gateways.get(gateway).dump_count;
         self.conns.bind(slot, entry, sight.born(), dump);
         self.unwritten.insert(id);
         self.stats.related += 1;
-        out.push(Effect::Log(LogEntry {
-            change: Change::Open(Box::new(row)),
-            urgent: false,
-        }));
         Some(slot)
     }
 

@@ -368,6 +368,8 @@ pub struct Limits {
     pub dump_interval: Duration,
     /// How often each gateway's table is looked at for what its connections have carried; zero for never.
     pub counters_every: Duration,
+    /// A connection that is followed by TCP flags is closed when nothing was seen of it for so long.
+    pub flags_timeout: Duration,
     /// How often the log is told which gateways are linked.
     pub heartbeat_interval: Duration,
     /// A proven address is forgotten when it was not proven again for so long.
@@ -390,6 +392,8 @@ pub struct Limits {
     pub on_removal: OnEnd,
     /// What becomes of connections that the access lists do not allow any more when they are read again.
     pub on_reload: OnEnd,
+    /// How much later than a rule's end of a connection the gateway's kernel ends it by itself; `None` for never.
+    pub kernel_ends_after: Option<Duration>,
     /// Which refusals are told to the sender, where no rule says it.
     pub rejects: Rejects,
 }
@@ -420,6 +424,7 @@ impl Default for Limits {
             confirm_within: Duration::from_secs(30),
             dump_interval: Duration::from_secs(30),
             counters_every: Duration::from_mins(1),
+            flags_timeout: Duration::from_hours(24),
             heartbeat_interval: Duration::from_secs(30),
             address_lease: Duration::from_mins(5),
             dead_after: Duration::from_secs(10),
@@ -431,6 +436,7 @@ impl Default for Limits {
             session_grace: Duration::from_secs(10),
             on_removal: OnEnd::Keep,
             on_reload: OnEnd::Keep,
+            kernel_ends_after: Some(Duration::from_mins(1)),
             rejects: Rejects::default(),
         }
     }

@@ -64,12 +64,15 @@ impl SpoolIndex {
                     }
                 }
                 Change::Established(established) => {
+                    let Some(binding) = established.binding else {
+                        continue;
+                    };
                     if let Some(known) = self.rows.get_mut(&established.id) {
-                        known.source = established.binding.original;
+                        known.source = binding.original;
                     }
-                    self.name(established.id, established.binding.original);
+                    self.name(established.id, binding.original);
                     // As whoever is asked sees it: from the translated source to the service itself.
-                    if let Some(seen) = reversed(&established.binding.reply) {
+                    if let Some(seen) = reversed(&binding.reply) {
                         self.name(established.id, seen);
                     }
                 }
@@ -150,6 +153,8 @@ mod tests {
             mark: Mark(0),
             in_dev: text(),
             out_dev: text(),
+            phys_in: text(),
+            phys_out: text(),
             zone: 0,
             original,
             shown: original,
@@ -179,7 +184,11 @@ mod tests {
         let at = None;
         index.note(&[
             open(1, original),
-            Change::Established(Box::new(Established { id, at, binding })),
+            Change::Established(Box::new(Established {
+                id,
+                at,
+                binding: Some(binding),
+            })),
         ]);
         for (asked, side) in [
             (original, true),

@@ -33,6 +33,8 @@ fn row(sequence: u64) -> Box<OpenRow> {
         mark: Mark(0),
         in_dev: Arc::from(""),
         out_dev: Arc::from(""),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
         zone: 0,
         original: tuple,
         shown: tuple,
@@ -77,7 +79,7 @@ fn established(sequence: u64) -> Entry {
     later(Change::Established(Box::new(Established {
         id: row.id,
         at: Some(Timestamp::from_micros(1)),
-        binding,
+        binding: Some(binding),
     })))
 }
 

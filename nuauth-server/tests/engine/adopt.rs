@@ -60,7 +60,7 @@ fn an_unknown_connection_of_a_user_is_adopted_and_lives_like_any_other() {
     assert_eq!((row.original, row.shown), (original, tcp(WEB.0, WEB.1)));
     let established = w.established()[0];
     assert_eq!(
-        (established.id, established.at, established.binding.reply),
+        (established.id, established.at, established.binding.unwrap().reply),
         (row.id, None, reply)
     );
     assert!(!w.log.iter().any(|entry| entry.urgent), "nobody waits for it");

@@ -65,7 +65,7 @@ fn a_dump_binds_and_establishes() {
     w.dump(gw, dump, &[ct], true);
     let established = w.established()[0];
     assert_eq!((established.id, established.at), (row, None));
-    assert_eq!(established.binding.ct_id, 8);
+    assert_eq!(established.binding.unwrap().ct_id, 8);
     w.event(gw, CtEventKind::New, entry(8, tcp(WEB.0, WEB.1)));
     assert_eq!(w.ends(), [], "its first event may be read after the dump");
     w.event(gw, CtEventKind::Destroy, ended(ct, TcpState::CLOSE));

@@ -25,9 +25,10 @@ fn new_update_destroy_is_open_established_close() {
     assert_eq!(w.established().len(), 1);
     let established = *w.established()[0];
     assert_eq!((established.id, established.at), (row, Some(before)));
-    assert_eq!(established.binding.ct_id, 7);
-    assert_eq!(established.binding.reply, reversed(&tcp(WEB.0, WEB.1)));
-    assert_eq!(established.binding.ct_mark, user("alice").mark);
+    let binding = established.binding.unwrap();
+    assert_eq!(binding.ct_id, 7);
+    assert_eq!(binding.reply, reversed(&tcp(WEB.0, WEB.1)));
+    assert_eq!(binding.ct_mark, user("alice").mark);
     let stop = Timestamp::from_micros(w.wall().micros() - 500);
     let gone = CtEntry {
         stop: Some(stop),
@@ -40,7 +41,7 @@ fn new_update_destroy_is_open_established_close() {
         (row, CloseReason::Finished, Some(stop))
     );
     assert_eq!(close.counters, Some(counters()));
-    assert_eq!(close.binding, Some(established.binding));
+    assert_eq!(close.binding, established.binding);
     assert_eq!(w.stats().live_connections, 0);
 }
 
@@ -56,7 +57,7 @@ fn bound_under_nat(hook: Hook, shown: Tuple, seen: Tuple, original: Tuple, reply
     let ct = natted(9, original, reply);
     w.event(gw, CtEventKind::New, ct);
     w.event(gw, CtEventKind::Update, answered(ct));
-    let binding = w.established()[0].binding;
+    let binding = w.established()[0].binding.unwrap();
     assert_eq!((binding.original, binding.reply), (original, reply));
     w.event(gw, CtEventKind::Destroy, ended(answered(ct), TcpState::CLOSE));
     assert_eq!(w.ends(), [(row, CloseReason::Reset)]);
@@ -200,7 +201,7 @@ fn the_answer_binds_where_the_first_event_was_lost() {
     let row = w.granted(gw, alice, tcp(WEB.0, WEB.1));
     w.event(gw, CtEventKind::Update, answered(entry(4, tcp(WEB.0, WEB.1))));
     assert_eq!(w.established()[0].id, row);
-    assert_eq!(w.established()[0].binding.ct_id, 4);
+    assert_eq!(w.established()[0].binding.unwrap().ct_id, 4);
 }
 
 #[test]

@@ -9,11 +9,13 @@
 
 mod adopt;
 mod blind;
+mod by_flags;
 mod claims;
 mod control;
 mod dumps;
 mod entries;
 mod events;
+mod expiry;
 mod flood;
 mod kills;
 mod late;

@@ -2,13 +2,50 @@
 
 use crate::world::{PACKET_TIMEOUT, World, answered, ended, entry, tcp, udp, user};
 use nuauth_server::engine::Input;
-use nufw_proto::gateway::Verdict;
-use nufw_proto::{AskId, CtEntry, CtEventKind, Mark, TcpState};
+use nufw_proto::gateway::{Ask, BridgedAsk, Capabilities, Hook, ToAgent, ToServer, Verdict};
+use nufw_proto::{AskId, Batch, CtEntry, CtEventKind, Mark, TcpState, Text};
 use nulog::CloseReason;
 use std::sync::Arc;
 use std::time::Duration;
 
 const WEB: (&str, &str) = ("10.0.0.7:40000", "192.0.2.1:443");
+
+#[test]
+fn the_ports_of_a_bridge_are_in_the_row() {
+    let mut w = World::new();
+    let gw = w.gateway();
+    let alice = w.login("alice", "10.0.0.7");
+    let welcome = w.agent.iter().find_map(|(_, message)| match message {
+        ToAgent::Welcome(welcome) => Some(welcome.capabilities),
+        _ => None,
+    });
+    assert!(welcome.unwrap().has(Capabilities::BRIDGE_PORTS));
+    let ask = Ask {
+        id: AskId(77),
+        hook: Hook::Forward,
+        zone: 0,
+        tuple: tcp("10.0.0.7:4000", "192.0.2.1:443"),
+        in_dev: Text::lossy("br0"),
+        out_dev: Text::lossy("br0"),
+        mark: Mark(0),
+        received: w.wall(),
+        tracked: true,
+    };
+    let bridged = BridgedAsk {
+        ask,
+        phys_in: Text::lossy("port1"),
+        phys_out: Text::lossy("port2"),
+    };
+    w.said(gw, ToServer::BridgedAsks(Batch::try_from(vec![bridged]).unwrap()));
+    w.claim(alice);
+    w.commit();
+    assert!(w.accepted(AskId(77)).is_some());
+    let row = w.opened()[0];
+    assert_eq!(
+        (&*row.in_dev, &*row.phys_in, &*row.phys_out),
+        ("br0", "port1", "port2")
+    );
+}
 
 #[test]
 fn a_claimed_connection_is_accepted_with_row_and_mark() {

@@ -230,7 +230,11 @@ impl Agent {
                 ToAgent::EventAck(ack) => self.forget(ack.through, false),
                 ToAgent::DumpRequest(request) => self.dumps.push_back(request.dump),
                 ToAgent::Kill(orders) => self.kills.extend(orders),
-                ToAgent::KnownAddresses(_) | ToAgent::Heartbeat(_) | ToAgent::Goodbye(_) => {}
+                // An agent that never tells its kernel is the worst one.
+                ToAgent::KnownAddresses(_)
+                | ToAgent::Heartbeat(_)
+                | ToAgent::Goodbye(_)
+                | ToAgent::Expire(_) => {}
             }
         }
         if !unused.is_empty() {

@@ -213,7 +213,7 @@ impl Journal {
                 if let Some(row) = row {
                     row.state = row.state.max(State::Established);
                     row.start = row.start.or(established.at);
-                    row.binding = row.binding.or(Some(established.binding));
+                    row.binding = row.binding.or(established.binding);
                 }
             }
             Change::Close(close) => {

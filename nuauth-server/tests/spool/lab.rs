@@ -237,6 +237,8 @@ pub(crate) fn row(id: ConnId) -> Box<OpenRow> {
         mark: Mark(1),
         in_dev: text("lan"),
         out_dev: text("wan"),
+        phys_in: text(""),
+        phys_out: text(""),
         zone: 0,
         original: tuple(id),
         shown: tuple(id),
@@ -282,7 +284,7 @@ pub(crate) fn established(id: ConnId) -> Entry {
     later(Change::Established(Box::new(Established {
         id,
         at: Some(Timestamp::from_micros(1_800_000_001_000_000)),
-        binding: binding(id),
+        binding: Some(binding(id)),
     })))
 }
 

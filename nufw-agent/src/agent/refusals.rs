@@ -66,8 +66,8 @@ const HOOKS: [Hook; 5] = [
 /// What one look found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Seen {
-    /// The rules were to be loaded again first, and were not.
-    not_loaded: bool,
+    /// Why the rules were not loaded, where they were to be loaded again first.
+    not_loaded: Option<String>,
     /// Whether the rules of a family could be seen at all: IPv4, IPv6.
     visible: (bool, bool),
     /// Where a rule sends to the queue, and whether another surely refuses what comes back with the bit.
@@ -99,7 +99,7 @@ impl Seen {
             })
             .collect();
         Self {
-            not_loaded: false,
+            not_loaded: None,
             visible: (rules.0.is_some(), rules.1.is_some()),
             places,
             ends: (ends(&rules.0), ends(&rules.1)),
@@ -264,11 +264,8 @@ impl Refusals {
             .name("look-at-rules".to_owned())
             .spawn(move || {
                 let Looked { not_loaded, listings } = source.look();
-                if let Some(error) = &not_loaded {
-                    tracing::warn!(error, "the rules that are gone cannot be loaded again");
-                }
                 let seen = Seen {
-                    not_loaded: not_loaded.is_some(),
+                    not_loaded,
                     ..Seen::new(queue, bit, kill_bit, &listings.rules())
                 };
                 // If nobody waits any more, nobody needs to know.
@@ -288,8 +285,8 @@ impl Refusals {
         let (v4, v6) = found.visible;
         let visible = |is_ipv4| if is_ipv4 { v4 } else { v6 };
         self.gap = self.watched.learn(&places, visible, clock::wall()).or(self.gap);
-        if found.not_loaded {
-            self.watched.not_mended();
+        if let Some(error) = &found.not_loaded {
+            let _ = self.watched.not_mended(error);
         }
         self.seen = found;
         let seen = &self.seen;

@@ -2,7 +2,8 @@
 //!
 //! Answers become verdicts at once; they are sent to the kernel by the turn that hears them.
 
-use super::{Agent, send_batches};
+use super::Agent;
+use super::asks::send_batches;
 use crate::link::{Happened, LinkLoss};
 use crate::sources::Sources;
 use nufw_common::{clock, lifecycle};
@@ -42,6 +43,12 @@ impl Agent {
                     self.kills.order(live, &mut self.stats, now);
                 }
             }
+            ToAgent::Expire(expiries) => {
+                let now = clock::mono();
+                expiries
+                    .into_iter()
+                    .for_each(|expiry| self.expiries.order(expiry, now));
+            }
             ToAgent::DumpRequest(request) => self.dumps.request(request.dump),
             ToAgent::KnownAddresses(news) => {
                 if !self.sources.learn(&news) {
@@ -79,6 +86,7 @@ impl Agent {
             return;
         }
         self.forget_link();
+        self.asks.with_ports = welcome.capabilities.has(Capabilities::BRIDGE_PORTS);
         self.ask_again();
         if welcome.capabilities.has(Capabilities::WITHOUT_VERDICT) {
             let bit = self.settings.blind_bit;
@@ -118,7 +126,7 @@ impl Agent {
             } else {
                 stats.asked += 1;
             }
-            asks.push(ask);
+            asks.push(ask, waiting.ports.as_deref());
         });
     }
 

@@ -5,7 +5,7 @@
 use crate::conntrack::Interest;
 use crate::loss::{Choices, OnLoss};
 use crate::queue::Disposition;
-use nufw_proto::Mark;
+use nufw_proto::{Mark, Transport, Tuple};
 use std::time::Duration;
 
 /// What the agent needs to know besides its parts.
@@ -31,6 +31,8 @@ pub struct Settings {
     pub zones: Vec<u16>,
     /// How many queues there are.
     pub queues: u16,
+    /// The number of the queue of TCP segments that say how connections go on, where conntrack does not.
+    pub flags_queue: Option<u16>,
     /// How long a packet waits for an answer.
     pub packet_timeout: Duration,
     /// Packets that may wait for an answer.
@@ -50,6 +52,12 @@ impl Settings {
             return Some(packet.0 & !mask & !self.reject_bit.0 & !blind | user.0 & mask);
         }
         (packet.0 & blind != 0).then_some(packet.0 & !blind)
+    }
+
+    /// Whether it will be told what becomes of a connection. Flags tell of forwarded TCP alone.
+    pub(super) fn follows(&self, tuple: &Tuple) -> bool {
+        let seen = self.flags_queue.is_none() || matches!(tuple.transport(), Transport::Tcp(_));
+        seen && self.interest.will_include(tuple)
     }
 
     /// What becomes of a packet that cannot be asked about.

@@ -12,6 +12,7 @@ fn settings(sets_marks: bool, reject_bit: u32) -> Settings {
         first_queue: 10,
         zones: vec![0],
         queues: 1,
+        flags_queue: None,
         packet_timeout: Duration::from_secs(15),
         max_pending: 1,
         max_unacknowledged: 1,

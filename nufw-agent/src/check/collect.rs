@@ -31,10 +31,42 @@ pub fn collect(view: &AgentConfigView) -> HostFacts {
         rmem_max: sysctl("net/core/rmem_max"),
         rules_v4,
         rules_v6,
+        helpers: helpers(
+            &fs::read_to_string("/proc/modules").unwrap_or_default(),
+            &listings,
+        ),
         listings,
         listeners: queue::other_event_listeners(),
         files: view.files.iter().map(file_problem).collect(),
     }
+}
+
+/// Conntrack's helpers that are loaded as modules, or that a rule gives to connections.
+fn helpers(modules: &str, listings: &Listings) -> Vec<String> {
+    const NAMES: [&str; 8] = ["ftp", "sip", "irc", "h323", "tftp", "pptp", "amanda", "sane"];
+    let tables = [&listings.v4, &listings.v6].into_iter().flatten();
+    let by_rule = |name: &str| {
+        tables
+            .clone()
+            .flat_map(|text| text.lines())
+            .any(|line| line.contains(&format!("-j CT --helper {name}")))
+            || listings.nft.as_ref().is_some_and(|text| {
+                text.lines().any(|line| {
+                    line.trim_start()
+                        .starts_with(&format!("type \"{name}\" protocol"))
+                })
+            })
+    };
+    let loaded = |name: &str| {
+        modules
+            .lines()
+            .any(|line| line.starts_with(&format!("nf_conntrack_{name} ")))
+    };
+    NAMES
+        .into_iter()
+        .filter(|name| loaded(name) || by_rule(name))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn sysctl<T: FromStr>(path: &str) -> Option<T> {
@@ -138,4 +170,23 @@ fn file_problem(file: &TlsFile) -> Option<String> {
 
 fn readable_by_all(file: &TlsFile) -> bool {
     fs::metadata(&file.path).is_ok_and(|meta| meta.permissions().mode() & 0o007 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_are_found_among_modules_and_rules() {
+        let none = Listings::default();
+        let modules = "nf_nat_ftp 16384 0 - Live 0x0\nnf_conntrack_ftp 24576 1 nf_nat_ftp, Live 0x0\n";
+        assert_eq!(helpers(modules, &none), ["ftp"]);
+        let rules = Listings {
+            v4: Some("*raw\n-A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp\nCOMMIT\n".to_owned()),
+            nft: Some("table ip x {\n\tct helper s {\n\t\ttype \"sip\" protocol udp\n\t}\n}\n".to_owned()),
+            ..Listings::default()
+        };
+        assert_eq!(helpers("", &rules), ["ftp", "sip"]);
+        assert!(helpers("nf_conntrack 200704 1 - Live 0x0\n", &none).is_empty());
+    }
 }

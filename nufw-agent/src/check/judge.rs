@@ -6,6 +6,7 @@ use super::{AgentConfigView, Finding, HostFacts, Level, RuleFacts, whole};
 use crate::queue::Holder;
 use crate::rules::QueueHook;
 use nufw_common::exit::Exit;
+use nufw_common::sandbox::Mode;
 
 pub(super) fn ok(need: impl Into<String>, found: impl Into<String>) -> Finding {
     Finding {
@@ -40,13 +41,14 @@ fn missing(
 
 /// Says for each need whether it is met.
 pub fn judge(view: &AgentConfigView, facts: &HostFacts) -> Vec<Finding> {
-    let mut findings = vec![capability(facts), queue(view, facts)];
+    let mut findings = vec![capability(facts), sandbox(view), queue(view, facts)];
     findings.extend(settings(view, facts));
     findings.extend(buffers(view, facts));
     findings.push(queue_rule(view, facts));
     findings.extend(reject_rules(view, facts));
     findings.extend(end_rules(view, facts));
     findings.extend(rules(view, facts));
+    findings.extend(flag_rules(view, facts));
     findings.extend(whole::generated(view, facts));
     findings.extend(whole::escapes(view, facts));
     findings.extend(whole::choices(view, facts));
@@ -75,6 +77,18 @@ fn capability(facts: &HostFacts) -> Finding {
             "not effective",
             "start as root, or with AmbientCapabilities=CAP_NET_ADMIN in the unit",
         )
+    }
+}
+
+fn sandbox(view: &AgentConfigView) -> Finding {
+    let need = "sandbox";
+    match view.sandbox {
+        Mode::Off => warn(
+            need,
+            "off: whoever finds a fault in the agent can do what its user can",
+            "privileges.sandbox = \"best-effort\" or \"enforce\"",
+        ),
+        mode => ok(need, mode.to_string()),
     }
 }
 
@@ -308,6 +322,35 @@ fn end_rules(view: &AgentConfigView, facts: &HostFacts) -> Option<Finding> {
     ))
 }
 
+/// Whether the segments are queued by which connections are followed without conntrack's events.
+fn flag_rules(view: &AgentConfigView, facts: &HostFacts) -> Option<Finding> {
+    let queue = view.flags_queue?;
+    let need = format!("rules that send SYN/ACK, FIN and RST to queue {queue}");
+    let known: Vec<_> = [&facts.rules_v4, &facts.rules_v6].into_iter().flatten().collect();
+    if known.is_empty() {
+        // Said of the other queue already.
+        return None;
+    }
+    let (there, passes) = (
+        known.iter().all(|rules| rules.queues(queue)),
+        known.iter().all(|rules| rules.bypasses(queue)),
+    );
+    Some(match (there, passes) {
+        (true, true) => ok(need, "there; rows have no counters, and UDP ends as untracked"),
+        (true, false) => warn(
+            need,
+            "without --queue-bypass: while the agent does not run, established connections break",
+            LOAD_RULES,
+        ),
+        (false, _) => missing(
+            Exit::Config,
+            need,
+            "none: nobody tells how connections go on, and rows stay open until limits.flags-timeout",
+            LOAD_RULES,
+        ),
+    })
+}
+
 /// The command that loads the rules for some hooks; those of other hooks it removes.
 fn load_rules(hooks: &[QueueHook]) -> String {
     let hooks: Vec<_> = hooks.iter().map(ToString::to_string).collect();
@@ -352,6 +395,16 @@ fn rules(view: &AgentConfigView, facts: &HostFacts) -> Vec<Finding> {
                 LOAD_RULES,
             )
         });
+        if known.iter().any(|rules| rules.masks_related) && !facts.helpers.is_empty() {
+            findings.push(warn(
+                "events of connections that others bring with them",
+                format!(
+                    "the event mask leaves out \"related\", and helpers are in use ({}): such connections get their rows late, from a comparison with the table, or none",
+                    facts.helpers.join(", ")
+                ),
+                LOAD_RULES,
+            ));
+        }
         let listeners: Vec<_> = facts
             .listeners
             .iter()

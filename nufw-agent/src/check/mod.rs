@@ -18,6 +18,7 @@ use crate::loss::Choices;
 use crate::queue::Holder;
 use crate::rules::RulesOptions;
 use nufw_common::exit::Exit;
+use nufw_common::sandbox::Mode;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -35,6 +36,10 @@ pub struct AgentConfigView {
     pub event_buffer: usize,
     /// `conntrack.relay`.
     pub relays_events: bool,
+    /// The queue of `conntrack.track-by-flags`, if that is chosen.
+    pub flags_queue: Option<u16>,
+    /// `privileges.sandbox`.
+    pub sandbox: Mode,
     /// `marks.set`.
     pub sets_marks: bool,
     /// `marks.mask`.
@@ -98,6 +103,8 @@ pub struct HostFacts {
     pub rules_v6: Option<RuleFacts>,
     /// What both were read from.
     pub listings: Listings,
+    /// Conntrack's helpers that are in use: what they follow brings other connections with it.
+    pub helpers: Vec<String>,
     /// Who else listens to conntrack events.
     pub listeners: Vec<Holder>,
     /// What is wrong with each of [`AgentConfigView::files`], in their order.

@@ -16,6 +16,8 @@ pub struct RuleFacts {
     pub saves_mark: bool,
     /// A rule restricts the events of connections.
     pub masks_events: bool,
+    /// That rule leaves out the event of connections that others bring with them (`related`).
+    pub masks_related: bool,
     chains: Chains,
 }
 
@@ -59,6 +61,7 @@ impl RuleFacts {
         self.queues.extend(other.queues);
         self.saves_mark |= other.saves_mark;
         self.masks_events |= other.masks_events;
+        self.masks_related |= other.masks_related;
         self.chains.extend(other.chains);
         self
     }
@@ -86,7 +89,12 @@ pub fn scan_iptables(text: &str) -> RuleFacts {
                     .extend(range.map(|range| (range, words.contains(&"--queue-bypass"))));
             }
             Some("CONNMARK") => facts.saves_mark |= words.contains(&"--save-mark"),
-            Some("CT") => facts.masks_events |= words.contains(&"--ctevents"),
+            Some("CT") => {
+                if let Some(mask) = value("--ctevents") {
+                    facts.masks_events = true;
+                    facts.masks_related |= lacks_related(mask);
+                }
+            }
             _ => {}
         }
     }
@@ -121,9 +129,17 @@ pub fn scan_nft(text: &str, families: &[&str]) -> RuleFacts {
         }
         let text = words.join(" ");
         facts.saves_mark |= text.contains("ct mark set ") && text.contains("meta mark");
-        facts.masks_events |= text.contains("ct event set ");
+        if let Some((_, mask)) = text.split_once("ct event set ") {
+            facts.masks_events = true;
+            facts.masks_related |= lacks_related(mask);
+        }
     }
     facts
+}
+
+/// Whether a list of events, with commas and perhaps other words behind it, is without `related`.
+fn lacks_related(mask: &str) -> bool {
+    mask.split([',', ' ']).all(|event| event != "related")
 }
 
 /// `5`, or `5:7` with the given separator.

@@ -10,6 +10,8 @@ fn view() -> AgentConfigView {
         queue_buffer: 16 << 20,
         event_buffer: 64 << 20,
         relays_events: true,
+        flags_queue: None,
+        sandbox: Mode::Enforce,
         sets_marks: true,
         mask: 0x00ff_ffff,
         reject_bit: 0x0100_0000,
@@ -53,6 +55,7 @@ fn healthy() -> HostFacts {
         rules_v4: Some(scan_iptables(RULES)),
         rules_v6: Some(scan_iptables(RULES)),
         listings: Listings::default(),
+        helpers: Vec::new(),
         listeners: Vec::new(),
         files: vec![None],
     }
@@ -445,4 +448,72 @@ fn files_are_looked_into() {
         "holds no PEM revocation list"
     );
     assert!(problem(&dir.path().join("none"), TlsContent::Key).contains("No such file"));
+}
+
+#[test]
+fn a_sandbox_that_is_off_is_said() {
+    let view = AgentConfigView {
+        sandbox: Mode::Off,
+        ..view()
+    };
+    let findings = judge(&view, &healthy());
+    let finding = findings
+        .iter()
+        .find(|finding| finding.level != Level::Ok)
+        .unwrap();
+    assert_eq!((finding.need.as_str(), finding.level), ("sandbox", Level::Warn));
+    assert!(finding.mend.as_ref().unwrap().contains("privileges.sandbox"));
+}
+
+#[test]
+fn a_mask_that_hides_what_helpers_bring_is_said() {
+    let masks = |mask: &str| Some(scan_iptables(&RULES.replace("new,reply,destroy", mask)));
+    let facts = |mask: &str, helpers: &[&str]| HostFacts {
+        rules_v4: masks(mask),
+        helpers: helpers.iter().map(ToString::to_string).collect(),
+        ..healthy()
+    };
+    let finding = only(&facts("new,reply,destroy", &["ftp", "sip"]));
+    assert!(finding.found.contains("ftp, sip"), "{finding:?}");
+    for fine in [
+        facts("new,related,reply,destroy", &["ftp"]),
+        facts("new,reply,destroy", &[]),
+    ] {
+        // The other family's mask has no related either, and is only complained of where a helper is.
+        let fine = HostFacts {
+            rules_v6: fine.rules_v4.clone(),
+            ..fine
+        };
+        assert!(judge(&view(), &fine).iter().all(|f| f.level == Level::Ok));
+    }
+}
+
+#[test]
+fn tracking_by_flags_needs_its_own_rules_and_none_of_conntracks_settings() {
+    let view = AgentConfigView {
+        relays_events: false,
+        flags_queue: Some(8),
+        ..view()
+    };
+    let facts = |rules: &str| HostFacts {
+        acct: Some(0),
+        events: None,
+        rules_v4: Some(scan_iptables(rules)),
+        rules_v6: Some(scan_iptables(rules)),
+        ..healthy()
+    };
+    let bad = |rules: &str| -> Vec<Finding> {
+        let findings = judge(&view, &facts(rules)).into_iter();
+        findings.filter(|finding| finding.level != Level::Ok).collect()
+    };
+    let missing = bad(RULES);
+    assert_eq!(missing.len(), 1, "{missing:#?}");
+    assert_eq!(missing[0].level, Level::Missing);
+    let flags = "*mangle\n-A FORWARD -p tcp -m tcp --tcp-flags FIN FIN -j NFQUEUE --queue-num 8";
+    let held = bad(&RULES.replace("*mangle", flags));
+    assert!(held[0].found.contains("--queue-bypass"), "{held:#?}");
+    assert_eq!(
+        bad(&RULES.replace("*mangle", &format!("{flags} --queue-bypass"))),
+        []
+    );
 }

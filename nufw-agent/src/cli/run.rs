@@ -259,7 +259,8 @@ fn assemble(
         queues = queue.numbers().count(),
         queue_buffer = queue.granted_receive_buffer(),
         server = config.server.shown(),
-        relays_events = relay.relay,
+        relays_events = relay.relays(),
+        by_flags = relay.track_by_flags,
         marked_only = relay.marked_only,
         sets_marks = settings.sets_marks,
         "ready"
@@ -281,19 +282,24 @@ fn assemble(
     let hello = Hello {
         software: Text::lossy(SOFTWARE),
         boot,
-        capabilities: if control.is_some() {
-            Capabilities::WITHOUT_VERDICT.and(Capabilities::KILL)
-        } else {
-            Capabilities::WITHOUT_VERDICT
-        },
+        capabilities: offered(control.is_some(), relay.track_by_flags),
         packet_timeout_ms: u32::try_from(settings.packet_timeout.as_millis()).unwrap_or(u32::MAX),
-        relays_events: relay.relay,
+        relays_events: relay.relays(),
         marked_only: relay.marked_only,
         sets_marks: settings.sets_marks,
         first_held: nufw_proto::EventSeq(1),
     };
     let link = Link::new(targets, config.server.return_after.0, tls, hello, clock::mono());
     Ok(Agent::new(settings, kernel, link, load_tls, refusals))
+}
+
+/// Optional parts of the protocol that this agent speaks.
+fn offered(ends_connections: bool, by_flags: bool) -> Capabilities {
+    let only = |offered: bool, part| if offered { part } else { Capabilities::default() };
+    Capabilities::WITHOUT_VERDICT
+        .and(Capabilities::BRIDGE_PORTS)
+        .and(only(ends_connections, Capabilities::KILL))
+        .and(only(by_flags, Capabilities::BY_FLAGS))
 }
 
 /// What loads the rules again when they are gone. The names of the servers are resolved while there is no hurry.

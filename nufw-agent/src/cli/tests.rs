@@ -26,20 +26,20 @@ fn the_command_line_wins_over_the_file() {
     assert_eq!(config.server.targets().unwrap()[0].address, "other:77");
     assert_eq!(config.queue.number, 3);
     assert_eq!(config.queue.packet_timeout.0, Duration::from_secs(20));
-    assert!(config.conntrack.relay && !config.conntrack.marked_only && config.marks.set);
+    assert!(config.conntrack.relays() && !config.conntrack.marked_only && config.marks.set);
 }
 
 #[test]
 fn nothing_said_changes_nothing() {
     let config = config(&[]);
-    assert!(!config.conntrack.relay && !config.marks.set);
+    assert!(!config.conntrack.relays() && !config.marks.set);
     assert_eq!(config.server.targets().unwrap()[0].address, "from-file:4128");
 }
 
 #[test]
 fn marked_only_implies_relaying_and_marks() {
     let config = config(&["-M", "-t", "1m"]);
-    assert!(config.conntrack.relay && config.conntrack.marked_only && config.marks.set);
+    assert!(config.conntrack.relays() && config.conntrack.marked_only && config.marks.set);
     assert_eq!(config.queue.packet_timeout.0, Duration::from_mins(1));
 }
 

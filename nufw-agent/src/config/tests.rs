@@ -261,7 +261,7 @@ fn nothing_speaks_of_blind_connections_where_nothing_may_be_blind() {
 fn marked_only_brings_what_it_stands_on() {
     let (_dir, path) = write("[conntrack]\nrelay = false\nmarked-only = true\n[marks]\nset = false\n");
     let config = load(Some(&path), Overrides::new()).unwrap();
-    assert!(config.conntrack.relay && config.marks.set);
+    assert!(config.conntrack.relays() && config.marks.set);
     assert_eq!(config.interest(), Interest::Marked(Mark(0x00ff_ffff)));
 }
 
@@ -290,4 +290,44 @@ fn the_agent_is_watched_where_the_file_says() {
     assert_eq!(set.metrics, Some(Place::Unix(PathBuf::from("/run/x.sock"))));
     assert_eq!((set.status, set.status_named), (None, true));
     assert_eq!(places("[metrics]\nlisten = \"\"\n").metrics, None);
+}
+
+#[test]
+fn events_and_flags_exclude_each_other_and_flags_need_marks_and_the_forward_hook() {
+    let said = |text: &str| {
+        let (_dir, path) = write(&format!("[server]\naddress = \"x\"\n{text}"));
+        load(
+            Some(&path),
+            vec![("conntrack.track-by-flags", "true".to_owned(), "--track-by-flags")],
+        )
+        .map(|config| (config.conntrack.relays(), config.settings().flags_queue))
+        .map_err(|error| error.to_string())
+    };
+    assert_eq!(said("[queue]\nnumber = 3\ncount = 2\n"), Ok((false, Some(5))));
+    assert_eq!(said("[conntrack]\nrelay = false\n"), Ok((false, Some(1))));
+    for (text, key, expected) in [
+        ("[conntrack]\nrelay = true\n", "conntrack.relay", "one of them"),
+        (
+            "[conntrack]\nmarked-only = true\n",
+            "conntrack.marked-only",
+            "one of them",
+        ),
+        ("[marks]\nset = false\n", "marks.set", "by their marks"),
+        (
+            "[rules]\nhooks = [\"forward\", \"input\"]\n",
+            "rules.hooks",
+            "[\"forward\"]",
+        ),
+        ("[queue]\ncount = 2\nzones = [1, 2]\n", "queue.zones", "one zone"),
+        ("[queue]\nnumber = 65535\n", "queue.number", "leaves a number"),
+    ] {
+        let error = said(text).unwrap_err();
+        assert!(error.contains(key) && error.contains(expected), "{error}");
+    }
+    let (_dir, path) = write("[server]\naddress = \"x\"\n");
+    let config = load(Some(&path), Overrides::new()).unwrap();
+    assert_eq!(
+        (config.conntrack.relays(), config.settings().flags_queue),
+        (true, None)
+    );
 }

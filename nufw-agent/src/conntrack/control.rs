@@ -1,4 +1,5 @@
-//! Requests about single entries of the connection table: look, change the mark, delete; asked and answered without waiting.
+//! Requests about single entries of the connection table: look, change the mark, limit the time, delete; asked and answered
+//! without waiting.
 //!
 //! A socket of its own, so that no answer stands between events. What is asked for, and what follows from an answer, is the
 //! caller's business; the kernel wants `CAP_NET_ADMIN` of whoever sends, for a look too.
@@ -31,6 +32,8 @@ const CT_DELETE: u16 = 1 << 8 | 2;
 const NESTED: u16 = 1 << 15;
 // `enum ctattr_type`, `ctattr_tuple`, `ctattr_ip`, `ctattr_l4proto`.
 const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_STATUS: u16 = 3;
+const CTA_TIMEOUT: u16 = 7;
 const CTA_MARK: u16 = 8;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
@@ -47,6 +50,9 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 /// Identifier, type and code of ICMP; those of ICMPv6 are 7, 8, 9.
 const CTA_PROTO_ICMP: [u16; 3] = [4, 5, 6];
 const CTA_PROTO_ICMPV6: [u16; 3] = [7, 8, 9];
+
+/// Of `enum ip_conntrack_status`.
+const IPS_FIXED_TIMEOUT: u32 = 1 << 10;
 
 /// Bytes of an answer: an entry takes some hundred.
 const ANSWER: usize = 8192;
@@ -76,6 +82,14 @@ pub enum Order {
     },
     /// Delete it, if it has the id.
     Delete,
+    /// Let it end after so long, whatever passes (`IPS_FIXED_TIMEOUT`); neither can be taken back. The kernel goes by the tuple
+    /// and not by the id.
+    EndIn {
+        /// From now.
+        seconds: u32,
+        /// Its status bits as last seen: the kernel refuses a request that would take one away.
+        status: u32,
+    },
 }
 
 /// What the kernel says.
@@ -114,6 +128,14 @@ impl Control {
     /// Opens the socket.
     pub fn open() -> Result<Self, ConntrackError> {
         Ok(Self::by(Way::Own(open()?)))
+    }
+
+    /// Another one that asks in the same way, for requests of its own.
+    pub fn another(&self) -> Result<Self, ConntrackError> {
+        match &self.way {
+            Way::Own(_) => Self::open(),
+            Way::Keeper(keeper) => Ok(Self::kept_by(Arc::clone(keeper))),
+        }
     }
 
     /// Through a supervisor that may ask.
@@ -199,7 +221,7 @@ fn write(requests: &mut Writer, token: u32, target: &Target, order: Order) {
     // A look is answered by the entry or by an error; an acknowledgement besides would be one answer too many.
     let (kind, flags) = match order {
         Order::Look => (CT_GET, NLM_F_REQUEST),
-        Order::Mark { .. } => (CT_NEW, NLM_F_REQUEST | NLM_F_ACK),
+        Order::Mark { .. } | Order::EndIn { .. } => (CT_NEW, NLM_F_REQUEST | NLM_F_ACK),
         Order::Delete => (CT_DELETE, NLM_F_REQUEST | NLM_F_ACK),
     };
     requests.begin(kind, flags, token, u8::try_from(family).unwrap_or(0), 0);
@@ -214,6 +236,10 @@ fn write(requests: &mut Writer, token: u32, target: &Target, order: Order) {
             requests.attribute_be32(CTA_MARK_MASK, mask);
         }
         Order::Delete => requests.attribute_be32(CTA_ID, target.id),
+        Order::EndIn { seconds, status } => {
+            requests.attribute_be32(CTA_TIMEOUT, seconds);
+            requests.attribute_be32(CTA_STATUS, status | IPS_FIXED_TIMEOUT);
+        }
     }
 }
 

@@ -279,7 +279,7 @@ impl Kernel {
     fn control(&self, wanted: &[(u32, Target, Order)]) -> io::Result<OwnedFd> {
         let bit = self.allowed.kill_bit.0;
         let allowed = wanted.iter().all(|(_, _, order)| match *order {
-            Order::Look | Order::Delete => true,
+            Order::Look | Order::Delete | Order::EndIn { .. } => true,
             Order::Mark { value, mask } => mask == bit && (value == 0 || value == bit),
         });
         if !allowed || self.events.is_none() {

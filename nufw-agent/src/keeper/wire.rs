@@ -43,7 +43,7 @@ pub enum Request {
         /// Whether they are to be loaded before, where that is configured.
         mend: bool,
     },
-    /// Single entries of the connection table are to be looked at, marked with the bit of ended connections, or deleted, at
+    /// Single entries of the connection table are to be looked at, marked with the bit of ended connections, limited in time, or deleted, at
     /// most [`IN_FLIGHT`]; answered with a socket from which the kernel's answers come, by their tokens.
     Control(Vec<(u32, Target, Order)>),
 }

@@ -52,19 +52,32 @@ pub struct QueueOptions {
     pub receive_buffer: usize,
     /// Whether packets that find the queue full pass without a decision. Only ever the administrator's choice.
     pub fail_open: bool,
+    /// Whether one more queue is read, whose number follows theirs: of packets that are let pass at once, and that pass when
+    /// it is full.
+    pub passing: bool,
 }
 
 impl QueueOptions {
-    /// The numbers of the queues.
+    /// The numbers of all queues.
     pub fn numbers(&self) -> RangeInclusive<u16> {
-        self.number..=self.number.saturating_add(self.count.saturating_sub(1))
+        self.number..=self.passing().unwrap_or(self.last())
     }
 
-    fn settings(&self) -> codec::Settings {
+    /// The last one whose packets wait.
+    fn last(&self) -> u16 {
+        self.number.saturating_add(self.count.saturating_sub(1))
+    }
+
+    /// The number of the queue of packets that are let pass at once.
+    pub fn passing(&self) -> Option<u16> {
+        self.passing.then(|| self.last().saturating_add(1))
+    }
+
+    fn settings(&self, number: u16) -> codec::Settings {
         codec::Settings {
             copy_range: self.copy_range,
             length: self.length,
-            fail_open: self.fail_open,
+            fail_open: self.fail_open || self.passing() == Some(number),
         }
     }
 }
@@ -232,7 +245,7 @@ impl Queue {
     ) -> Result<(), QueueError> {
         for number in self.numbers() {
             let mut request = Writer::default();
-            write(&mut request, number, options.settings());
+            write(&mut request, number, options.settings(number));
             self.request(&request, number)?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! Each of our chains is replaced whole in one commit, so that there is no moment without rules; a jump is added only
 //! where it is missing. Rules are written as `iptables-save` prints them.
 
-use super::{Lines, NO_SERVER, QueueHook, RulesOptions, SYSCTLS};
+use super::{Lines, NO_SERVER, QueueHook, RulesOptions};
 use std::net::IpAddr;
 
 /// The tables, in the order in which they are loaded: what refuses is there before anything is queued.
@@ -41,6 +41,9 @@ const CALLS: [(&str, &str, &str); 13] = [
     ("raw", "PREROUTING", "NUFW_EVENTS"),
     ("raw", "OUTPUT", "NUFW_EVENTS"),
 ];
+
+/// Router and neighbour solicitations and advertisements (RFC 4861 §4).
+const NEIGHBOURS: [u8; 4] = [133, 134, 135, 136];
 
 /// A chain of ours with its rules, each without the `-A CHAIN` before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,6 +242,15 @@ fn held(options: &RulesOptions, family: Family, hook: QueueHook) -> Vec<String> 
             }
         }
     }
+    if let Some(queue) = options.flags_queue.filter(|_| hook == QueueHook::Forward) {
+        // While nobody reads that queue they pass all the same.
+        rules.extend(["SYN,ACK SYN,ACK", "FIN FIN", "RST RST"].map(|flags| {
+            format!(
+                "-p tcp -m conntrack --ctstate ESTABLISHED -m connmark ! --mark 0x0/{:#x} -m tcp --tcp-flags {flags} -j NFQUEUE --queue-num {queue} --queue-bypass",
+                options.mask
+            )
+        }));
+    }
     rules.push("-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN".to_owned());
     rules.push("-m conntrack --ctstate INVALID -j DROP".to_owned());
     let bits = family.bits();
@@ -267,7 +279,14 @@ fn held(options: &RulesOptions, family: Family, hook: QueueHook) -> Vec<String> 
     let bypass = if options.bypasses() { " --queue-bypass" } else { "" };
     rules.push(format!("-m conntrack --ctstate NEW -j NFQUEUE {queue}{bypass}"));
     if hook == QueueHook::Forward {
-        // What conntrack does not follow could never be accounted for. For the gateway itself that is neighbour
+        if family == Family::V6 {
+            // Neighbour discovery, which conntrack does not follow, passes through a gateway that is a bridge; a router would
+            // have counted the hop limit down.
+            rules.extend(NEIGHBOURS.map(|kind| {
+                format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind} -m hl --hl-eq 255 -j RETURN")
+            }));
+        }
+        // What else conntrack does not follow could never be accounted for. For the gateway itself that is neighbour
         // discovery, which must pass.
         rules.push("-j DROP".to_owned());
     }
@@ -287,7 +306,7 @@ pub(super) fn install(options: &RulesOptions) -> String {
     // First of all: a rule with an event mask that is made while nf_conntrack_events is 2 and nobody listens has no
     // effect, then or later, because the kernel gives its template no events to mask.
     script.line("modprobe -q nf_conntrack 2>/dev/null || :");
-    for (key, value, reason) in SYSCTLS {
+    for (key, value, reason) in options.settings() {
         script.line(format!("sysctl -q -w {key}={value}    # {reason}"));
     }
     for family in [Family::V4, Family::V6] {

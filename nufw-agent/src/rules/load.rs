@@ -4,7 +4,7 @@
 //! before are undone.
 
 use super::iptables::{self, Chain, Family, Jump, OURS, Place, TABLES, Wanted};
-use super::{Lines, RulesOptions, SYSCTLS, nft};
+use super::{Lines, RulesOptions, nft};
 use serde::Deserialize;
 use std::fs;
 use std::io::{self, Write as _};
@@ -97,7 +97,7 @@ impl Backend {
 pub fn apply(backend: Backend, options: &RulesOptions) -> Result<(), LoadError> {
     let backend = backend.resolve()?;
     // First of all: a rule with an event mask that is made while nf_conntrack_events is 2 masks nothing.
-    settings()?;
+    settings(options)?;
     match backend {
         Backend::Nft => {
             load_nft(&nft::install(options))?;
@@ -157,7 +157,7 @@ fn families() -> impl Iterator<Item = Family> {
         .filter(move |family| v6 || *family == Family::V4)
 }
 
-fn settings() -> Result<(), LoadError> {
+fn settings(options: &RulesOptions) -> Result<(), LoadError> {
     // Where it is built in, or loaded, this says nothing new.
     let _ = Command::new("modprobe")
         .args(["-q", "nf_conntrack"])
@@ -165,7 +165,7 @@ fn settings() -> Result<(), LoadError> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    for (key, value, _) in SYSCTLS {
+    for (key, value, _) in options.settings() {
         let path = format!("/proc/sys/{}", key.replace('.', "/"));
         if fs::read_to_string(&path).is_ok_and(|present| present.trim() == value) {
             continue;

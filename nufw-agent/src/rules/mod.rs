@@ -154,6 +154,8 @@ pub struct RulesOptions {
     pub on_loss: Choices,
     /// Whether conntrack makes only the three events that the agent needs.
     pub event_mask: bool,
+    /// The queue for what TCP segments say of forwarded connections of users, where conntrack tells nothing.
+    pub flags_queue: Option<u16>,
 }
 
 impl Default for RulesOptions {
@@ -170,6 +172,7 @@ impl Default for RulesOptions {
             blind_bit: 0,
             on_loss: Choices::default(),
             event_mask: true,
+            flags_queue: None,
         }
     }
 }
@@ -198,6 +201,14 @@ impl RulesOptions {
     /// kernel lets pass without one.
     fn marks_before(&self) -> bool {
         self.blind_bit != 0 && self.on_loss.kernel_may_be_blind()
+    }
+
+    /// The settings of conntrack that are needed. A kernel that makes no events has not the one for them.
+    fn settings(&self) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        let by_flags = self.flags_queue.is_some();
+        SYSCTLS
+            .into_iter()
+            .filter(move |(key, ..)| !by_flags || !key.ends_with("_events"))
     }
 
     /// Whether packets pass while nobody reads the queue.

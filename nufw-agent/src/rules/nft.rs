@@ -3,7 +3,7 @@
 //! The table is deleted and made anew in one transaction. nftables before 1.1 cannot combine a packet's mark with a
 //! connection's, so bits outside the mask are not kept where a mark is saved or restored.
 
-use super::{Lines, NO_SERVER, QueueHook, RulesOptions, SYSCTLS};
+use super::{Lines, NO_SERVER, QueueHook, RulesOptions};
 use std::net::IpAddr;
 
 pub(super) fn remove() -> String {
@@ -23,7 +23,7 @@ pub(super) fn install(options: &RulesOptions) -> String {
     let mut text = Lines::default();
     text.line("# Rules of nufw-agent. Load: nufw-agent rules --format nft --apply    Remove: … --remove");
     text.line("# Conntrack needs besides:");
-    for (key, value, reason) in SYSCTLS {
+    for (key, value, reason) in options.settings() {
         text.line(format!("#     sysctl -w {key}={value}    # {reason}"));
     }
     if options.servers.is_empty() {
@@ -124,6 +124,14 @@ fn held(options: &RulesOptions, hook: QueueHook) -> Vec<String> {
         QueueHook::Input => rules.push("iif lo return".to_owned()),
         QueueHook::Output => rules.push("oif lo return".to_owned()),
     }
+    if let Some(queue) = options.flags_queue.filter(|_| hook == QueueHook::Forward) {
+        // While nobody reads that queue they pass all the same.
+        let of_users = format!("ct state established ct mark and {:#010x} != 0", options.mask);
+        rules.extend(
+            ["(syn | ack) == syn | ack", "fin == fin", "rst == rst"]
+                .map(|flags| format!("{of_users} tcp flags & {flags} queue num {queue} bypass")),
+        );
+    }
     rules.push("ct state established,related return".to_owned());
     rules.push("ct state invalid drop".to_owned());
     for (server, gateway_port) in &options.servers {
@@ -150,6 +158,11 @@ fn held(options: &RulesOptions, hook: QueueHook) -> Vec<String> {
     let bypass = if options.bypasses() { " bypass" } else { "" };
     rules.push(format!("ct state new queue num {queue}{bypass}"));
     if hook == QueueHook::Forward {
+        // Passes through a gateway that is a bridge; a router would have counted the hop limit down.
+        rules.push(
+            "ip6 hoplimit 255 icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } return"
+                .to_owned(),
+        );
         rules.push("drop".to_owned());
     }
     rules

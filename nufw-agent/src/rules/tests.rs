@@ -282,3 +282,49 @@ fn what_was_ended_is_refused_before_anything_lets_it_pass() {
         assert!(!one.contains(":NUFW_ENDED_OUTPUT") && !one.contains("chain ended_output"));
     }
 }
+
+#[test]
+fn what_tcp_flags_say_is_queued_before_established_packets_pass_and_never_waits() {
+    let by_flags = RulesOptions {
+        hooks: vec![QueueHook::Forward],
+        event_mask: false,
+        flags_queue: Some(8),
+        ..options()
+    };
+    let script = render(Format::Iptables, &by_flags);
+    for command in ["iptables", "ip6tables"] {
+        let text = part(&script, command);
+        let established = text.find("--ctstate RELATED,ESTABLISHED -j RETURN").unwrap();
+        for flags in ["SYN,ACK SYN,ACK", "FIN FIN", "RST RST"] {
+            let rule = format!(
+                "-m connmark ! --mark 0x0/0xffffff -m tcp --tcp-flags {flags} -j NFQUEUE --queue-num 8 --queue-bypass\n"
+            );
+            assert!(text.find(&rule).unwrap() < established, "{rule} in {text}");
+        }
+        assert_eq!(text.matches("bypass").count(), 3, "new connections wait");
+    }
+    let nft = render(Format::Nft, &by_flags);
+    let established = nft.find("ct state established,related return").unwrap();
+    for flags in ["(syn | ack) == syn | ack", "fin == fin", "rst == rst"] {
+        let rule = format!("ct mark and 0x00ffffff != 0 tcp flags & {flags} queue num 8 bypass\n");
+        assert!(nft.find(&rule).unwrap() < established, "{rule} in {nft}");
+    }
+    for text in [script, nft] {
+        assert!(
+            !text.contains("nf_conntrack_events"),
+            "a kernel without events lacks it"
+        );
+        assert!(!text.contains("ctevents") && !text.contains("ct event"));
+    }
+}
+
+#[test]
+fn neighbours_find_each_other_through_a_bridge() {
+    let script = render(Format::Iptables, &options());
+    let (v4, v6) = (part(&script, "iptables"), part(&script, "ip6tables"));
+    let rule = "-A NUFW_FORWARD -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m hl --hl-eq 255 -j RETURN";
+    let dropped = "-A NUFW_FORWARD -j DROP";
+    assert!(v6.find(rule).unwrap() < v6.find(dropped).unwrap(), "{v6}");
+    assert!(!v4.contains("icmp6"));
+    assert_eq!(v6.matches("--hl-eq 255").count(), 4, "in FORWARD alone: {v6}");
+}

@@ -6,6 +6,7 @@ use nufw_agent::loss::Choices;
 use nufw_agent::queue::{Queue, QueueOptions};
 use nufw_agent::rules::{Format, QueueHook, RulesOptions, render};
 use nufw_common::exit::Exit;
+use nufw_common::sandbox::Mode;
 use nufw_proto::gateway::Hook;
 
 fn view() -> AgentConfigView {
@@ -15,6 +16,8 @@ fn view() -> AgentConfigView {
         queue_buffer: 65_536,
         event_buffer: 65_536,
         relays_events: true,
+        flags_queue: None,
+        sandbox: Mode::Enforce,
         sets_marks: true,
         mask: 0x00ff_ffff,
         reject_bit: 0x0100_0000,
@@ -65,6 +68,7 @@ fn what_is_missing_is_mended_by_the_rules() {
             copy_range: 128,
             receive_buffer: 65_536,
             fail_open: false,
+            passing: false,
         })
         .unwrap();
         let taken = bad();

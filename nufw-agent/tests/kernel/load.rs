@@ -5,6 +5,7 @@ use nufw_agent::check::{AgentConfigView, Level, collect, judge};
 use nufw_agent::loss::{Choices, OnLoss};
 use nufw_agent::rules::load::{apply, remove};
 use nufw_agent::rules::{Backend, LoadError, QueueHook, Queues, RulesOptions};
+use nufw_common::sandbox::Mode;
 
 const OTHERS: &str = "iptables -t mangle -A FORWARD -p tcp -j MARK --set-mark 0x2000000/0x2000000\n\
      iptables -A FORWARD -s 192.0.2.1 -j ACCEPT\n\
@@ -45,6 +46,8 @@ fn complaints(options: &RulesOptions) -> Vec<String> {
         queue_buffer: 65_536,
         event_buffer: 65_536,
         relays_events: true,
+        flags_queue: None,
+        sandbox: Mode::Enforce,
         sets_marks: true,
         mask: options.mask,
         reject_bit: options.reject_bit,

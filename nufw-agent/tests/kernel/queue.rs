@@ -23,6 +23,7 @@ fn options(number: u16) -> QueueOptions {
         copy_range: 256,
         receive_buffer: 1 << 20,
         fail_open: false,
+        passing: false,
     }
 }
 

@@ -98,10 +98,17 @@ fn the_nft_ruleset_loads_but_for_the_queue_statement() {
         return;
     }
     let netns = Netns::new();
-    let text = render(Format::Nft, &both());
+    let by_flags = RulesOptions {
+        flags_queue: Some(4),
+        ..both()
+    };
+    let text = render(Format::Nft, &by_flags);
     assert_eq!(text.matches("queue num 3\n").count(), 2);
+    assert_eq!(text.matches("queue num 4 bypass\n").count(), 3);
     // Kernels without CONFIG_NFT_QUEUE refuse the statement even when it is only checked.
-    let text = text.replace("queue num 3\n", "accept\n");
+    let text = text
+        .replace("queue num 3\n", "accept\n")
+        .replace("queue num 4 bypass\n", "accept\n");
     let load = format!("nft -f - <<'END'\n{text}END\nnft list ruleset\n");
     let once = netns.sh(&load);
     assert_eq!(netns.sh(&load), once);
@@ -142,6 +149,7 @@ impl Decider {
                     copy_range: 256,
                     receive_buffer: 1 << 20,
                     fail_open: false,
+                    passing: false,
                 })
                 .unwrap();
                 ready.send(()).unwrap();
@@ -163,7 +171,11 @@ impl Decider {
                             tuple.to_string(),
                         ));
                         let port = match tuple.transport() {
-                            Transport::Tcp(ports) | Transport::Udp(ports) => ports.dst,
+                            Transport::Tcp(ports) | Transport::Udp(ports) | Transport::Sctp(ports) => {
+                                ports.dst
+                            }
+                            Transport::Icmp(key) | Transport::Icmpv6(key) => key.id,
+                            Transport::Gre(_) => REJECTED,
                             _ => ACCEPTED,
                         };
                         queue.verdict(
@@ -430,6 +442,136 @@ fn connections_are_held_marked_rejected_and_counted_by_three_events() {
         }
     });
     assert_eq!(decider.take().len(), 1);
+}
+
+/// What comes back to whoever sends this from a socket of that kind.
+fn fate(host: &Netns, protocol: i32, kind: socket2::Type, to: &str, bytes: &[u8]) -> ErrorKind {
+    let (to, bytes): (SocketAddr, Vec<u8>) = (to.parse().unwrap(), bytes.to_vec());
+    host.run(move || {
+        let domain = socket2::Domain::for_address(to);
+        let socket = socket2::Socket::new(domain, kind, Some(socket2::Protocol::from(protocol))).unwrap();
+        let local: SocketAddr = if to.is_ipv4() {
+            ([0; 4], REJECTED).into()
+        } else {
+            ([0_u16; 8], REJECTED).into()
+        };
+        if kind == socket2::Type::DGRAM {
+            // The identifier of an echo is the port that its socket is bound to.
+            socket.bind(&local.into()).unwrap();
+        }
+        socket.connect(&SocketAddr::new(to.ip(), 0).into()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.send(&bytes).unwrap();
+        (&socket).read(&mut [0; 64]).unwrap_err().kind()
+    })
+}
+
+#[test]
+fn what_is_rejected_is_answered_in_every_hook_and_protocol() {
+    if !permitted() {
+        return;
+    }
+    let lab = Lab::new();
+    let options = RulesOptions {
+        hooks: QueueHook::ALL.to_vec(),
+        ..both()
+    };
+    lab.gateway.sh(&render(Format::Iptables, &options));
+    let decider = lab.gateway.run(Decider::new);
+    Lab::listen(&lab.server, &format!("[::]:{ACCEPTED}"));
+    Lab::listen(&lab.server, &format!("[::]:{REJECTED}"));
+    // Connections of the gateway itself.
+    for (host, udp) in [
+        ("10.9.2.2", ErrorKind::HostUnreachable),
+        ("[fd09:2::2]", ErrorKind::PermissionDenied),
+    ] {
+        let connect = |port: u16| {
+            let to: SocketAddr = format!("{host}:{port}").parse().unwrap();
+            lab.gateway.run(move || {
+                TcpStream::connect_timeout(&to, PATIENCE)
+                    .map(drop)
+                    .map_err(|error| error.kind())
+            })
+        };
+        assert_eq!(connect(ACCEPTED), Ok(()), "{host}");
+        assert_eq!(connect(REJECTED), Err(ErrorKind::ConnectionRefused), "{host}");
+        let hooks: Vec<Hook> = decider.take().into_iter().map(|(hook, ..)| hook).collect();
+        assert!(hooks.iter().all(|hook| *hook == Hook::Output), "{hooks:?}");
+        let to: SocketAddr = format!("{host}:{REJECTED}").parse().unwrap();
+        let said = lab.gateway.run(move || {
+            let local = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(local).unwrap();
+            socket.connect(to).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            // The kernel may say it at once.
+            socket
+                .send(b"?")
+                .and_then(|_| socket.recv(&mut [0; 8]))
+                .unwrap_err()
+                .kind()
+        });
+        assert_eq!(said, udp, "{host}");
+    }
+    // Echo, GRE and SCTP, through the gateway and to it: administratively prohibited.
+    lab.client.sh("sysctl -qw net.ipv4.ping_group_range='0 0'");
+    let echo = |kind: u8| [kind, 0, 0, 0, 0, 0, 0, 1, b'p', b'i', b'n', b'g'];
+    let gre = [0, 0, 8, 0, 0x45, 0, 0, 20];
+    for (host, icmp, echo, said) in [
+        (
+            "10.9.2.2",
+            libc::IPPROTO_ICMP,
+            echo(8),
+            ErrorKind::HostUnreachable,
+        ),
+        (
+            "10.9.1.1",
+            libc::IPPROTO_ICMP,
+            echo(8),
+            ErrorKind::HostUnreachable,
+        ),
+        (
+            "[fd09:2::2]",
+            libc::IPPROTO_ICMPV6,
+            echo(128),
+            ErrorKind::PermissionDenied,
+        ),
+        (
+            "[fd09:1::1]",
+            libc::IPPROTO_ICMPV6,
+            echo(128),
+            ErrorKind::PermissionDenied,
+        ),
+    ] {
+        let to = format!("{host}:0");
+        let ping = fate(&lab.client, icmp, socket2::Type::DGRAM, &to, &echo);
+        assert_eq!(ping, said, "echo to {host}");
+        let raw = |protocol, bytes: &[u8]| fate(&lab.client, protocol, socket2::Type::RAW, &to, bytes);
+        assert_eq!(raw(libc::IPPROTO_GRE, &gre), said, "GRE to {host}");
+        // Conntrack takes an INIT alone for new (RFC 9260 §3.3.2), with its tag 0 and a checksum.
+        assert_eq!(raw(libc::IPPROTO_SCTP, &init(REJECTED)), said, "SCTP to {host}");
+    }
+}
+
+/// An SCTP packet with an INIT chunk.
+fn init(port: u16) -> Vec<u8> {
+    let mut packet = Vec::from([0x0b, 0x59]);
+    packet.extend(port.to_be_bytes());
+    packet.extend([0; 8]);
+    // Type, flags, length, initiate tag, window, streams out and in, first sequence number.
+    packet.extend([1, 0, 0, 20, 0, 0, 0, 7, 0, 0, 0x10, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let mut crc = u32::MAX;
+    for byte in &packet {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 0 {
+                crc >> 1
+            } else {
+                crc >> 1 ^ 0x82f6_3b78
+            };
+        }
+    }
+    packet[8..12].copy_from_slice(&(!crc).to_le_bytes());
+    packet
 }
 
 /// The kernel at hand may have no queue statement for nftables; so a rule plays the agent and marks the packets itself.

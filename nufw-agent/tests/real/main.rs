@@ -9,4 +9,6 @@ mod conntrack;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
+mod fixed;
+#[cfg(test)]
 mod support;

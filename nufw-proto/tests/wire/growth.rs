@@ -55,6 +55,24 @@ fn a_known_message_is_read_whether_it_is_ignorable_or_not() {
 }
 
 #[test]
+fn what_an_older_receiver_may_miss_says_so() {
+    fn ignorable<M: Message>(samples: &[Sample<M>]) -> BTreeSet<u16> {
+        let flagged = samples.iter().filter(|sample| frame(&sample.message)[7] == 1);
+        flagged.map(|sample| sample.message.frame_type()).collect()
+    }
+    assert_eq!(
+        ignorable(&crate::samples::agent_to_server()),
+        BTreeSet::from([17])
+    );
+    assert_eq!(
+        ignorable(&crate::samples::server_to_agent()),
+        BTreeSet::from([140])
+    );
+    assert!(ignorable(&crate::samples::client_to_server()).is_empty());
+    assert!(ignorable(&crate::samples::server_to_client()).is_empty());
+}
+
+#[test]
 fn every_reserved_flag_is_refused_even_with_the_ignorable_one() {
     fn check<M: Message + PartialEq + Debug>(samples: &[Sample<M>]) {
         for Sample { message, .. } in samples {

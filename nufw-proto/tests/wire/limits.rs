@@ -74,7 +74,13 @@ fn a_full_batch_of_the_widest_items_fits_a_frame() {
         received: at,
         tracked: true,
     };
+    let bridged = gateway::BridgedAsk {
+        ask: ask.clone(),
+        phys_in: longest(),
+        phys_out: longest(),
+    };
     fits(gateway::ToServer::Asks(full(ask)), MAX_BODY);
+    fits(gateway::ToServer::BridgedAsks(full(bridged)), MAX_BODY);
     let live = gateway::Live {
         row: row(u64::MAX >> 1),
         id: u32::MAX,
@@ -82,6 +88,12 @@ fn a_full_batch_of_the_widest_items_fits_a_frame() {
         original: widest(),
     };
     fits(gateway::ToAgent::Kill(full(live)), MAX_BODY);
+    let expiry = gateway::Expiry {
+        live,
+        seconds: u32::MAX,
+    };
+    fits(gateway::ToAgent::Expire(full(expiry)), MAX_BODY);
+    fits(gateway::ToServer::LetGo(full(row(u64::MAX >> 1))), MAX_BODY);
     fits(
         gateway::ToServer::Killed(full(gateway::Killed {
             row: row(u64::MAX >> 1),

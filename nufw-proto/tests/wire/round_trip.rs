@@ -1,7 +1,7 @@
 //! Every message comes out of its frame as it went in.
 
 use crate::samples::{Sample, for_every_direction, frame, read_whole};
-use nufw_proto::{Decoded, FRAME_HEADER, MAX_BODY, Message, decode};
+use nufw_proto::{Decoded, FRAME_HEADER, Flags, MAX_BODY, Message, decode};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
@@ -64,7 +64,8 @@ fn the_header_is_length_type_and_flags_in_network_byte_order() {
             let length = u32::try_from(frame.len() - FRAME_HEADER).unwrap();
             assert_eq!(frame[..4], length.to_be_bytes());
             assert_eq!(frame[4..6], message.frame_type().to_be_bytes());
-            assert_eq!(frame[6..8], [0, 0]);
+            let ignorable = u8::from(message.flags() == Flags::IGNORABLE);
+            assert_eq!(frame[6..8], [0, ignorable]);
         }
     }
     for_every_direction!(check);

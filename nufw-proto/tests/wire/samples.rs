@@ -334,6 +334,13 @@ every! { agent_to_server: gateway::ToServer {
         "none" => gateway::Blind { bit: Mark(0) },
     }
     Elsewhere { "one" => batch(vec![ask(1, web())]), }
+    LetGo { "two" => batch(vec![row(1), row(u64::MAX >> 1)]), }
+    BridgedAsks {
+        "two" => batch(vec![
+            gateway::BridgedAsk { ask: ask(1, web()), phys_in: text("port1"), phys_out: text("port2") },
+            gateway::BridgedAsk { ask: ask(2, web()), phys_in: text("port1"), phys_out: text("") },
+        ]),
+    }
     DumpBegin { "asked" => gateway::DumpBegin { dump: DumpId(7) }, }
     DumpPart {
         "two" => gateway::DumpPart { dump: DumpId(7), entries: batch(vec![entry(), bare_entry()]) },
@@ -390,6 +397,12 @@ every! { server_to_agent: gateway::ToAgent {
     }
     Heartbeat { "only" => gateway::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Expire {
+        "two" => batch(vec![
+            gateway::Expiry { live: live(web()), seconds: 3600 },
+            gateway::Expiry { live: live(web()), seconds: 0 },
+        ]),
+    }
     Kill { "every-transport" => batch(every_transport().into_iter().map(live).collect()), }
 }}
 

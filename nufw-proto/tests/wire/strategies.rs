@@ -189,6 +189,14 @@ fn gateway_hello() -> impl Strategy<Value = gateway::Hello> {
         )
 }
 
+fn bridged_ask() -> impl Strategy<Value = gateway::BridgedAsk> {
+    (ask(), text(), text()).prop_map(|(ask, phys_in, phys_out)| gateway::BridgedAsk {
+        ask,
+        phys_in,
+        phys_out,
+    })
+}
+
 fn ask() -> impl Strategy<Value = gateway::Ask> {
     (
         any::<u64>(),
@@ -239,6 +247,8 @@ pub(crate) fn agent_to_server() -> impl Strategy<Value = gateway::ToServer> {
         gap().prop_map(ToServer::Gap),
         any::<u32>().prop_map(|bit| ToServer::Blind(gateway::Blind { bit: Mark(bit) })),
         batch(ask()).prop_map(ToServer::Elsewhere),
+        batch(bridged_ask()).prop_map(ToServer::BridgedAsks),
+        batch(row()).prop_map(ToServer::LetGo),
         dump().prop_map(|dump| ToServer::DumpBegin(DumpBegin { dump })),
         (dump(), batch(entry())).prop_map(|(dump, entries)| ToServer::DumpPart(DumpPart { dump, entries })),
         (dump(), any::<bool>()).prop_map(|(dump, complete)| ToServer::DumpEnd(DumpEnd { dump, complete })),
@@ -266,6 +276,10 @@ fn live() -> impl Strategy<Value = gateway::Live> {
         zone,
         original,
     })
+}
+
+fn expiry() -> impl Strategy<Value = gateway::Expiry> {
+    (live(), any::<u32>()).prop_map(|(live, seconds)| gateway::Expiry { live, seconds })
 }
 
 fn verdict() -> impl Strategy<Value = gateway::Verdict> {
@@ -329,6 +343,7 @@ pub(crate) fn server_to_agent() -> impl Strategy<Value = gateway::ToAgent> {
         Just(ToAgent::Heartbeat(gateway::Heartbeat)),
         goodbye().prop_map(ToAgent::Goodbye),
         batch(live()).prop_map(ToAgent::Kill),
+        batch(expiry()).prop_map(ToAgent::Expire),
     ]
 }
 

@@ -53,12 +53,13 @@ fn render<M: Message + Debug>(message: &M) -> String {
     };
     writeln!(
         text,
-        "{}  {}  {}  # length {}, type {}, flags 0",
+        "{}  {}  {}  # length {}, type {}, flags {}",
         hex(&header[..4]),
         hex(&header[4..6]),
         hex(&header[6..]),
         body.len(),
-        message.frame_type()
+        message.frame_type(),
+        header[7]
     )
     .unwrap();
     for line in body.chunks(16) {

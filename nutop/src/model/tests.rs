@@ -67,7 +67,7 @@ impl Bench {
         match &self.model.lines {
             Lines::Connections(places) => places
                 .iter()
-                .map(|&place| self.model.rows[place].log.username.as_str())
+                .map(|&place| self.model.rows[place].user())
                 .collect(),
             Lines::Groups(groups) => groups.iter().map(|group| group.key.as_str()).collect(),
         }

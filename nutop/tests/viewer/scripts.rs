@@ -51,6 +51,7 @@ async fn what_is_printed_is_what_is_live(administrator: &str, reader: &str) {
         "packets_in": null, "packets_out": null, "bytes_in": null, "bytes_out": null,
         "reply_saddr": "192.168.0.9", "reply_daddr": "203.0.113.5", "reply_sport": 8443, "reply_dport": 61000,
         "gateway": "gw1", "ct_id": "77", "ct_mark": 1001, "ct_zone": 7, "acl": "web-out",
+        "phys_in": "port1", "phys_out": null,
     });
     assert_eq!(found["connections"][0], expected);
 

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 /// Rows that one INSERT takes, in its variants; the largest times a row's width stays below 65,535 parameters.
 pub(super) const LENGTHS: [usize; 11] = [1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /// Parameters of one inserted row.
-pub(super) const INSERT_WIDTH: usize = 30;
+pub(super) const INSERT_WIDTH: usize = 32;
 
 /// What the kernel's entry gives: the column, and its value from the parameters. The last one is what the others are decided
 /// by: these systems may see a column's new value to the right of its assignment.
@@ -83,7 +83,8 @@ pub(super) fn insert(rows: usize) -> String {
     let row = format!("({})", vec!["?"; INSERT_WIDTH].join(","));
     format!(
         "INSERT INTO conntrack_ulog (id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, {}, \
-         user_id, username, client_os, client_app, reply_saddr, reply_sport, gateway, ct_zone, acl, parent_id) VALUES {}",
+         user_id, username, client_os, client_app, reply_saddr, reply_sport, gateway, ct_zone, acl, parent_id, \
+         phys_in, phys_out) VALUES {}",
         ORIGINAL.join(", "),
         vec![row.as_str(); rows].join(",")
     )

@@ -141,6 +141,8 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.push(i64::from(row.zone));
     values.known(&row.acl);
     values.push(row.parent.map(ConnId::get));
+    values.known(&row.phys_in);
+    values.known(&row.phys_out);
     Ok(())
 }
 
@@ -353,7 +355,7 @@ impl MySql {
                 json.row();
                 json.int(row.id.get());
                 json.maybe_int(row.at.map(Timestamp::micros));
-                push_binding(&mut json, Some(&row.binding));
+                push_binding(&mut json, row.binding.as_ref());
             }
             json
         };

@@ -96,6 +96,8 @@ pub(super) fn insert() -> String {
         ("ct_zone", "int4"),
         ("acl", "text"),
         ("parent_id", "int8"),
+        ("phys_in", "text"),
+        ("phys_out", "text"),
     ];
     let parameters: Vec<_> = before.iter().chain(&TUPLE).chain(&after).copied().collect();
     let mut columns = Vec::new();

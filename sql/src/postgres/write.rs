@@ -207,6 +207,8 @@ impl Postgres {
         columns.add(rows, |(row, _)| i32::from(row.zone));
         columns.text(rows, |(row, _)| known(&row.acl));
         columns.add(rows, |(row, _)| row.parent.map(ConnId::get));
+        columns.text(rows, |(row, _)| known(&row.phys_in));
+        columns.text(rows, |(row, _)| known(&row.phys_out));
         let inserted = self.execute_text(connection, &self.texts.insert, columns).await?;
         if inserted < rows.len() as u64 {
             self.expect_same(connection, rows).await?;
@@ -238,7 +240,7 @@ impl Postgres {
             let mut columns = Columns::default();
             columns.add(rows, |row| row.id.get());
             columns.add(rows, |row| row.at.map(Time));
-            columns.binding(rows, |row| Some(&row.binding));
+            columns.binding(rows, |row| row.binding.as_ref());
             columns
         };
         self.update(connection, &self.texts.establish, rows.len(), columns)

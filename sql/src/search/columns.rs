@@ -5,7 +5,7 @@
 use super::clause::Dialect;
 
 /// What a row is shown with, best first.
-pub(super) const NAMES: [&str; 41] = [
+pub(super) const NAMES: [&str; 43] = [
     "id",
     "oob_time",
     "state",
@@ -37,6 +37,8 @@ pub(super) const NAMES: [&str; 41] = [
     "oob_mark",
     "oob_in",
     "oob_out",
+    "phys_in",
+    "phys_out",
     "icmp_type",
     "icmp_code",
     "icmp_id",

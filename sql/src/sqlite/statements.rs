@@ -13,7 +13,7 @@ const LENGTHS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 const PADDING: usize = 8;
 
 /// Parameters of one inserted row.
-pub(crate) const INSERT_WIDTH: usize = 30;
+pub(crate) const INSERT_WIDTH: usize = 32;
 /// Parameters of one ESTABLISHED.
 pub(crate) const ESTABLISH_WIDTH: usize = 23;
 /// Parameters of the counters of one row.
@@ -112,7 +112,8 @@ fn bind_from(first: usize) -> String {
 pub(crate) fn insert() -> Statement {
     let columns = format!(
         "id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, {}, \
-         user_id, username, client_os, client_app, reply_saddr, reply_sport, gateway, ct_zone, acl, parent_id",
+         user_id, username, client_os, client_app, reply_saddr, reply_sport, gateway, ct_zone, acl, parent_id, \
+         phys_in, phys_out",
         ORIGINAL.join(", ")
     );
     Statement::new(

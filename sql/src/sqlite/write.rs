@@ -148,7 +148,7 @@ impl Sqlite {
                 for row in group {
                     values.int(row.id.get());
                     values.maybe_int(row.at.map(Timestamp::micros));
-                    push_binding(&mut values, Some(&row.binding));
+                    push_binding(&mut values, row.binding.as_ref());
                 }
                 values
             };
@@ -293,6 +293,8 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.int(row.zone);
     values.known_text(&row.acl);
     values.maybe_int(row.parent.map(ConnId::get));
+    values.known_text(&row.phys_in);
+    values.known_text(&row.phys_out);
     Ok(())
 }
 

@@ -49,7 +49,7 @@ pub(crate) async fn a_whole_life_fills_every_column_as_numbers_texts_and_times(l
         "reply_saddr": "192.168.0.9", "reply_daddr": "203.0.113.5", "reply_sport": 8443, "reply_dport": 61000,
         "reply_icmp_type": null, "reply_icmp_code": null, "reply_icmp_id": null,
         "gateway": "gw1", "ct_id": "77", "ct_mark": 1001, "ct_zone": 7, "acl": "web-out",
-        "close_reason": "finished", "parent_id": null,
+        "close_reason": "finished", "parent_id": null, "phys_in": "port1", "phys_out": null,
     });
     assert_eq!(json!(lab.rows().await[0]), expected);
 }
@@ -116,7 +116,7 @@ pub(crate) async fn live_rows_of_every_protocol_come_back_as_they_were(lab: Lab)
                 changes.push(Change::Established(Box::new(Established {
                     id: row.id,
                     at: None,
-                    binding,
+                    binding: Some(binding),
                 })));
             }
             changes.insert(0, Change::Open(Box::new(row)));
@@ -362,7 +362,7 @@ pub(crate) async fn what_is_set_is_not_overwritten(lab: Lab) {
     let later = Established {
         id: id(1),
         at: Some(at(9)),
-        binding: other,
+        binding: Some(other),
     };
     let again = close_with(1, |close| {
         close.at = Some(at(9));

@@ -4,7 +4,7 @@ use crate::lab::Lab;
 use crate::make::*;
 use nulog::{Change, Live, LiveConnection, OpenRow};
 
-pub(crate) async fn a_viewer_sees_the_live_rows_of_users_alone_the_newest_first(lab: Lab) {
+pub(crate) async fn a_viewer_sees_the_live_rows_the_newest_first(lab: Lab) {
     let mut store = lab.store().await;
     let nobodys = OpenRow {
         user: None,
@@ -24,7 +24,8 @@ pub(crate) async fn a_viewer_sees_the_live_rows_of_users_alone_the_newest_first(
     let picture = live.read(10).await.unwrap();
     assert!(!picture.cut);
     let ids: Vec<i64> = picture.connections.iter().map(|row| row.id).collect();
-    assert_eq!(ids, [id(2).get(), id(1).get()]);
+    assert_eq!(ids, [id(4).get(), id(2).get(), id(1).get()]);
+    assert_eq!(picture.connections[0].username, None, "it passed unasked");
     let text = |text: &str| Some(text.to_owned());
     let expected = LiveConnection {
         id: id(1).get(),
@@ -43,7 +44,7 @@ pub(crate) async fn a_viewer_sees_the_live_rows_of_users_alone_the_newest_first(
         icmp_code: None,
         icmp_id: None,
         user_id: Some(1001),
-        username: "alice".to_owned(),
+        username: text("alice"),
         client_os: text("Linux"),
         client_app: text("/usr/bin/firefox"),
         start_timestamp: Some(at(1_000_000)),
@@ -60,14 +61,16 @@ pub(crate) async fn a_viewer_sees_the_live_rows_of_users_alone_the_newest_first(
         ct_mark: Some(1001),
         ct_zone: Some(7),
         acl: text("web-out"),
+        phys_in: text("port1"),
+        phys_out: None,
     };
-    assert_eq!(picture.connections[1], expected);
+    assert_eq!(picture.connections[2], expected);
 
     // The same reader sees what has happened since.
     store.apply(&[close(2), open(6)]).await.unwrap();
     let picture = live.read(10).await.unwrap();
     let ids: Vec<i64> = picture.connections.iter().map(|row| row.id).collect();
-    assert_eq!(ids, [id(6).get(), id(1).get()]);
+    assert_eq!(ids, [id(6).get(), id(4).get(), id(1).get()]);
 }
 
 pub(crate) async fn a_viewer_is_told_when_there_are_more_rows_than_it_asked_for(lab: Lab) {

@@ -84,7 +84,7 @@ on_every_database! {
     life::rows_are_filtered_by_user_source_state_and_id,
     life::texts_of_any_kind_come_back_whole_and_one_with_a_nul_is_refused_by_row,
     life::times_are_kept_to_the_microsecond_however_far_away,
-    live::a_viewer_sees_the_live_rows_of_users_alone_the_newest_first,
+    live::a_viewer_sees_the_live_rows_the_newest_first,
     live::a_viewer_is_told_when_there_are_more_rows_than_it_asked_for,
     live::a_row_that_was_changed_by_hand_does_not_blind_the_viewer,
     plain::acknowledgements_move_forward_within_a_boot_and_a_new_boot_replaces_them,

@@ -52,6 +52,8 @@ pub(crate) fn open_row(sequence: u64) -> OpenRow {
         mark: Mark(1001),
         in_dev: Arc::from("eth0"),
         out_dev: Arc::from(""),
+        phys_in: Arc::from("port1"),
+        phys_out: Arc::from(""),
         zone: 7,
         original: tcp("10.0.0.7", 40312, "10.1.1.1", 443),
         shown: tcp("10.0.0.7", 40312, "192.168.0.9", 8443),
@@ -104,7 +106,7 @@ pub(crate) fn established(sequence: u64) -> Change {
     Change::Established(Box::new(Established {
         id: id(sequence),
         at: Some(at(1_000_000)),
-        binding: binding(),
+        binding: Some(binding()),
     }))
 }
 

@@ -85,7 +85,7 @@ fn change(step: &Step, base: u64) -> Change {
         Step::Established { row, at: time, ct_id } => Change::Established(Box::new(Established {
             id: id(base + row),
             at: time.map(at),
-            binding: bound(*ct_id),
+            binding: Some(bound(*ct_id)),
         })),
         Step::Close {
             row,

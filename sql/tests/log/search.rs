@@ -76,7 +76,7 @@ impl<'a> Life<'a> {
             Change::Established(Box::new(Established {
                 id: id(self.number),
                 at: Some(at(self.begin)),
-                binding: self.binding(),
+                binding: Some(self.binding()),
             })),
         ];
         if let Some(end) = self.end {

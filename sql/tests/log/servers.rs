@@ -108,11 +108,11 @@ async fn migrations_that_run_at_once_or_were_interrupted_end_well(kind: Kind, te
     }
     if kind == Kind::MariaDb {
         // The half of a migration is done, and noted as begun: of the last one, and of the first one.
-        let columns =
-            "ALTER TABLE ulog DROP COLUMN parent_id; ALTER TABLE conntrack_ulog DROP COLUMN parent_id;";
+        let columns = "ALTER TABLE ulog DROP COLUMN parent_id, DROP COLUMN phys_in, DROP COLUMN phys_out; \
+             ALTER TABLE conntrack_ulog DROP COLUMN parent_id, DROP COLUMN phys_in, DROP COLUMN phys_out;";
         for half in [
-            "UPDATE _sqlx_migrations SET success = false WHERE version > 20261121000001; DROP VIEW archived_rows; \
-             ALTER TABLE ulog DROP COLUMN parent_id"
+            "UPDATE _sqlx_migrations SET success = false WHERE version > 20261129000002; DROP VIEW archived_rows; \
+             ALTER TABLE ulog DROP COLUMN phys_in, DROP COLUMN phys_out"
                 .to_owned(),
             format!(
                 "DELETE FROM _sqlx_migrations WHERE version > 20261121000001; UPDATE _sqlx_migrations SET success = false; \
@@ -570,8 +570,11 @@ async fn updates_of_a_life_touch_no_index() {
             let nulog::Change::Established(mut change) = established(n) else {
                 panic!()
             };
-            change.binding.original = open_row(n).original;
-            change.binding.reply = tcp("192.168.0.9", 8443, "10.0.0.7", 40312);
+            change.binding = Some(nulog::Binding {
+                original: open_row(n).original,
+                reply: tcp("192.168.0.9", 8443, "10.0.0.7", 40312),
+                ..binding()
+            });
             nulog::Change::Established(change)
         });
         store.apply(&untranslated.collect::<Vec<_>>()).await.unwrap();

@@ -43,6 +43,8 @@ fn life(number: u64, minute: i64, user: &str) -> [Change; 3] {
         mark: Mark(1001),
         in_dev: word("lan"),
         out_dev: word("wan"),
+        phys_in: word(""),
+        phys_out: word(""),
         zone: 0,
         original,
         shown: original,
@@ -60,7 +62,7 @@ fn life(number: u64, minute: i64, user: &str) -> [Change; 3] {
         Change::Established(Box::new(Established {
             id,
             at: Some(at(minute)),
-            binding,
+            binding: Some(binding),
         })),
         Change::Close(Box::new(Close {
             id,

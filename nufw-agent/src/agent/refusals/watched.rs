@@ -54,6 +54,8 @@ pub(super) struct Watched {
     mend: bool,
     /// The last attempt to load them failed.
     retry: bool,
+    /// Why loading them failed, as it was last told of the present interval without them.
+    told: Option<String>,
 }
 
 impl Watched {
@@ -66,6 +68,7 @@ impl Watched {
             whole_at: now,
             mend: false,
             retry: false,
+            told: None,
         }
     }
 
@@ -122,6 +125,9 @@ impl Watched {
             );
         }
         let is_missing = !self.missing.is_empty();
+        if !is_missing {
+            self.told = None;
+        }
         let retry = std::mem::take(&mut self.retry);
         self.mend = is_missing && (retry || !was_missing) && self.reapply.is_some();
         let gap = (is_missing != was_missing).then_some(Gap {
@@ -140,9 +146,19 @@ impl Watched {
         self.mend = true;
     }
 
-    /// Loading them again failed: the next look in its turn tries anew.
-    pub(super) fn not_mended(&mut self) {
+    /// Loading them again failed: the next look in its turn tries anew. It is said once in an interval without rules, and again
+    /// where the reason is another one. Tells whether it was.
+    pub(super) fn not_mended(&mut self, error: &str) -> bool {
         self.retry = true;
+        let is_news = self.told.as_deref() != Some(error);
+        if is_news {
+            tracing::warn!(
+                error,
+                "the rules that are gone cannot be loaded again; it is tried at each look (rules.watch)"
+            );
+            self.told = Some(error.to_owned());
+        }
+        is_news
     }
 
     /// The administrator says that things are as they should be.
@@ -194,8 +210,25 @@ mod tests {
         assert!(!look(&mut watched, &place));
         assert!(look(&mut watched, &[]));
         assert!(!look(&mut watched, &[]));
-        watched.not_mended();
+        watched.not_mended("why");
         assert!(look(&mut watched, &[]));
         assert!(!look(&mut watched, &place));
+    }
+
+    #[test]
+    fn that_loading_fails_is_said_once_for_each_time_they_are_gone() {
+        let mut watched = Watched::new(Watch::default(), at(0));
+        let place = [(Hook::Forward, true)];
+        let learn = |watched: &mut Watched, seen: &[Place]| {
+            watched.learn(seen, |_| true, at(1));
+        };
+        for _ in 0..2 {
+            learn(&mut watched, &place);
+            learn(&mut watched, &[]);
+            assert!(watched.not_mended("no command"));
+            learn(&mut watched, &[]);
+            assert!(!watched.not_mended("no command"));
+            assert!(watched.not_mended("refused"), "that is news");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The agent as a process against a peer that speaks the protocol: real queue, real conntrack, real TLS.
 
 mod events;
+mod hostile;
 mod keeper;
 mod killed;
 mod life;

@@ -257,7 +257,12 @@ impl Session {
 
     /// Says something.
     pub(crate) async fn say(&mut self, message: ToAgent) {
-        self.writer.queue(&message).unwrap();
+        self.say_any(&message).await;
+    }
+
+    /// Says what may be no message of the protocol.
+    pub(crate) async fn say_any(&mut self, message: &impl nufw_proto::Message) {
+        self.writer.queue(message).unwrap();
         self.writer.flush().await.unwrap();
     }
 

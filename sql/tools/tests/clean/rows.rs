@@ -32,6 +32,8 @@ pub(crate) fn row(sequence: u64, received: Timestamp) -> Box<OpenRow> {
         mark: Mark(1001),
         in_dev: Arc::from("eth0"),
         out_dev: Arc::from("eth1"),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
         zone: 0,
         original: tuple(sequence),
         shown: tuple(sequence),
@@ -67,12 +69,12 @@ pub(crate) fn established(sequence: u64, at: Timestamp) -> Change {
     Change::Established(Box::new(Established {
         id: id(sequence),
         at: Some(at),
-        binding: Binding {
+        binding: Some(Binding {
             ct_id: 77,
             ct_mark: Mark(1001),
             original,
             reply: original,
-        },
+        }),
     }))
 }
 

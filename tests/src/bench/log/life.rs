@@ -55,6 +55,8 @@ impl Lives {
             mark: Mark(u32::try_from(user.id)?),
             in_dev: Arc::clone(&self.lan),
             out_dev: Arc::clone(&self.wan),
+            phys_in: Arc::from(""),
+            phys_out: Arc::from(""),
             zone: 0,
             original,
             shown: original,
@@ -71,7 +73,7 @@ pub(super) fn established(id: ConnId) -> Result<Established> {
     Ok(Established {
         id,
         at: Some(Timestamp::from_micros(BEGAN + i64::try_from(sequence(id))? + 900)),
-        binding: binding(id)?,
+        binding: Some(binding(id)?),
     })
 }
 
