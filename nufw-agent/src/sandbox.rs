@@ -68,7 +68,7 @@ fn holding(profile: Profile, config: &Config) -> Profile {
         .iter()
         .flatten()
         .filter_map(|socket| socket.parent())
-        .fold(profile, |profile, directory| profile.sockets(directory));
+        .fold(profile, Profile::sockets);
     let loading = config.rules.reapply.then_some(LOADING);
     LISTING
         .iter()
