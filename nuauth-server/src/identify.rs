@@ -155,7 +155,7 @@ impl Keeper {
                 Some(message) = messages.recv() => self.message(message).await,
                 _ = ticks.tick() => self.look().await,
                 Ok(()) = reloaded.changed() => {
-                    self.fixed = reloaded.borrow_and_update().clone();
+                    self.fixed.clone_from(&reloaded.borrow_and_update());
                     self.tell_again().await;
                 }
             }
