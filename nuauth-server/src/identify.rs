@@ -213,15 +213,12 @@ impl Keeper {
 
     async fn tell(&mut self, changes: Changes) {
         for (address, user) in changes.addresses {
-            let input = match user {
-                Some(user) => {
-                    self.held.insert(address, Arc::clone(&user));
-                    Input::Identified { address, user }
-                }
-                None => {
-                    self.held.remove(&address);
-                    Input::Unidentified { address }
-                }
+            let input = if let Some(user) = user {
+                self.held.insert(address, Arc::clone(&user));
+                Input::Identified { address, user }
+            } else {
+                self.held.remove(&address);
+                Input::Unidentified { address }
             };
             let _ = self.hub.send(Event::Tell(Box::new(input))).await;
         }
