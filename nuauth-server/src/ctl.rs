@@ -108,7 +108,8 @@ pub enum Command {
     Cache(Cache),
     /// Show the filter of the server's log, or set it until the next start
     LogLevel {
-        /// As in NUFW_LOG: debug, or info,nuauth_server::clients=debug
+        /// The filter.
+        #[arg(help = "As in NUFW_LOG: debug, or info,nuauth_server::clients=debug")]
         filter: Option<String>,
     },
     /// What was counted since the start, and what waits

@@ -47,7 +47,7 @@ pub struct HookSettings {
 struct Job {
     event: Event,
     /// User, id, address, session, reason.
-    args: [String; 5],
+    args: Vec<String>,
     session: u64,
 }
 
@@ -222,7 +222,7 @@ impl Hooks {
         }
         let job = Job {
             event,
-            args: [
+            args: vec![
                 word.user.name.to_string(),
                 word.user.id.to_string(),
                 word.address.to_string(),
@@ -304,7 +304,7 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
-            let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+            let waited = tokio::time::timeout(Duration::from_mins(1), waiting).await;
             assert!(waited.is_ok(), "{:?}", self.counts.state());
         }
     }
@@ -371,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn a_hook_that_is_not_there_is_a_failure_and_no_more() {
         let lab = lab("true", "true", |settings| {
-            settings.login = Some("/nowhere/at/all".into())
+            settings.login = Some("/nowhere/at/all".into());
         });
         lab.tell(1, None);
         lab.tell(1, Some("idle"));

@@ -155,7 +155,7 @@ impl Keeper {
                 Some(message) = messages.recv() => self.message(message).await,
                 _ = ticks.tick() => self.look().await,
                 Ok(()) = reloaded.changed() => {
-                    self.fixed = reloaded.borrow_and_update().clone();
+                    self.fixed.clone_from(&reloaded.borrow_and_update());
                     self.tell_again().await;
                 }
             }
@@ -213,15 +213,12 @@ impl Keeper {
 
     async fn tell(&mut self, changes: Changes) {
         for (address, user) in changes.addresses {
-            let input = match user {
-                Some(user) => {
-                    self.held.insert(address, Arc::clone(&user));
-                    Input::Identified { address, user }
-                }
-                None => {
-                    self.held.remove(&address);
-                    Input::Unidentified { address }
-                }
+            let input = if let Some(user) = user {
+                self.held.insert(address, Arc::clone(&user));
+                Input::Identified { address, user }
+            } else {
+                self.held.remove(&address);
+                Input::Unidentified { address }
             };
             let _ = self.hub.send(Event::Tell(Box::new(input))).await;
         }

@@ -505,7 +505,7 @@ mod tests {
     #[test]
     fn a_key_is_replaced_every_day_and_opens_its_last_tickets() {
         let lab = Lab::new();
-        let last = later(KEY_AGE - Duration::from_secs(1));
+        let last = later(KEY_AGE.saturating_sub(Duration::from_secs(1)));
         let ticket = lab.tickets.issue(&facts(1), last).unwrap();
         let next = later(KEY_AGE + Duration::from_secs(1));
         let newer = lab.tickets.issue(&facts(2), next).unwrap();

@@ -213,7 +213,7 @@ impl ClientPort {
             }
         }
         // The listener ends with its channel, and says how.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -170,13 +170,13 @@ impl Check<'_> {
     }
 
     pub(super) fn hours(&mut self, raw: &RawSessions) -> Hours {
-        let zone = raw.zone.as_deref().and_then(|name| match TimeZone::get(name) {
-            Ok(zone) => Some(zone),
-            Err(_) => {
+        let zone = raw.zone.as_deref().and_then(|name| {
+            let zone = TimeZone::get(name).ok();
+            if zone.is_none() {
                 let expected = "a time zone that this system has, such as \"Europe/Berlin\"";
                 self.reject("sessions.zone", format_args!("string \"{name}\""), expected);
-                None
             }
+            zone
         });
         let mut week = |key: &str, texts: &[String]| match Week::parse(texts) {
             Ok(week) => week,

@@ -3,6 +3,7 @@
 //! What comes from clients was freed of control characters on the wire.
 
 use nufw_common::control::admin::{ConnectionInfo, GatewayInfo, PendingInfo, PolicyInfo, SessionInfo};
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -17,7 +18,7 @@ fn table<const N: usize>(out: &mut dyn Write, heading: [&str; N], rows: &[[Strin
     for row in [&heading].into_iter().chain(rows) {
         let mut line = String::new();
         for (cell, &width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:width$}  "));
+            let _ = write!(line, "{cell:width$}  ");
         }
         writeln!(out, "{}", line.trim_end())?;
     }

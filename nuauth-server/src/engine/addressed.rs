@@ -6,6 +6,7 @@
 use super::Engine;
 use super::kills::Leaving;
 use super::quality::Quality;
+use super::sessions::Session;
 use super::types::{Effect, Identity, Now, SessionFacts};
 use ipnet::IpNet;
 use nufw_proto::client::OsInfo;
@@ -76,7 +77,7 @@ impl Engine {
     pub(super) fn identified(&mut self, address: Addr, user: &Arc<str>, now: Now, out: &mut Vec<Effect>) {
         let held = self.address_session(address);
         if let Some((session, name)) = held {
-            let leased = self.sessions.get(session).is_some_and(|s| s.is_leased());
+            let leased = self.sessions.get(session).is_some_and(Session::is_leased);
             if name == *user && !leased {
                 return;
             }
@@ -108,13 +109,14 @@ impl Engine {
     /// The session of quality address that is there, with its user's name.
     fn address_session(&mut self, address: Addr) -> Option<(SessionId, Arc<str>)> {
         let &session = self.addressed.at.get(&address)?;
-        match self.sessions.get(session) {
-            Some(s) => Some((session, Arc::clone(&s.identity.user.name))),
-            None => {
-                self.addressed.at.remove(&address);
-                None
-            }
+        let name = self
+            .sessions
+            .get(session)
+            .map(|s| Arc::clone(&s.identity.user.name));
+        if name.is_none() {
+            self.addressed.at.remove(&address);
         }
+        Some((session, name?))
     }
 
     fn address_up(

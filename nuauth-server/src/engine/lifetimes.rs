@@ -163,7 +163,7 @@ impl Engine {
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Vec<SessionId> {
-        let mut meant: Vec<SessionId> = self
+        let mut over: Vec<SessionId> = self
             .sessions
             .all
             .iter()
@@ -173,10 +173,10 @@ impl Engine {
             })
             .map(|(&id, _)| id)
             .collect();
-        meant.sort_unstable();
-        for &session in &meant {
+        over.sort_unstable();
+        for &session in &over {
             self.end_session(session, EndCause::Ordered, reason, now, out);
         }
-        meant
+        over
     }
 }

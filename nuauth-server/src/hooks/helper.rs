@@ -51,7 +51,7 @@ pub(crate) fn serve(socket: UnixStream) {
     };
     let settings = Arc::new(settings);
     let answers = Arc::new(Mutex::new(socket));
-    let lanes: Vec<(SyncSender<Job>, std::thread::JoinHandle<()>)> = (0..settings.parallel)
+    let workers: Vec<(SyncSender<Job>, std::thread::JoinHandle<()>)> = (0..settings.parallel)
         .map(|_| {
             let (sender, jobs) = sync_channel(settings.queue.div_ceil(settings.parallel));
             let (settings, answers) = (Arc::clone(&settings), Arc::clone(&answers));
@@ -66,14 +66,14 @@ pub(crate) fn serve(socket: UnixStream) {
             continue;
         };
         // A session keeps to its lane, so that its end is not told before its begin.
-        let lane = usize::try_from(job.session).unwrap_or_default() % lanes.len().max(1);
-        if let Some(Err(TrySendError::Full(_))) = lanes.get(lane).map(|(sender, _)| sender.try_send(job)) {
+        let lane = usize::try_from(job.session).unwrap_or_default() % workers.len().max(1);
+        if let Some(Err(TrySendError::Full(_))) = workers.get(lane).map(|(sender, _)| sender.try_send(job)) {
             answer(&answers, &Outcome::LeftOut);
         }
     }
     // The server is gone: what waits gets the time of one run.
     let deadline = clock::mono() + settings.timeout;
-    let workers: Vec<_> = lanes.into_iter().map(|(_, worker)| worker).collect();
+    let workers: Vec<_> = workers.into_iter().map(|(_, worker)| worker).collect();
     while clock::mono() < deadline && workers.iter().any(|worker| !worker.is_finished()) {
         std::thread::sleep(LOOKS[1]);
     }

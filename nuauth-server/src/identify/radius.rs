@@ -122,7 +122,7 @@ impl Packet {
             };
             let value = message.get(at + 2..at + length).ok_or(Fault::Malformed)?;
             if kind == MESSAGE_AUTHENTICATOR {
-                packet.check_message(&bare, at, value, secret)?;
+                Self::check_message(&bare, at, value, secret)?;
             } else {
                 packet.attribute(kind, value)?;
             }
@@ -132,7 +132,7 @@ impl Packet {
     }
 
     /// HMAC-MD5 over the message with both signatures left out.
-    fn check_message(&self, bare: &[u8], at: usize, value: &[u8], secret: &[u8]) -> Result<(), Fault> {
+    fn check_message(bare: &[u8], at: usize, value: &[u8], secret: &[u8]) -> Result<(), Fault> {
         let mut bare = bare.to_vec();
         bare.get_mut(at + 2..at + 18).ok_or(Fault::Malformed)?.fill(0);
         let mut mac = Hmac::<Md5>::new_from_slice(secret).map_err(|_| Fault::Unsigned)?;
