@@ -15,7 +15,12 @@ use std::sync::Arc;
 
 impl Check<'_> {
     /// Both families by default.
-    pub(in crate::config) fn listen(&mut self, key: &str, raw: Option<&[String]>, port: u16) -> Vec<SocketAddr> {
+    pub(in crate::config) fn listen(
+        &mut self,
+        key: &str,
+        raw: Option<&[String]>,
+        port: u16,
+    ) -> Vec<SocketAddr> {
         let Some(raw) = raw else {
             return vec![
                 SocketAddr::from(([0; 4], port)),
