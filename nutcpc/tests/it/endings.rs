@@ -100,8 +100,11 @@ async fn a_lost_session_is_had_again_by_the_ticket_and_a_bad_one_falls_back_upon
     connection.refuse(Refusal::Ticket).await;
     // At once, and with what it remembers.
     let _again = session(&peer).await;
+    assert!(matches!(client.event().await, Event::LoggedIn { .. }));
+    assert!(matches!(client.event().await, Event::Lost { .. }));
+    assert!(matches!(client.event().await, Event::LoggedIn { .. }));
     client.commands.send(Command::Stop).await.unwrap();
-    while client.event().await != Event::LoggedOut {}
+    assert_eq!(client.event().await, Event::LoggedOut);
 }
 
 #[tokio::test]
