@@ -99,7 +99,9 @@ impl Engine {
                 slot.is_none_or(|slot| self.conns.get(slot).gateway == gateway)
             })
             .collect();
-        rows.into_iter().for_each(|row| self.flagged.forget(row));
+        for row in rows {
+            self.flagged.forget(row);
+        }
     }
 
     /// A segment was seen.

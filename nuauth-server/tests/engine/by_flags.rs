@@ -148,7 +148,7 @@ fn what_flags_say_nothing_of_ends_untracked() {
     let gw = w.flagger();
     let alice = w.login("alice", "10.0.0.7");
     let ask = w.ask_with(gw, udp("10.0.0.7:4000", "192.0.2.1:53"), |ask| {
-        ask.tracked = false
+        ask.tracked = false;
     });
     w.claim(alice);
     w.commit();

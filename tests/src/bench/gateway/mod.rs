@@ -86,6 +86,9 @@ pub fn bench_gateway(options: &BenchOptions, out: &mut impl Write) -> Result<()>
     measured
 }
 
+/// What measures a case.
+type Measure = fn(&mut Gateway) -> Result<()>;
+
 struct Gateway {
     stand: Stand,
     size: Size,
@@ -94,7 +97,7 @@ struct Gateway {
 
 impl Gateway {
     fn all(&mut self, only: Option<&str>) -> Result<()> {
-        let cases: [(&str, fn(&mut Self) -> Result<()>); 8] = [
+        let cases: [(&str, Measure); 8] = [
             ("full", Self::full),
             ("buffers", Self::buffers),
             ("floods", Self::floods),
