@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nufw_agent_global_optspecs
-    string join \n f/config= d/server= q/queue-num= t/packet-timeout= C/conntrack M/marked-only m/mark user= sandbox= h/help V/version
+    string join \n f/config= d/server= q/queue-num= t/packet-timeout= C/conntrack M/marked-only track-by-flags m/mark user= sandbox= single-process as-worker h/help V/version
 end
 
 function __fish_nufw_agent_needs_command
@@ -32,7 +32,10 @@ complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -l user -d 'Become t
 complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -l sandbox -d 'enforce, best-effort or off: what the kernel holds the running agent to (key privileges.sandbox)' -r
 complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -s C -l conntrack -d 'Relay conntrack events, so that the server knows when connections begin and end (key conntrack.relay)'
 complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -s M -l marked-only -d 'Relay only events of marked connections, filtered in the kernel; implies -C and -m (key conntrack.marked-only)'
+complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -l track-by-flags -d 'Without conntrack events: follow forwarded TCP connections by SYN/ACK, FIN and RST instead, without counters (key conntrack.track-by-flags); not with -C or -M'
 complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -s m -l mark -d 'Set the user\'s mark on accepted packets (key marks.set)'
+complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -l single-process -d 'Run in one process, which holds its capability while it parses packets and speaks TLS: for debugging'
+complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -l as-worker -d 'Be the worker of a supervisor, which is at the other end of standard input'
 complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -s h -l help -d 'Print help'
 complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -s V -l version -d 'Print version'
 complete -c nufw-agent -n "__fish_nufw_agent_needs_command" -f -a "run" -d 'Run in the foreground; the same as no command'
@@ -49,7 +52,9 @@ complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -l user -d 'B
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -l sandbox -d 'enforce, best-effort or off: what the kernel holds the running agent to (key privileges.sandbox)' -r
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -s C -l conntrack -d 'Relay conntrack events, so that the server knows when connections begin and end (key conntrack.relay)'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -s M -l marked-only -d 'Relay only events of marked connections, filtered in the kernel; implies -C and -m (key conntrack.marked-only)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -l track-by-flags -d 'Without conntrack events: follow forwarded TCP connections by SYN/ACK, FIN and RST instead, without counters (key conntrack.track-by-flags); not with -C or -M'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -s m -l mark -d 'Set the user\'s mark on accepted packets (key marks.set)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -l as-worker -d 'Be the worker of a supervisor, which is at the other end of standard input'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand run" -s h -l help -d 'Print help'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -s f -l config -d 'Configuration file [default: /etc/nufw/nufw-agent.toml, if it exists]' -r -F
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -s d -l server -d 'The authentication server: host, or host:port; several with commas, the best first (key server.address)' -r
@@ -60,7 +65,9 @@ complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -l sandbox 
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -l json -d 'Print one JSON object'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -s C -l conntrack -d 'Relay conntrack events, so that the server knows when connections begin and end (key conntrack.relay)'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -s M -l marked-only -d 'Relay only events of marked connections, filtered in the kernel; implies -C and -m (key conntrack.marked-only)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -l track-by-flags -d 'Without conntrack events: follow forwarded TCP connections by SYN/ACK, FIN and RST instead, without counters (key conntrack.track-by-flags); not with -C or -M'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -s m -l mark -d 'Set the user\'s mark on accepted packets (key marks.set)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -l as-worker -d 'Be the worker of a supervisor, which is at the other end of standard input'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand check" -s h -l help -d 'Print help'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -s f -l config -d 'Configuration file [default: /etc/nufw/nufw-agent.toml, if it exists]' -r -F
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -s d -l server -d 'The authentication server: host, or host:port; several with commas, the best first (key server.address)' -r
@@ -71,7 +78,9 @@ complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -l sandbox
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -l json -d 'Print one JSON object'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -s C -l conntrack -d 'Relay conntrack events, so that the server knows when connections begin and end (key conntrack.relay)'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -s M -l marked-only -d 'Relay only events of marked connections, filtered in the kernel; implies -C and -m (key conntrack.marked-only)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -l track-by-flags -d 'Without conntrack events: follow forwarded TCP connections by SYN/ACK, FIN and RST instead, without counters (key conntrack.track-by-flags); not with -C or -M'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -s m -l mark -d 'Set the user\'s mark on accepted packets (key marks.set)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -l as-worker -d 'Be the worker of a supervisor, which is at the other end of standard input'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand status" -s h -l help -d 'Print help'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -s f -l config -d 'Configuration file [default: /etc/nufw/nufw-agent.toml, if it exists]' -r -F
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -s d -l server -d 'The authentication server: host, or host:port; several with commas, the best first (key server.address)' -r
@@ -82,7 +91,9 @@ complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -l san
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -l json -d 'Print one JSON array'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -s C -l conntrack -d 'Relay conntrack events, so that the server knows when connections begin and end (key conntrack.relay)'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -s M -l marked-only -d 'Relay only events of marked connections, filtered in the kernel; implies -C and -m (key conntrack.marked-only)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -l track-by-flags -d 'Without conntrack events: follow forwarded TCP connections by SYN/ACK, FIN and RST instead, without counters (key conntrack.track-by-flags); not with -C or -M'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -s m -l mark -d 'Set the user\'s mark on accepted packets (key marks.set)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -l as-worker -d 'Be the worker of a supervisor, which is at the other end of standard input'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand privileges" -s h -l help -d 'Print help'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -l format -d 'iptables (also for ip6tables) or nft (key rules.backend)' -r
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -l hook -d 'Where new connections are held back: forward, input, output, or several of them (key rules.hooks)' -r
@@ -98,7 +109,9 @@ complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -l remove -
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -l print -d 'With --remove: only print what removes them'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -s C -l conntrack -d 'Relay conntrack events, so that the server knows when connections begin and end (key conntrack.relay)'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -s M -l marked-only -d 'Relay only events of marked connections, filtered in the kernel; implies -C and -m (key conntrack.marked-only)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -l track-by-flags -d 'Without conntrack events: follow forwarded TCP connections by SYN/ACK, FIN and RST instead, without counters (key conntrack.track-by-flags); not with -C or -M'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -s m -l mark -d 'Set the user\'s mark on accepted packets (key marks.set)'
+complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -l as-worker -d 'Be the worker of a supervisor, which is at the other end of standard input'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand rules" -s h -l help -d 'Print help'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges rules help" -f -a "run" -d 'Run in the foreground; the same as no command'
 complete -c nufw-agent -n "__fish_nufw_agent_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges rules help" -f -a "check" -d 'Say what this host lacks, and how to mend each'
