@@ -157,6 +157,9 @@ async fn the_service_manager_is_left_in_peace_while_workers_work_or_could() {
 
 #[tokio::test]
 async fn a_worker_says_when_it_has_read_its_files_again_and_its_successor_does_so_by_beginning() {
+    // Whoever runs the tests may ignore SIGHUP, and a shell that was begun so cannot hear it: what is handled here is not
+    // ignored there.
+    let _handled = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
     // Hears SIGHUP and says so; the shell looks at signals between its commands.
     let says = "trap \"printf '\\\\010' >&0\" HUP";
     let script = format!("{says}; {LIVES} while :; do sleep 0.05; done");
