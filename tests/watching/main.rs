@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Words of the query language that the files use.
-const WORDS: [&str; 11] = [
+const WORDS: [&str; 12] = [
     "by",
+    "changes",
     "histogram_quantile",
     "increase",
     "label_values",

@@ -291,7 +291,10 @@ impl Held {
 }
 
 fn drain(net: &Net) -> Result<()> {
-    let ports = [format!("dport={LOAD_PORT} "), format!("dport={HOLD_PORT} ")];
+    // Those of the load, and those behind them where connections are held.
+    let ports: Vec<_> = (LOAD_PORT..LOAD_PORT + 10)
+        .map(|port| format!("dport={port} "))
+        .collect();
     let mut not_before = now();
     wait_for("the conntrack table to empty", DRAIN, || {
         if now() < not_before {

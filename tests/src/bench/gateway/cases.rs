@@ -130,20 +130,19 @@ impl Gateway {
                 .agent("worker.hung-after", "5m")
                 .nuauth("dead-after", "5m")
         })?;
-        let (mut child, report, ports) = self.stand.hold(self.size.overrun.min(self.stand.hold))?;
-        established(&lab, &ports, report.connected)?;
+        let mut held = self.stand.hold(self.size.overrun)?;
+        established(&lab, &held.ports, held.report.connected)?;
         lab.agent.signal_worker(Signal::STOP)?;
-        drop(child.stdin.take());
-        child.wait()?;
+        held.release()?;
         let drained = self.stand.drain();
         lab.agent.signal_worker(Signal::CONT)?;
         drained?;
         let began = now();
-        let of = of_ports(&ports);
+        let of = of_ports(&held.ports);
         let exact = || Ok(count(&lab, &format!("state in (1, 2) and {of}"))? == 0);
         wait_for("the log to be exact again", LONG, exact)?;
         self.add(case, "resync_seconds", began.elapsed().as_secs_f64(), "s");
-        let rows = missing(&lab, case, &report, &ports)?;
+        let rows = missing(&lab, case, &held.report, &held.ports)?;
         let overruns = number(&self.stand.agent()?, "nufw_agent_event_overruns_total", &[]);
         self.count(case, "overruns", overruns, "overruns");
         self.count(case, "rows_lost", rows.0, "rows");
@@ -158,9 +157,9 @@ impl Gateway {
             .stand
             .system(|options| options.nuauth("limits.dump-interval", "1s"))?;
         let before = (lab.agent.rss()?, lab.server.rss()?);
-        let (mut child, report, ports) = self.stand.hold(self.stand.hold)?;
-        established(&lab, &ports, report.connected)?;
-        let live = u64::from(report.connected);
+        let mut held = self.stand.hold(self.size.live)?;
+        established(&lab, &held.ports, held.report.connected)?;
+        let live = u64::from(held.report.connected);
         self.count(case, "live_connections", live, "connections");
         for (process, rss, before) in [
             ("nufw-agent", lab.agent.rss()?, before.0),
@@ -179,12 +178,11 @@ impl Gateway {
         self.dump(&lab, case)?;
         // While nobody looks they all vanish; the next agent's first dump tells.
         lab.agent.kill()?;
-        drop(child.stdin.take());
-        child.wait()?;
+        held.release()?;
         self.stand.drain()?;
         let began = now();
         lab.start_agent()?;
-        let of = of_ports(&ports);
+        let of = of_ports(&held.ports);
         let gone = || Ok(count(&lab, &format!("state in (1, 2) and {of}"))? == 0);
         wait_for("every vanished connection to be closed", LONG, gone)?;
         self.add(case, "reconcile_seconds", began.elapsed().as_secs_f64(), "s");

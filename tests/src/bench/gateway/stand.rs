@@ -21,16 +21,38 @@ use std::time::Duration;
 /// Where the daemons tell of themselves.
 const AGENT_METRICS: u16 = 9641;
 const SERVER_METRICS: u16 = 9642;
+/// Tuples begin anew above this source port.
+const LAST_PORT: u32 = 60_000;
 /// How long the log may take to close its rows once the table is empty.
 const SETTLE: Duration = Duration::from_mins(1);
 
 pub(super) struct Stand {
     pub(super) net: Net,
     pub(super) dir: tempfile::TempDir,
-    /// Live connections that descriptors allow.
-    pub(super) hold: u32,
+    /// Live connections that the descriptors of one process allow.
+    each: u32,
     port: u16,
-    _sinks: [Proc; 2],
+    _sinks: Vec<Proc>,
+}
+
+/// Connections that stay until they are let go. Several processes hold them, since descriptors are counted for each.
+pub(super) struct Held {
+    children: Vec<Child>,
+    pub(super) report: LoadReport,
+    pub(super) ports: Range<u16>,
+}
+
+impl Held {
+    /// Lets all of them go.
+    pub(super) fn release(&mut self) -> Result<()> {
+        for child in &mut self.children {
+            drop(child.stdin.take());
+        }
+        for child in &mut self.children {
+            child.wait()?;
+        }
+        Ok(())
+    }
 }
 
 impl Stand {
@@ -46,19 +68,23 @@ impl Stand {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .current
             .unwrap_or(u64::MAX);
-        let hold = live.min(u32::try_from(limit.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(u32::MAX));
+        let each = live.min(u32::try_from(limit.saturating_sub(OTHER_DESCRIPTORS)).unwrap_or(u32::MAX));
         let sink = |name: &str, port: u16, keep: &str| {
             let args = ["sink", "--port", &port.to_string(), "--keep", keep];
             own(name, &net.server, dir.path(), &args)
         };
-        let sinks = [
-            sink("sink-load", LOAD_PORT, SINK_KEEPS)?,
-            sink("sink-hold", HOLD_PORT, &hold.to_string())?,
-        ];
+        let mut sinks = vec![sink("sink-load", LOAD_PORT, SINK_KEEPS)?];
+        for part in 0..parts(live, each)? {
+            sinks.push(sink(
+                &format!("sink-hold-{part}"),
+                HOLD_PORT + part,
+                &each.to_string(),
+            )?);
+        }
         Ok(Self {
             net,
             dir,
-            hold,
+            each,
             port: 1024,
             _sinks: sinks,
         })
@@ -118,17 +144,38 @@ impl Stand {
     }
 
     /// Connections that stay until they are released.
-    pub(super) fn hold(&mut self, count: u32) -> Result<(Child, LoadReport, Range<u16>)> {
-        let (mut command, ports) = self.load_command(HOLD_PORT, count, SOURCES)?;
-        let mut child = command
-            .args(["--in-flight", "64", "--hold"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
-        let report = serde_json::from_str(&line).context("the load generator gave no report")?;
-        Ok((child, report, ports))
+    pub(super) fn hold(&mut self, count: u32) -> Result<Held> {
+        let parts = parts(count, self.each)?;
+        let used = u16::try_from(self.each.div_ceil(u32::from(SOURCES)))?;
+        if u32::from(self.port) + u32::from(used) * u32::from(parts) > LAST_PORT {
+            self.port = 1024;
+        }
+        let first = self.port;
+        let mut children = Vec::new();
+        let mut sum: Option<LoadReport> = None;
+        for part in 0..parts {
+            let rest = count - self.each * u32::from(part);
+            let (mut command, _) = self.load_command(HOLD_PORT + part, rest.min(self.each), SOURCES)?;
+            let mut child = command
+                .args(["--in-flight", "64", "--hold"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let mut line = String::new();
+            BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut line)?;
+            children.push(child);
+            let report: LoadReport =
+                serde_json::from_str(&line).context("the load generator gave no report")?;
+            match &mut sum {
+                Some(sum) => sum.connected += report.connected,
+                None => sum = Some(report),
+            }
+        }
+        Ok(Held {
+            children,
+            report: sum.context("nothing was to be held")?,
+            ports: first..self.port,
+        })
     }
 
     pub(super) fn load_command(
@@ -138,7 +185,11 @@ impl Stand {
         sources: u8,
     ) -> Result<(Command, Range<u16>)> {
         let used = u16::try_from(count.div_ceil(u32::from(sources)))?;
-        if self.port.checked_add(used).is_none_or(|end| end > 60_000) {
+        if self
+            .port
+            .checked_add(used)
+            .is_none_or(|end| u32::from(end) > LAST_PORT)
+        {
             // Tuples of long ago are free again.
             self.port = 1024;
         }
@@ -162,6 +213,11 @@ impl Stand {
     pub(super) fn drain(&self) -> Result<()> {
         drain(&self.net)
     }
+}
+
+/// Processes that hold so many connections.
+fn parts(count: u32, each: u32) -> Result<u16> {
+    Ok(u16::try_from(count.div_ceil(each.max(1)))?)
 }
 
 /// Rows of accepted connections with these ports, and how many of them are not closed when the table has long been empty.
