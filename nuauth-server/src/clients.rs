@@ -5,7 +5,7 @@
 
 use crate::auth::{self, FailureLimiter};
 use crate::config::Mechanism;
-use crate::engine::{Identity, Leaving, SessionFacts};
+use crate::engine::{Identity, Leaving, Quality, SessionFacts};
 use crate::hub::{Event, ToSession, WAITING_FOR_PEER, goodbye};
 use crate::port::{Blame, Cause, Complaints};
 use crate::revocation::{self, Revoked, Serial};
@@ -195,12 +195,18 @@ impl ClientPort {
                 return Ok(None);
             }
         };
+        let quality = if login.mechanism.as_str() == Mechanism::External.name() {
+            Quality::Certificate
+        } else {
+            Quality::Password
+        };
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let (out, instructions) = mpsc::channel(WAITING_FOR_PEER);
         let facts = SessionFacts {
             identity,
             address: Addr::from(peer.address.ip()),
             os: hello.os,
+            quality,
         };
         let user = Arc::clone(&facts.identity.user.name);
         let _ = self.hub.send(Event::SessionUp { session, facts, out }).await;

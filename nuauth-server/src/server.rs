@@ -11,13 +11,15 @@ use crate::engine::{Engine, Input, Now};
 use crate::gateways::{self, GatewayPort};
 use crate::hub::{Event, Hub, WAITING_EVENTS};
 use crate::journal::{self, Journal, Known};
+use crate::kept::Kept;
 use crate::observe::{self, Reloads, Watched};
-use crate::policy::Policy;
+use crate::policy::{Against, Policy};
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
 use crate::sandbox;
 use crate::unlogged;
 use crate::users::Users;
+use crate::watch::{EVERY, Watch};
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
 use nufw_common::clock;
@@ -26,7 +28,7 @@ use nufw_common::lifecycle::{self, Shutdown, Signal, Signals};
 use nufw_common::listen::Bound;
 use nufw_common::tls;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -40,6 +42,8 @@ const LAST_COMMITS: Duration = Duration::from_secs(10);
 struct Files {
     users: Users,
     policy: Policy,
+    /// Where the access lists came from.
+    lists: Vec<PathBuf>,
     for_gateways: Arc<rustls::ServerConfig>,
     for_clients: Arc<rustls::ServerConfig>,
     revoked: Revoked,
@@ -47,8 +51,18 @@ struct Files {
 
 impl Files {
     fn load(config: &ServerConfig) -> anyhow::Result<Self> {
-        let users = Users::load(&config.users, config.mark_mask)?;
-        let read = Policy::load(&config.policy, &users)?;
+        let users = Users::load(&config.users, config.user_mask())?;
+        let against = Against {
+            users: &users,
+            all_known: true,
+            marks: &config.marks,
+        };
+        let read = Policy::load(&config.policy, &against)?;
+        let kept = Kept::beside(&config.log.spool.path);
+        if let Err(error) = kept.keep(read.policy.version_text(), read.policy.normal()) {
+            // Decisions do not hang on it.
+            tracing::warn!(%error, "the access lists cannot be kept beside the spool: rows of theirs cannot be explained later");
+        }
         for note in &read.notes {
             tracing::warn!("{note}");
         }
@@ -60,6 +74,7 @@ impl Files {
             for_clients: tls::server_config(&config.tls.for_clients())?,
             revoked: Revoked::load(config.tls.crl.as_deref())?,
             policy: read.policy.rejecting(config.rejects_by_default),
+            lists: read.files,
             users,
         })
     }
@@ -122,6 +137,11 @@ async fn serve(
     let gateway_listeners = port::into_tokio(listeners.gateways).or_exit(Exit::OsErr)?;
     let client_listeners = port::into_tokio(listeners.clients).or_exit(Exit::OsErr)?;
     let (trigger, shutdown) = lifecycle::shutdown();
+    let mut watch = Watch::on(config.watch.then(|| config.users.clone()));
+    if config.watch {
+        watch.add(files.lists.iter().cloned());
+    }
+    let mut looks = tokio::time::interval(EVERY);
     let (server, mut hub) = start(config, overrides, files).await?;
     let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
     server.open(gateway_listeners, client_listeners, socket, &shutdown);
@@ -132,8 +152,12 @@ async fn serve(
     let crashed = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => server.reload(),
+                Signal::Reload => watch.add(server.reload()),
                 Signal::Terminate => break false,
+            },
+            _ = looks.tick(), if server.config.watch => if watch.has_changed() {
+                tracing::info!("users or access lists have changed");
+                watch.add(server.reload());
             },
             _ = &mut hub => break true,
         }
@@ -282,15 +306,17 @@ impl Server {
     }
 
     /// Reads users, access lists, gateway names, certificates and revocation list again. Sessions and links stay; all
-    /// that was there stays when one file is bad.
-    fn reload(&self) {
+    /// that was there stays when one file is bad. Gives the files to watch from then on.
+    fn reload(&self) -> Vec<PathBuf> {
         lifecycle::notify_reloading();
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
             .and_then(|config| Ok((Files::load(&config)?, config)));
         self.reloads.made(loaded.is_ok());
+        let mut lists = Vec::new();
         match loaded {
             Ok((files, config)) => {
+                lists = files.lists;
                 self.gateways.tls.store(files.for_gateways);
                 self.gateways.known.store(Arc::new(config.gateways));
                 self.clients.tls.store(files.for_clients);
@@ -315,6 +341,7 @@ impl Server {
             }
         }
         lifecycle::notify_ready();
+        if self.config.watch { lists } else { Vec::new() }
     }
 
     /// Answers what waits, says goodbye, writes what is not durable, closes the log.

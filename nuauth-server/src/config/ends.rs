@@ -52,6 +52,7 @@ pub(super) struct RawSessions {
 pub(super) struct RawPolicyFile {
     pub(super) file: PathBuf,
     pub(super) on_reload: Option<RawOnEnd>,
+    pub(super) watch: Option<bool>,
 }
 
 /// `[reject]`

@@ -6,6 +6,7 @@ mod spool;
 
 use super::ends::{RawPolicyFile, RawReject, RawSessions, on_end};
 use super::levels::{RawLevels, RawOverload};
+use super::marks::RawMarks;
 use super::{Clients, Control, Gateways, Log, Mechanism, PortLimits, ServerConfig, Tls};
 use crate::engine::{self, Levels, OnOverload};
 use nufw_common::config::{ByteSize, ConfigError, HexOrInt, HumanDuration, Loaded, Origins, Problems, Tried};
@@ -39,6 +40,8 @@ pub(super) struct Raw {
     tls: Option<Tried<RawTls>>,
     users: Option<Tried<RawFile>>,
     policy: Option<Tried<RawPolicyFile>>,
+    #[serde(default)]
+    marks: Tried<RawMarks>,
     #[serde(default)]
     sessions: Tried<RawSessions>,
     #[serde(default)]
@@ -187,7 +190,12 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let users = users.map(|raw| check.path(&raw.file));
     let raw_policy = check.required("policy", raw.policy);
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
+    let watch = raw_policy.as_ref().and_then(|raw| raw.watch).unwrap_or(true);
     let on_reload = on_end(raw_policy.and_then(|raw| raw.on_reload));
+    let raw_marks = check.problems.take(raw.marks.0).unwrap_or_default();
+    let marks = raw_marks.check(mark_mask, |key, found, expected| {
+        check.reject(key, found, expected)
+    });
     let sessions = check.problems.take(raw.sessions.0).unwrap_or_default();
     let reject = check.problems.take(raw.reject.0).unwrap_or_default();
     let raw_log = check.problems.take(raw.log.0);
@@ -206,6 +214,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             let base = engine::Limits {
                 dead_after,
                 mark_mask,
+                user_marks: marks.user,
                 on_reload,
                 rejects: reject.rejects(),
                 ..check.session_ends(&sessions, &logged)
@@ -241,6 +250,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             tls,
             users,
             policy,
+            watch,
+            marks,
             rejects_by_default: reject.rejects_by_default(),
             log,
             control,

@@ -9,6 +9,8 @@ use super::conns::{Conn, Flow, Side, shown_by};
 use super::events::Sight;
 use super::gateways::GatewayIdx;
 use super::modes::LogMode;
+use super::quality::Quality;
+use super::subject::Subject;
 use super::types::{Effect, Identity, Now};
 use super::who::Who;
 use nufw_proto::{CtEntry, Mark};
@@ -28,7 +30,11 @@ impl Engine {
     }
 
     pub(super) fn know_marks(&mut self, users: &HashMap<Arc<str>, Arc<Identity>>) {
-        self.marks = users.values().map(|user| (user.mark, Arc::clone(user))).collect();
+        let bits = self.limits.user_marks;
+        self.marks = users
+            .values()
+            .map(|user| (bits.place(user.mark), Arc::clone(user)))
+            .collect();
     }
 
     /// Gives an entry a row that has none, if it is a user's and would have one. One that finds no room waits for a later
@@ -44,7 +50,7 @@ impl Engine {
             return;
         };
         let received = entry.start.unwrap_or(now.wall);
-        let mark = user.mark;
+        let mark = Mark(entry.mark.0 & self.limits.mark_mask.0);
         let empty = || Arc::from("");
         let row = OpenRow {
             id,
@@ -62,14 +68,19 @@ impl Engine {
             client_app: None,
             acl: Arc::from(ADOPTED),
             parent: None,
+            policy: empty(),
+            auth: None,
         };
         self.stats.adopted += 1;
         Self::log(Change::Open(Box::new(row)), out);
         self.unwritten.insert(id);
         let who = self.conns.who.keep(Who {
-            user: user.user.clone(),
+            user: Some(user.user.clone()),
             os: None,
             app: None,
+            in_dev: empty(),
+            out_dev: empty(),
+            quality: Quality::default(),
         });
         let slot = self.conns.insert(Conn {
             id,
@@ -104,7 +115,10 @@ impl Engine {
 
     /// Whose entry it is and what its packets show, if it should have a row and has none.
     fn unknown(&self, gateway: GatewayIdx, entry: &CtEntry) -> Option<(Arc<Identity>, nufw_proto::Tuple)> {
-        let user = self.marks.get(&Mark(entry.mark.0 & self.limits.mark_mask.0))?;
+        let user = {
+            let ours = Mark(entry.mark.0 & self.limits.mark_mask.0);
+            self.marks.get(&self.limits.user_marks.of(ours))?
+        };
         let link = self.gateways.get(gateway).link.as_ref()?;
         let wanted = self.limits.adopt && self.limits.levels.connections;
         // Without events nobody would tell how it ends.
@@ -122,7 +136,13 @@ impl Engine {
             .into_iter()
             .any(|tuple| self.ended.youngest(&flow(tuple), |_| true).is_some());
         // Where a rule wants no row it has none for that reason.
-        let unlogged = self.judge.judge(user, &shown).log == LogMode::None;
+        let unlogged = {
+            let subject = Subject {
+                gateway: &self.gateways.get(gateway).name,
+                ..Subject::new(Some(user), &shown, self.wall)
+            };
+            self.judge.judge(&subject).log == LogMode::None
+        };
         let known = self.conns.bound_to(&flow(entry.original), entry.id).is_some();
         (!closed && !unlogged && !known).then(|| (Arc::clone(user), shown))
     }

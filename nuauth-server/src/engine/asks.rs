@@ -62,7 +62,7 @@ impl Engine {
             granted: None,
         };
         if pending.asked.is_empty() {
-            return self.refuse(&pending, Refused::Nobody, None, now, out);
+            return self.stranger(pending, now, out);
         }
         if self.pending.len() >= self.limits.pending_asks {
             return self.refuse(&pending, Refused::Full, None, now, out);
@@ -113,7 +113,7 @@ impl Engine {
     pub(super) fn granted_before(
         &mut self,
         pending: &Pending,
-        who: &Identity,
+        who: Option<&Identity>,
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Option<Outcome> {
@@ -121,7 +121,7 @@ impl Engine {
         let link_since = self.gateways.get(pending.flow.gateway).link.as_ref()?.since;
         let conn = self.conns.get_mut(slot);
         let granted = conn.granted?;
-        let same_user = conn.user == Some(who.user.id);
+        let same_user = conn.user == who.map(|who| who.user.id);
         let unbound = matches!(conn.side, Side::Unbound { .. });
         // Older than the link: its verdict may never have arrived.
         let fresh = granted >= link_since && now.mono < granted + self.limits.confirm_within;
@@ -194,7 +194,7 @@ impl Engine {
             return;
         }
         match claim.finding {
-            Finding::Mine(_) if pending.granted.is_some_and(|granted| granted.to == session) => {}
+            Finding::Mine(_) if pending.granted.is_some_and(|granted| granted.to == Some(session)) => {}
             Finding::Mine(_) if pending.logging() => self.stats.double_claims += 1,
             Finding::Mine(mine) => self.claimed(claim.id, session, &mine, now, out),
             Finding::NotMine => self.disclaimed(claim.id, session, now, out),

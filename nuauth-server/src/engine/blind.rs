@@ -155,6 +155,8 @@ impl Engine {
             client_app: None,
             acl: Arc::from(LABEL),
             parent: None,
+            policy: empty(),
+            auth: None,
         })
     }
 

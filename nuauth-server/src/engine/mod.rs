@@ -18,18 +18,24 @@ mod gaps;
 mod gateways;
 mod held;
 mod kills;
+mod marks;
 mod modes;
 mod pending;
+mod quality;
 mod related;
 mod sessions;
+mod subject;
 mod types;
 mod who;
 
 pub use kills::{Leaving, OnEnd, Rejects};
+pub use marks::UserBits;
 pub use modes::{Levels, LogMode, OnOverload};
+pub use quality::Quality;
+pub use subject::{Judge, Subject};
 pub use types::{
-    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, Outcome, ProofId,
-    Refused, Ruling, SessionFacts, Stats,
+    Decision, Effect, Identity, Input, Limits, LinkId, LiveConn, LogEntry, Now, Outcome, ProofId, Refused,
+    Ruling, SessionFacts, Stats,
 };
 
 use conns::ConnTable;
@@ -140,8 +146,12 @@ impl Engine {
                 self.ids.push_back(block);
             }
             Input::Judge(judge) => {
-                self.judge = judge;
+                let strangers = judge.judges_strangers();
+                let told = std::mem::replace(&mut self.judge, judge).judges_strangers();
                 self.drops.forget_all();
+                if told != strangers {
+                    self.tell_whom_to_ask_for(out);
+                }
             }
             Input::Users(users) => {
                 self.know_marks(&users);

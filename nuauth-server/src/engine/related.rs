@@ -58,11 +58,13 @@ impl Engine {
             zone: entry.zone,
             original: entry.original,
             shown,
-            user: who.as_ref().map(|who| who.user.clone()),
+            user: who.as_ref().and_then(|who| who.user.clone()),
             client_os: who.as_ref().and_then(|who| who.os.clone()),
             client_app: who.as_ref().and_then(|who| who.app.clone()),
             acl: Arc::from(LABEL),
             parent: Some(parent.id),
+            policy: Arc::from(""),
+            auth: None,
         };
         let who = who.and_then(|who| self.conns.who.keep(who));
         let slot = self.conns.insert(Conn {

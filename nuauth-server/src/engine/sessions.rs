@@ -4,6 +4,7 @@
 
 use super::Engine;
 use super::kills::Leaving;
+use super::quality::Quality;
 use super::types::{Effect, Identity, Limits, Now, ProofId, SessionFacts};
 use nufw_proto::client::Refusal;
 use nufw_proto::{Addr, ConnId, SessionId};
@@ -25,6 +26,7 @@ struct Held {
 pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     pub(super) os: Arc<str>,
+    pub(super) quality: Quality,
     addresses: Vec<Held>,
     /// The row of the session in the log; `None` when no id could be had, or sessions are not logged.
     row: Option<ConnId>,
@@ -158,6 +160,7 @@ impl Engine {
                 identity: facts.identity,
                 // NuFW's order: name, version, release.
                 os: Arc::from(format!("{}-{}-{}", os[0], os[2], os[1])),
+                quality: facts.quality,
                 addresses: Vec::new(),
                 row,
             },

@@ -38,6 +38,9 @@ fn bound(row: u64, tuple: Tuple, ct_id: u32, received: Timestamp) -> ActiveRow {
         username: None,
         client_os: None,
         client_app: None,
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        auth: None,
     }
 }
 

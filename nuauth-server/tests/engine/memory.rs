@@ -71,6 +71,9 @@ fn row(number: u32) -> ActiveRow {
         username: Some(Arc::from("alice")),
         client_os: None,
         client_app: Some(Arc::from("/usr/bin/firefox")),
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        auth: None,
     }
 }
 

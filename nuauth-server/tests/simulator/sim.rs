@@ -355,6 +355,7 @@ impl Sim {
                 identity: identity(user),
                 address: at,
                 os: OsInfo::default(),
+                quality: nuauth_server::engine::Quality::default(),
             },
         });
     }

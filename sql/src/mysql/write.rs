@@ -141,6 +141,8 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.push(i64::from(row.zone));
     values.known(&row.acl);
     values.push(row.parent.map(ConnId::get));
+    values.known(&row.policy);
+    values.push(row.auth.as_deref());
     Ok(())
 }
 

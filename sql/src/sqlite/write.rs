@@ -293,6 +293,8 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.int(row.zone);
     values.known_text(&row.acl);
     values.maybe_int(row.parent.map(ConnId::get));
+    values.known_text(&row.policy);
+    values.maybe_text(row.auth.as_ref());
     Ok(())
 }
 

@@ -108,11 +108,11 @@ async fn migrations_that_run_at_once_or_were_interrupted_end_well(kind: Kind, te
     }
     if kind == Kind::MariaDb {
         // The half of a migration is done, and noted as begun: of the last one, and of the first one.
-        let columns =
-            "ALTER TABLE ulog DROP COLUMN parent_id; ALTER TABLE conntrack_ulog DROP COLUMN parent_id;";
+        let columns = "ALTER TABLE ulog DROP COLUMN parent_id, DROP COLUMN policy, DROP COLUMN auth; \
+             ALTER TABLE conntrack_ulog DROP COLUMN parent_id, DROP COLUMN policy, DROP COLUMN auth;";
         for half in [
-            "UPDATE _sqlx_migrations SET success = false WHERE version > 20261121000001; DROP VIEW archived_rows; \
-             ALTER TABLE ulog DROP COLUMN parent_id"
+            "UPDATE _sqlx_migrations SET success = false WHERE version > 20261129000002; DROP VIEW archived_rows; \
+             ALTER TABLE ulog DROP COLUMN auth"
                 .to_owned(),
             format!(
                 "DELETE FROM _sqlx_migrations WHERE version > 20261121000001; UPDATE _sqlx_migrations SET success = false; \
