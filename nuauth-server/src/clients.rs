@@ -177,7 +177,7 @@ impl ClientPort {
             .collect();
         let welcome = ToClient::Welcome(Welcome {
             software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities::PROGRAM_HASHES,
             mechanisms: Batch::try_from(offered.clone()).unwrap_or_default(),
         });
         peer.say(&welcome).await?;
@@ -207,6 +207,7 @@ impl ClientPort {
             address: Addr::from(peer.address.ip()),
             os: hello.os,
             quality,
+            hashes: hello.capabilities.has(Capabilities::PROGRAM_HASHES),
         };
         let user = Arc::clone(&facts.identity.user.name);
         let _ = self.hub.send(Event::SessionUp { session, facts, out }).await;

@@ -47,8 +47,6 @@ pub(crate) fn profile(config: &ServerConfig) -> Profile {
             profile.read_replaceable(file)
         })
         .read(config.path.with_extension("d"))
-        // Time zones of periods.
-        .read("/usr/share/zoneinfo")
         .write(directory(&log.spool.path))
         // The service manager, a local database, and who asks this server.
         .family(Family::Unix);

@@ -33,9 +33,12 @@ use kills::Kills;
 use nufw_common::clock;
 use nufw_common::lifecycle::Signal;
 use nufw_common::watchdog::Watchdog;
-use nufw_proto::gateway::{Answer, Ask, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict};
-use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Timestamp};
+use nufw_proto::gateway::{
+    Answer, Ask, BridgePorts, Gap, GapCause, Hook, ToAgent, ToServer, Unused, Verdict,
+};
+use nufw_proto::{AskId, Batch, ConnId, CtEvent, MAX_BATCH, Mark, Text, Timestamp};
 use observed::Observer;
+use server::bridge_ports;
 use std::io;
 use std::time::{Duration, Instant};
 use wakers::Wakers;
@@ -76,6 +79,8 @@ struct Waiting {
     is_ipv4: bool,
     /// What is asked, should it have to be asked again; its id is that of the table.
     ask: Ask,
+    /// Ports of a bridge: in and out.
+    ports: [Text<15>; 2],
     /// The server that was asked, by its place in the list; `None` while none was.
     server: Option<usize>,
 }
@@ -127,6 +132,9 @@ pub struct Agent {
     /// For each server, asks that another one was asked instead.
     elsewhere: Vec<Vec<Ask>>,
     asks: Vec<Ask>,
+    /// Goes before them, where the server wants it.
+    bridge_ports: Vec<BridgePorts>,
+    wants_bridge_ports: bool,
     packets: Vec<QueuedPacket>,
     inbox: Vec<ToAgent>,
     fresh: Vec<CtEvent>,
@@ -182,6 +190,8 @@ impl Agent {
             last_row: None,
             elsewhere: vec![Vec::new(); link.servers()],
             asks: Vec::new(),
+            bridge_ports: Vec::new(),
+            wants_bridge_ports: false,
             packets: Vec::new(),
             inbox: Vec::new(),
             fresh: Vec::new(),
@@ -410,8 +420,10 @@ impl Agent {
             hook: packet.hook,
             is_ipv4: tuple.src().is_ipv4(),
             ask: ask.clone(),
+            ports: [packet.phys_in_dev, packet.phys_out_dev].map(|device| self.names.name(device)),
             server,
         };
+        let ports = waiting.ports.clone();
         let id = self
             .pending
             .insert(waiting, now)
@@ -419,6 +431,9 @@ impl Agent {
         if server.is_some() {
             tracing::trace!(%id, %tuple, "asked");
             self.stats.asked += 1;
+            if self.wants_bridge_ports {
+                self.bridge_ports.extend(bridge_ports(id, ports));
+            }
             self.asks.push(Ask { id, ..ask });
         }
         Ok(())
@@ -535,6 +550,7 @@ impl Agent {
 
     /// Puts what the server should hear on the link: asks first, then events, then dumps.
     fn send(&mut self, now: Instant) {
+        send_batches(&mut self.bridge_ports, &mut self.link, ToServer::BridgePorts);
         send_batches(&mut self.asks, &mut self.link, ToServer::Asks);
         if self.link.is_up() {
             send_batches(&mut self.unused, &mut self.link, ToServer::Unused);

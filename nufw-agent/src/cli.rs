@@ -27,6 +27,9 @@ use std::process::ExitCode;
 /// Name and version, as the server's log shows it.
 const SOFTWARE: &str = concat!("nufw-agent ", env!("CARGO_PKG_VERSION"));
 
+/// Parts of the protocol that need nothing of the host.
+const ALWAYS: Capabilities = Capabilities(Capabilities::WITHOUT_VERDICT.0 | Capabilities::BRIDGE_PORTS.0);
+
 const EXAMPLES: &str = "\
 Examples:
   nufw-agent check                      what this host lacks, and how to mend it
@@ -405,9 +408,9 @@ fn open(
         software: Text::lossy(SOFTWARE),
         boot: BootId(rand::rng().random()),
         capabilities: if control.is_some() {
-            Capabilities::WITHOUT_VERDICT.and(Capabilities::KILL)
+            ALWAYS.and(Capabilities::KILL)
         } else {
-            Capabilities::WITHOUT_VERDICT
+            ALWAYS
         },
         packet_timeout_ms: u32::try_from(settings.packet_timeout.as_millis()).unwrap_or(u32::MAX),
         relays_events: relay.relay,

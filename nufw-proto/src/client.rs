@@ -83,6 +83,22 @@ pub struct Mine {
     pub program: Option<Text<1024>>,
 }
 
+/// The SHA-256 of the program of a claim that follows; claimed, never proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramHash {
+    /// The request that the claim answers.
+    pub id: ClaimId,
+    /// The hash of the program's file.
+    pub sha256: [u8; 32],
+}
+
+/// Whether the access lists look at hashes of programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashPrograms {
+    /// Send [`ProgramHash`] before claims.
+    pub wanted: bool,
+}
+
 /// A connection that the client claims unasked: it was being opened while there was no session to ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announce {
@@ -190,6 +206,8 @@ messages! {
         7 => Heartbeat(Heartbeat),
         /// The client goes.
         8 => Goodbye(Goodbye),
+        /// Hashes for the claims that come next; with [`Capabilities::PROGRAM_HASHES`].
+        20 => ProgramHashes(Batch<ProgramHash>),
     }
 }
 
@@ -212,5 +230,7 @@ messages! {
         135 => Heartbeat(Heartbeat),
         /// The server goes, or throws the session out.
         136 => Goodbye(Goodbye),
+        /// Whether hashes are wanted; with [`Capabilities::PROGRAM_HASHES`].
+        148 => HashPrograms(HashPrograms),
     }
 }

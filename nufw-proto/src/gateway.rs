@@ -17,8 +17,14 @@ impl Capabilities {
     /// Live connections can be ended: [`ToAgent::Kill`] and [`ToServer::Killed`].
     pub const KILL: Self = Self(1);
 
+    /// Of the client protocol: hashes of programs, [`HashPrograms`](crate::client::HashPrograms).
+    pub const PROGRAM_HASHES: Self = Self(1);
+
     /// [`Blind`] and [`Elsewhere`](ToServer::Elsewhere): what happened without this server's verdict.
     pub const WITHOUT_VERDICT: Self = Self(1 << 2);
+
+    /// [`BridgePorts`]: the ports of a bridge that an asked packet uses.
+    pub const BRIDGE_PORTS: Self = Self(1 << 5);
 
     /// Both.
     #[must_use]
@@ -96,6 +102,17 @@ pub struct Ask {
     pub received: Timestamp,
     /// Whether the agent will tell what becomes of the connection; not, where its filter of events leaves it out.
     pub tracked: bool,
+}
+
+/// Which ports of a bridge a packet uses; comes before the [`Ask`] with the same id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgePorts {
+    /// The packet.
+    pub id: AskId,
+    /// The port that it came in by; empty when it has none.
+    pub in_port: Text<15>,
+    /// The port that it would leave by; empty when it has none.
+    pub out_port: Text<15>,
 }
 
 /// What becomes of a packet.
@@ -324,6 +341,8 @@ messages! {
         13 => Blind(Blind),
         /// Asks of an earlier link whose packets another server was asked about.
         15 => Elsewhere(Batch<Ask>),
+        /// Ports of a bridge of packets that are asked about next; with [`Capabilities::BRIDGE_PORTS`].
+        20 => BridgePorts(Batch<BridgePorts>),
     }
 }
 

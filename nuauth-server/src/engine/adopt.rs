@@ -78,6 +78,7 @@ impl Engine {
             user: Some(user.user.clone()),
             os: None,
             app: None,
+            hash: None,
             in_dev: empty(),
             out_dev: empty(),
             quality: Quality::default(),

@@ -9,8 +9,8 @@ use super::kills::Rejects;
 use super::pending::{Packet, Pending};
 use super::types::{Effect, Identity, LinkId, Now, Outcome, Refused};
 use nufw_proto::client::{Claim, ClaimRequest, Finding, Mine};
-use nufw_proto::gateway::{Answer, Ask, Unused, Verdict};
-use nufw_proto::{Addr, ClaimId, SessionId, Timestamp};
+use nufw_proto::gateway::{Answer, Ask, BridgePorts, Unused, Verdict};
+use nufw_proto::{Addr, Batch, ClaimId, SessionId, Timestamp};
 use nulog::{Change, CloseReason};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ impl Engine {
             tuple: ask.tuple,
         };
         let packet = (link, ask.id);
+        let [phys_in, phys_out] = self.bridge_ports.remove(&packet).unwrap_or_default();
         if let Some(open) = self.pending.about(&flow) {
             return self.join(open, packet, &ask, out);
         }
@@ -38,7 +39,8 @@ impl Engine {
         let early = self
             .early
             .take(&flow.tuple, now)
-            .filter(|(session, _)| at_source.contains(session));
+            // Who announces tells no hash, but does when asked.
+            .filter(|(session, _)| at_source.contains(session) && !self.judge.looks_at_hashes());
         let before = self.drops.repeat(&flow, now);
         // Who did not answer the first packet may well answer its retransmission, and who announces it has.
         if let Some(why) = before.filter(|&why| why != Refused::Timeout && early.is_none()) {
@@ -50,6 +52,8 @@ impl Engine {
             hook: ask.hook,
             in_dev: ask.in_dev,
             out_dev: ask.out_dev,
+            phys_in,
+            phys_out,
             received: ask.received,
             last_received: ask.received,
             tracked: ask.tracked,
@@ -71,6 +75,16 @@ impl Engine {
         match early {
             Some((session, mine)) => self.claimed(question, session, &mine, now, out),
             None => self.ask(question, out),
+        }
+    }
+
+    /// Which ports of a bridge the next packets use. Of more than may wait nothing is known.
+    pub(super) fn learn_bridge_ports(&mut self, link: LinkId, batch: &Batch<BridgePorts>) {
+        for ports in batch.iter() {
+            if self.bridge_ports.len() < self.limits.pending_asks {
+                let named = [ports.in_port.clone(), ports.out_port.clone()];
+                self.bridge_ports.insert((link, ports.id), named);
+            }
         }
     }
 
@@ -235,6 +249,10 @@ impl Engine {
             .is_some_and(|s| s.holds(mine.seen.src()));
         if !holds {
             self.stats.foreign_claims += 1;
+            return;
+        }
+        if self.judge.looks_at_hashes() {
+            // It is asked about whatever waits, and tells the hash with the answer.
             return;
         }
         let open = self.pending.about_tuple(&mine.seen).to_vec();

@@ -41,7 +41,10 @@ impl Engine {
             self.stats.foreign_claims += 1;
             return self.disclaimed(question, session, now, out);
         };
-        let claimant = Claimant::new(session, claimant, mine);
+        let claimant = Claimant {
+            hash: claimant.hash_for(question),
+            ..Claimant::new(session, claimant, mine)
+        };
         let subject = self.subject(pending, &claimant, now);
         let ruling = self.judge.judge(&subject);
         self.ruled(question, &claimant, &ruling, now, out);
@@ -65,9 +68,12 @@ impl Engine {
         Subject {
             quality: claimant.quality.unwrap_or_default(),
             program: claimant.program.as_deref(),
+            program_hash: claimant.hash.as_ref(),
             os: claimant.os.as_deref(),
             in_dev: &pending.in_dev,
             out_dev: &pending.out_dev,
+            phys_in: &pending.phys_in,
+            phys_out: &pending.phys_out,
             gateway: &self.gateways.get(pending.flow.gateway).name,
             ..Subject::new(claimant.identity.as_deref(), &pending.flow.tuple, now.wall)
         }
@@ -422,6 +428,7 @@ pub(super) struct Claimant {
     quality: Option<Quality>,
     os: Option<Arc<str>>,
     program: Option<Arc<str>>,
+    hash: Option<[u8; 32]>,
     seen: Tuple,
 }
 
@@ -433,6 +440,7 @@ impl Claimant {
             quality: Some(session.quality),
             os: Some(Arc::clone(&session.os)),
             program: mine.program.as_ref().map(|program| Arc::from(program.as_str())),
+            hash: None,
             seen: mine.seen,
         }
     }
@@ -444,6 +452,7 @@ impl Claimant {
             quality: None,
             os: None,
             program: None,
+            hash: None,
             seen: pending.flow.tuple,
         }
     }
@@ -453,6 +462,7 @@ impl Claimant {
             user: row.user.clone(),
             os: self.os.clone(),
             app: self.program.clone(),
+            hash: self.hash,
             in_dev: Arc::clone(&row.in_dev),
             out_dev: Arc::clone(&row.out_dev),
             quality: self.quality.unwrap_or_default(),

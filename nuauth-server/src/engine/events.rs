@@ -77,6 +77,7 @@ impl Engine {
                     user: Some(User { id, name }),
                     os: row.client_os,
                     app: row.client_app,
+                    hash: None,
                     in_dev: row.in_dev,
                     out_dev: row.out_dev,
                     quality: row.auth.as_deref().and_then(Quality::parse).unwrap_or_default(),

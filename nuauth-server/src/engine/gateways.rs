@@ -321,7 +321,9 @@ impl Engine {
             link,
             message: ToAgent::Welcome(Welcome {
                 software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
-                capabilities: Capabilities::KILL.and(Capabilities::WITHOUT_VERDICT),
+                capabilities: Capabilities::KILL
+                    .and(Capabilities::WITHOUT_VERDICT)
+                    .and(Capabilities::BRIDGE_PORTS),
                 gateway: Text::lossy(name),
                 acknowledged,
                 dead_after_ms: u32::try_from(self.limits.dead_after.as_millis()).unwrap_or(u32::MAX),
@@ -347,6 +349,7 @@ impl Engine {
             held.link_down(link);
         }
         self.pending.forget_link(link);
+        self.bridge_ports.retain(|&(of, _), _| of != link);
     }
 
     /// Tells a new link every address that has a session.

@@ -296,6 +296,7 @@ impl Engine {
         let subject = Subject {
             quality: who.quality,
             program: who.app.as_deref(),
+            program_hash: who.hash.as_ref(),
             os: who.os.as_deref(),
             in_dev: &who.in_dev,
             out_dev: &who.out_dev,

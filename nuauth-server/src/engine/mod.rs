@@ -53,7 +53,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nufw_proto::gateway::ToServer;
-use nufw_proto::{ClaimId, ConnId, Mark, Timestamp, Tuple, client};
+use nufw_proto::{AskId, ClaimId, ConnId, Mark, Text, Timestamp, Tuple, client};
 use nulog::Close;
 
 /// The state of one server.
@@ -75,6 +75,8 @@ pub struct Engine {
     drops: RecentDrops,
     flood: Flood,
     early: EarlyClaims,
+    /// Ports of a bridge of packets that are asked about next.
+    bridge_ports: HashMap<(LinkId, AskId), [Text<15>; 2]>,
     ended: EndedUnseen,
     ids: VecDeque<Range<u64>>,
     /// Ids up to this one were given by a run of which the log knows nothing.
@@ -103,6 +105,7 @@ impl Engine {
             drops: RecentDrops::new(limits.recent_drops, limits.drop_memory),
             flood: Flood::new(&limits),
             early: EarlyClaims::new(limits.early_claims, limits.early_claim_age),
+            bridge_ports: HashMap::new(),
             ended: EndedUnseen::new(limits.ended_unseen),
             ids: VecDeque::new(),
             ids_used: 0,
@@ -146,11 +149,14 @@ impl Engine {
                 self.ids.push_back(block);
             }
             Input::Judge(judge) => {
-                let strangers = judge.judges_strangers();
-                let told = std::mem::replace(&mut self.judge, judge).judges_strangers();
+                let before = std::mem::replace(&mut self.judge, judge);
                 self.drops.forget_all();
-                if told != strangers {
+                if before.judges_strangers() != self.judge.judges_strangers() {
                     self.tell_whom_to_ask_for(out);
+                }
+                let wanted = self.judge.looks_at_hashes();
+                if before.looks_at_hashes() != wanted {
+                    self.tell_hashes_wanted(wanted, out);
                 }
             }
             Input::Users(users) => {
@@ -213,7 +219,11 @@ impl Engine {
         if let Some(held) = &mut self.held
             && !matches!(
                 message,
-                ToServer::Asks(_) | ToServer::Unused(_) | ToServer::LastRow(_) | ToServer::Blind(_)
+                ToServer::Asks(_)
+                    | ToServer::Unused(_)
+                    | ToServer::LastRow(_)
+                    | ToServer::Blind(_)
+                    | ToServer::BridgePorts(_)
             )
         {
             return held.hold(link, message);
@@ -226,6 +236,7 @@ impl Engine {
             ToServer::Events(events) => self.events(gateway, &events, now, out),
             ToServer::Gap(gap) => self.gap(gateway, gap, now, out),
             ToServer::Blind(blind) => self.blind(gateway, blind),
+            ToServer::BridgePorts(ports) => self.learn_bridge_ports(link, &ports),
             ToServer::Elsewhere(asks) => self.elsewhere(gateway, &asks, out),
             ToServer::DumpBegin(begin) => self.dump_begin(gateway, begin),
             ToServer::DumpPart(part) => self.dump_part(gateway, &part, now, out),
@@ -254,6 +265,7 @@ impl Engine {
                     .into_iter()
                     .for_each(|a| self.announce(session, a.mine, now, out));
             }
+            client::ToServer::ProgramHashes(hashes) => self.learn_hashes(session, hashes),
             client::ToServer::Withdraw(withdraw) => self.withdraw(session, withdraw.address, now, out),
             client::ToServer::Hello(_)
             | client::ToServer::Login(_)

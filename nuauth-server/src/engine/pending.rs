@@ -19,6 +19,9 @@ pub(super) struct Pending {
     pub(super) hook: Hook,
     pub(super) in_dev: Text<15>,
     pub(super) out_dev: Text<15>,
+    /// Ports of a bridge.
+    pub(super) phys_in: Text<15>,
+    pub(super) phys_out: Text<15>,
     /// When the gateway received the first packet, by its clock.
     pub(super) received: Timestamp,
     /// When it received the last.

@@ -18,6 +18,8 @@ pub struct Subject<'a> {
     pub tuple: &'a Tuple,
     /// Path of the program, as the client says.
     pub program: Option<&'a str>,
+    /// The SHA-256 of its file, as the client says.
+    pub program_hash: Option<&'a [u8; 32]>,
     /// The client's operating system as it says: name, version and release, as rows have it.
     pub os: Option<&'a str>,
     /// The interface that the packet came in by; empty when there is none, or when it is not known.
@@ -42,6 +44,7 @@ impl<'a> Subject<'a> {
             quality: Quality::default(),
             tuple,
             program: None,
+            program_hash: None,
             os: None,
             in_dev: "",
             out_dev: "",
@@ -65,6 +68,11 @@ pub trait Judge: Send + Sync {
 
     /// Whether a rule looks at packets from addresses at which nobody is logged in. If not, gateways may drop them unasked.
     fn judges_strangers(&self) -> bool {
+        false
+    }
+
+    /// Whether a rule looks at hashes of programs.
+    fn looks_at_hashes(&self) -> bool {
         false
     }
 

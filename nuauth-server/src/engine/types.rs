@@ -148,6 +148,8 @@ pub struct SessionFacts {
     pub os: OsInfo,
     /// How the user showed who it is.
     pub quality: Quality,
+    /// The client can tell hashes of programs.
+    pub hashes: bool,
 }
 
 /// A change for the journal.
@@ -288,6 +290,13 @@ pub enum Effect {
     Admitted {
         /// The session.
         session: SessionId,
+    },
+    /// Tell a client whether hashes of programs are wanted.
+    HashPrograms {
+        /// The client's session.
+        session: SessionId,
+        /// Whether they are.
+        wanted: bool,
     },
     /// The session cannot be: tell its client and end the connection.
     NotAdmitted {

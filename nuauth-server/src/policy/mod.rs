@@ -21,7 +21,7 @@ pub use members::REMEMBERED as REMEMBERED_MEMBERS;
 pub use pattern::{BadPattern, Pattern};
 pub use period::{Period, Within};
 pub use raw::{MAX_ITEMS, MAX_RULES};
-pub use rule::{DEVICES, Facts, Lack, Named, Rule, Who};
+pub use rule::{DEVICES, Facts, Hash, Lack, Listed, Named, Rule, Who};
 pub use sets::Addresses;
 
 use crate::engine::{Decision, Judge, LogMode, Ruling, Subject};
@@ -82,6 +82,8 @@ pub struct Policy {
     marks: MarkTables,
     /// Whether some rule is for nobody.
     for_nobody: bool,
+    /// Whether some rule looks at hashes of programs.
+    for_hashes: bool,
     normal: Arc<str>,
     version: Arc<str>,
 }
@@ -130,6 +132,7 @@ impl Policy {
         } = parts;
         Self {
             index: Index::new(&rules),
+            for_hashes: rules.iter().any(|rule| !rule.hashes.is_empty()),
             for_nobody: rules.iter().any(Rule::is_for_nobody),
             version: normal::version(&normal),
             normal: normal.into(),
@@ -264,6 +267,10 @@ impl Judge for Policy {
 
     fn judges_strangers(&self) -> bool {
         self.for_nobody
+    }
+
+    fn looks_at_hashes(&self) -> bool {
+        self.for_hashes
     }
 
     fn version(&self) -> Arc<str> {

@@ -85,6 +85,7 @@ fn rule_text(rule: &Rule, parts: &Parts) -> String {
     maybe(&mut text, "icmp-type", rule.icmp_type.map(|n| n.to_string()));
     maybe(&mut text, "icmp-code", rule.icmp_code.map(|n| n.to_string()));
     items(&mut text, "programs", &rule.programs);
+    items(&mut text, "program-sha256", &rule.hashes);
     items(&mut text, "os", &rule.os);
     for (key, devices) in DEVICES.iter().zip(&rule.devices) {
         items(&mut text, key, devices);

@@ -2,7 +2,6 @@
 //!
 //! Said of rules that a single other one covers whole; what several cover together is not looked for.
 
-use super::pattern::Pattern;
 use super::rule::{Listed, Rule};
 use super::sets::{Addresses, Ranges};
 use super::{Order, Policy, word};
@@ -82,15 +81,11 @@ fn covers(rule: &Rule, other: &Rule) -> bool {
         && listed(&rule.source, &other.source, Addresses::covers)
         && listed(&rule.ports, &other.ports, Ranges::covers)
         && listed(&rule.source_ports, &other.source_ports, Ranges::covers)
-        && patterns(&rule.programs, &other.programs)
-        && patterns(&rule.os, &other.os)
-        && rule
-            .devices
-            .iter()
-            .zip(&other.devices)
-            .all(|(a, b)| patterns(a, b))
-        && (rule.gateways.is_empty()
-            || !other.gateways.is_empty() && other.gateways.iter().all(|name| rule.gateways.contains(name)))
+        && subset(&rule.programs, &other.programs)
+        && subset(&rule.hashes, &other.hashes)
+        && subset(&rule.os, &other.os)
+        && rule.devices.iter().zip(&other.devices).all(|(a, b)| subset(a, b))
+        && subset(&rule.gateways, &other.gateways)
         && match (&rule.period, &other.period) {
             (None, _) => true,
             (Some(period), Some(others)) => Arc::ptr_eq(period, others),
@@ -106,7 +101,8 @@ fn listed<T>(wanted: &Listed<T>, others: &Listed<T>, covers: impl Fn(&T, &T) -> 
     }
 }
 
-fn patterns(wanted: &[Pattern], others: &[Pattern]) -> bool {
+/// Whether a list lets everything through that another one does; an empty one lets all through.
+fn subset<T: PartialEq>(wanted: &[T], others: &[T]) -> bool {
     wanted.is_empty() || !others.is_empty() && others.iter().all(|other| wanted.contains(other))
 }
 

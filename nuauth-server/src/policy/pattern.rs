@@ -34,12 +34,12 @@ pub enum BadPattern {
     #[error("{0}")]
     Glob(String),
     /// No client could ever tell such a text.
-    #[error("it has control characters, which clients tell as U+FFFD: write ? in their place")]
+    #[error("it has control characters, which clients tell as U+FFFD: write * in their place")]
     Control,
 }
 
 impl Pattern {
-    /// A path of a program: `*` and `?` do not match a `/`, `**` does.
+    /// A path of a program: `*` and `?` (any byte) do not match a `/`, `**` does.
     pub fn path(text: &str) -> Result<Self, BadPattern> {
         Self::new(text, text, true, false)
     }
@@ -113,7 +113,7 @@ mod tests {
         assert!(matches("/usr/**/ssh", "/usr/local/x/ssh"));
         assert!(matches("/opt/{a,b}/run", "/opt/b/run"));
         assert!(
-            matches("/tmp/a?b", "/tmp/a\u{fffd}b"),
+            matches("/tmp/a*b", "/tmp/a\u{fffd}b"),
             "a newline as clients tell it"
         );
         assert!(matches("/tmp/*", "/tmp/a\nb"), "and should one come through");

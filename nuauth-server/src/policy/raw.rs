@@ -84,6 +84,7 @@ pub(super) struct RawRule {
     pub(super) icmp_type: Option<u8>,
     pub(super) icmp_code: Option<u8>,
     pub(super) programs: Option<Vec<String>>,
+    pub(super) program_sha256: Option<Vec<String>>,
     pub(super) os: Option<Vec<String>>,
     #[serde(rename = "in")]
     pub(super) in_dev: Option<Vec<String>>,

@@ -41,6 +41,7 @@ pub(super) fn load(path: &Path, known: &Against<'_>) -> Result<ReadPolicy, Confi
         users: known.users,
         all_known: known.all_known,
         known_groups: known.users.groups(),
+        known_ids: known.users.iter().map(|user| user.identity.user.id).collect(),
         marks: known.marks,
         zone: TimeZone::UTC,
         groups: Groups::default(),
@@ -110,6 +111,7 @@ struct Reader<'a> {
     users: &'a Users,
     all_known: bool,
     known_groups: BTreeSet<&'a str>,
+    known_ids: HashSet<u64>,
     marks: &'a Marks,
     /// Whose clock counts where a period does not say it.
     zone: TimeZone,
@@ -165,6 +167,7 @@ impl Reader<'_> {
             icmp_type: raw.icmp_type,
             icmp_code: raw.icmp_code,
             programs: self.programs(&format!("{at}.programs"), raw.programs.as_deref()),
+            hashes: self.hashes(&format!("{at}.program-sha256"), raw.program_sha256.as_deref()),
             os: self.systems(&format!("{at}.os"), raw.os.as_deref()),
             devices,
             gateways: self.gateways(&format!("{at}.gateways"), raw.gateways.as_deref()),

@@ -35,6 +35,8 @@ pub struct Rule {
     pub icmp_code: Option<u8>,
     /// Paths of programs.
     pub programs: Vec<Pattern>,
+    /// SHA-256 of programs.
+    pub hashes: Vec<Hash>,
     /// Operating systems.
     pub os: Vec<Pattern>,
     /// Interfaces: in, out, and the bridge's ports in and out.
@@ -72,6 +74,31 @@ pub struct Named {
     pub names: Vec<Arc<str>>,
     /// Names of groups, with their numbers among those that rules name.
     pub groups: Vec<(Arc<str>, u32)>,
+}
+
+/// The SHA-256 of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// From 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        let mut hash = [0; 32];
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// A set with the words that it was written in.
@@ -138,6 +165,8 @@ pub enum Lack {
     IcmpCode,
     /// Another program.
     Program,
+    /// Another hash of the program.
+    Hash,
     /// Another operating system.
     Os,
     /// Another interface, by its place in [`DEVICES`].
@@ -234,6 +263,10 @@ impl Rule {
         if !claimed(&self.programs, subject.program) {
             return Some(Lack::Program);
         }
+        let hashed = |wanted: &Hash| subject.program_hash == Some(&wanted.0);
+        if !any_or_empty(&self.hashes, hashed) {
+            return Some(Lack::Hash);
+        }
         if !claimed(&self.os, subject.os) {
             return Some(Lack::Os);
         }
@@ -319,6 +352,15 @@ impl Rule {
             Lack::Program => wants(
                 format!("the program is {}", said(subject.program)),
                 list(&self.programs),
+            ),
+            Lack::Hash => wants(
+                format!(
+                    "the SHA-256 of the program is {}",
+                    subject
+                        .program_hash
+                        .map_or_else(|| "not told".to_owned(), |hash| Hash(*hash).to_string())
+                ),
+                list(&self.hashes),
             ),
             Lack::Os => wants(
                 format!("the operating system is {}", said(subject.os)),
@@ -445,6 +487,7 @@ impl fmt::Display for Rule {
         part("to ", list(self.destination.words()));
         part("ports ", list(self.ports.words()));
         part("programs ", list(&self.programs));
+        part("sha256 ", list(&self.hashes));
         part("os ", list(&self.os));
         for (label, devices) in DEVICES.iter().zip(&self.devices) {
             part(&format!("{label} "), list(devices));

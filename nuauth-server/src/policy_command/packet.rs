@@ -2,7 +2,7 @@
 
 use super::Setting;
 use crate::engine::{Identity, Quality, Ruling, Subject};
-use crate::policy::{DEFAULT_RULE, Order, Policy, word};
+use crate::policy::{DEFAULT_RULE, Hash, Order, Policy, word};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use nufw_common::clock;
@@ -35,6 +35,9 @@ pub(super) struct Packet {
     /// Path of the program, as a client would say
     #[arg(long, value_name = "PATH")]
     app: Option<String>,
+    /// SHA-256 of the program, as sha256sum prints it
+    #[arg(long, value_name = "HEX", value_parser = hash)]
+    sha256: Option<Hash>,
     /// Operating system as rows have it: name-version-release
     #[arg(long, value_name = "TEXT")]
     os: Option<String>,
@@ -60,6 +63,10 @@ pub(super) struct Packet {
 
 fn quality(text: &str) -> Result<Quality, String> {
     Quality::parse(text).ok_or_else(|| "expected address, password or certificate".to_owned())
+}
+
+fn hash(text: &str) -> Result<Hash, String> {
+    Hash::parse(text).ok_or_else(|| "expected 64 hexadecimal digits, as sha256sum prints them".to_owned())
 }
 
 /// A time as people and programs write it.
@@ -139,6 +146,7 @@ pub(super) fn test(
     let subject = Subject {
         quality: packet.auth,
         program: packet.app.as_deref(),
+        program_hash: packet.sha256.as_ref().map(|Hash(hash)| hash),
         os: packet.os.as_deref(),
         in_dev: &packet.in_dev,
         out_dev: &packet.out_dev,

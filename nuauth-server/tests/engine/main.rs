@@ -19,6 +19,7 @@ mod kills;
 mod late;
 mod limits;
 mod links;
+mod lists;
 mod logging;
 mod memory;
 mod modes;

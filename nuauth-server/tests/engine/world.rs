@@ -332,6 +332,7 @@ impl World {
             address: addr(address),
             os: OsInfo::default(),
             quality: Quality::default(),
+            hashes: false,
         };
         self.input(Input::SessionUp { session, facts });
         session

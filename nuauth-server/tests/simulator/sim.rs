@@ -287,7 +287,10 @@ impl Sim {
             Effect::NotAdmitted { session, .. } | Effect::EndSession { session, .. } => {
                 self.forget_session(session);
             }
-            Effect::Answer { .. } | Effect::Admitted { .. } | Effect::Proof { .. } => {}
+            Effect::Answer { .. }
+            | Effect::Admitted { .. }
+            | Effect::HashPrograms { .. }
+            | Effect::Proof { .. } => {}
             Effect::Log(entry) => {
                 match &entry.change {
                     Change::Open(row) => {
@@ -356,6 +359,7 @@ impl Sim {
                 address: at,
                 os: OsInfo::default(),
                 quality: nuauth_server::engine::Quality::default(),
+                hashes: false,
             },
         });
     }

@@ -6,7 +6,8 @@ use super::{Agent, send_batches};
 use crate::link::{Happened, LinkLoss};
 use crate::sources::Sources;
 use nufw_common::{clock, lifecycle};
-use nufw_proto::gateway::{Ask, Blind, Capabilities, LastRow, ToAgent, ToServer, Welcome};
+use nufw_proto::gateway::{Ask, Blind, BridgePorts, Capabilities, LastRow, ToAgent, ToServer, Welcome};
+use nufw_proto::{AskId, Text};
 
 /// Asks that are remembered for a server that is away; of further ones it learns that nothing came of them from a dump.
 const MAX_ELSEWHERE: usize = 16_384;
@@ -79,6 +80,7 @@ impl Agent {
             return;
         }
         self.forget_link();
+        self.wants_bridge_ports = welcome.capabilities.has(Capabilities::BRIDGE_PORTS);
         self.ask_again();
         if welcome.capabilities.has(Capabilities::WITHOUT_VERDICT) {
             let bit = self.settings.blind_bit;
@@ -102,6 +104,7 @@ impl Agent {
             return;
         };
         let (asks, elsewhere, stats) = (&mut self.asks, &mut self.elsewhere, &mut self.stats);
+        let (ports, wants_ports) = (&mut self.bridge_ports, self.wants_bridge_ports);
         self.pending.for_each_mut(|id, waiting| {
             let ask = Ask {
                 id,
@@ -118,6 +121,9 @@ impl Agent {
             } else {
                 stats.asked += 1;
             }
+            if wants_ports {
+                ports.extend(bridge_ports(id, waiting.ports.clone()));
+            }
             asks.push(ask);
         });
     }
@@ -125,6 +131,7 @@ impl Agent {
     /// Nothing that belongs to one link goes out over the next.
     fn forget_link(&mut self) {
         self.asks.clear();
+        self.bridge_ports.clear();
         self.dumps.abandon();
     }
 
@@ -158,4 +165,14 @@ impl Agent {
         }
         lifecycle::notify_ready();
     }
+}
+
+/// What is told of a packet that uses a port of a bridge.
+pub(super) fn bridge_ports(id: AskId, [in_port, out_port]: [Text<15>; 2]) -> Option<BridgePorts> {
+    let uses = !in_port.is_empty() || !out_port.is_empty();
+    uses.then_some(BridgePorts {
+        id,
+        in_port,
+        out_port,
+    })
 }

@@ -334,6 +334,12 @@ every! { agent_to_server: gateway::ToServer {
         "none" => gateway::Blind { bit: Mark(0) },
     }
     Elsewhere { "one" => batch(vec![ask(1, web())]), }
+    BridgePorts {
+        "two" => batch(vec![
+            gateway::BridgePorts { id: AskId(1), in_port: text("port1"), out_port: text("port2") },
+            gateway::BridgePorts { id: AskId(u64::MAX), in_port: text(""), out_port: text("a-long-name-15b") },
+        ]),
+    }
     DumpBegin { "asked" => gateway::DumpBegin { dump: DumpId(7) }, }
     DumpPart {
         "two" => gateway::DumpPart { dump: DumpId(7), entries: batch(vec![entry(), bare_entry()]) },
@@ -427,6 +433,7 @@ every! { client_to_server: client::ToServer {
     Announce { "one" => batch(vec![client::Announce { mine: mine(Some("/opt/ü")) }]), }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    ProgramHashes { "one" => batch(vec![client::ProgramHash { id: ClaimId(7), sha256: [0x5a; 32] }]), }
 }}
 
 every! { server_to_client: client::ToClient {
@@ -468,4 +475,8 @@ every! { server_to_client: client::ToClient {
     Notice { "usual" => client::Notice { text: text("your password ends in 3 days") }, }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    HashPrograms {
+        "wanted" => client::HashPrograms { wanted: true },
+        "no-more" => client::HashPrograms { wanted: false },
+    }
 }}

@@ -239,6 +239,14 @@ pub(crate) fn agent_to_server() -> impl Strategy<Value = gateway::ToServer> {
         gap().prop_map(ToServer::Gap),
         any::<u32>().prop_map(|bit| ToServer::Blind(gateway::Blind { bit: Mark(bit) })),
         batch(ask()).prop_map(ToServer::Elsewhere),
+        batch(
+            (any::<u64>(), text(), text()).prop_map(|(id, in_port, out_port)| gateway::BridgePorts {
+                id: AskId(id),
+                in_port,
+                out_port,
+            })
+        )
+        .prop_map(ToServer::BridgePorts),
         dump().prop_map(|dump| ToServer::DumpBegin(DumpBegin { dump })),
         (dump(), batch(entry())).prop_map(|(dump, entries)| ToServer::DumpPart(DumpPart { dump, entries })),
         (dump(), any::<bool>()).prop_map(|(dump, complete)| ToServer::DumpEnd(DumpEnd { dump, complete })),
@@ -368,6 +376,13 @@ pub(crate) fn client_to_server() -> impl Strategy<Value = client::ToServer> {
         batch(mine().prop_map(|mine| Announce { mine })).prop_map(ToServer::Announce),
         Just(ToServer::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToServer::Goodbye),
+        batch(
+            (any::<u64>(), any::<[u8; 32]>()).prop_map(|(id, sha256)| client::ProgramHash {
+                id: ClaimId(id),
+                sha256,
+            })
+        )
+        .prop_map(ToServer::ProgramHashes),
     ]
 }
 
@@ -420,5 +435,6 @@ pub(crate) fn server_to_client() -> impl Strategy<Value = client::ToClient> {
         text().prop_map(|text| ToClient::Notice(Notice { text })),
         Just(ToClient::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToClient::Goodbye),
+        any::<bool>().prop_map(|wanted| ToClient::HashPrograms(client::HashPrograms { wanted })),
     ]
 }

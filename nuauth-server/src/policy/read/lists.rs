@@ -5,7 +5,7 @@
 use super::Reader;
 use crate::policy::pattern::{BadPattern, Pattern};
 use crate::policy::raw::{MAX_ITEMS, RawSet, TextOrNumber};
-use crate::policy::rule::Listed;
+use crate::policy::rule::{Hash, Listed};
 use crate::policy::sets::{Addresses, Item, Ranges, parse_ports, port_words};
 use nufw_common::config::ConfigError;
 use std::path::{Component, Path};
@@ -282,6 +282,26 @@ impl Reader<'_> {
 
     pub(super) fn programs(&mut self, key: &str, raw: Option<&[String]>) -> Vec<Pattern> {
         self.patterns(key, raw, Pattern::path)
+    }
+
+    pub(super) fn hashes(&mut self, key: &str, raw: Option<&[String]>) -> Vec<Hash> {
+        let mut hashes = Vec::new();
+        for (index, text) in self.list(key, raw).iter().enumerate() {
+            match Hash::parse(text) {
+                Some(hash) => hashes.push(hash),
+                None => {
+                    let expected = "64 hexadecimal digits, as sha256sum prints them";
+                    self.reject(
+                        &format!("{key}[{index}]"),
+                        format_args!("string {text:?}"),
+                        expected,
+                    );
+                }
+            }
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
     }
 
     pub(super) fn systems(&mut self, key: &str, raw: Option<&[String]>) -> Vec<Pattern> {

@@ -31,6 +31,7 @@ impl Reader<'_> {
             let claimed = [
                 (raw.min_auth.is_some(), "min-auth"),
                 (raw.programs.is_some(), "programs"),
+                (raw.program_sha256.is_some(), "program-sha256"),
                 (raw.os.is_some(), "os"),
             ];
             for (_, key) in claimed.into_iter().filter(|(is_there, _)| *is_there) {
@@ -51,7 +52,7 @@ impl Reader<'_> {
                         self.reject(&key, format_args!("integer `{id}`"), "an id from 0 to 2^63 - 1");
                         continue;
                     };
-                    let is_there = self.users.iter().any(|user| user.identity.user.id == id);
+                    let is_there = self.known_ids.contains(&id);
                     self.expect_user(
                         &key,
                         is_there,

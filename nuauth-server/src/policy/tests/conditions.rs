@@ -95,6 +95,16 @@ fn programs_systems_interfaces_and_gateways_are_matched_and_unknown_ones_are_not
     assert!(accepts_with(line, |s| s.program = Some("/opt/a/b/run")));
     assert!(!accepts_with(line, |s| s.program = Some("/usr/bin/ssh2")));
     assert!(!accepts_with(line, |_| {}));
+    let line = format!(
+        "programs = [\"/usr/bin/*\"]\nprogram-sha256 = [\"{}\"]",
+        "5A".repeat(32)
+    );
+    let hashed = |s: &mut Subject<'_>, hash: &'static [u8; 32]| {
+        (s.program, s.program_hash) = (Some("/usr/bin/x"), Some(hash));
+    };
+    assert!(accepts_with(&line, |s| hashed(s, &[0x5a; 32])));
+    assert!(!accepts_with(&line, |s| hashed(s, &[0x5b; 32])));
+    assert!(!accepts_with(&line, |s| s.program = Some("/usr/bin/x")));
     let line = "os = [\"linux;6.*\"]";
     assert!(accepts_with(line, |s| s.os = Some("Linux-#1-6.12")));
     assert!(!accepts_with(line, |_| {}));
@@ -251,6 +261,10 @@ fn mistakes_of_the_richer_conditions_have_their_sentences_too() {
         (
             "programs = [\"/a\\nb\"]",
             "control characters, which clients tell as U+FFFD",
+        ),
+        (
+            "program-sha256 = [\"abc\"]",
+            "expected 64 hexadecimal digits, as sha256sum prints them",
         ),
         ("mark = 3", "expected a field for it first: marks.rule"),
         (
