@@ -87,11 +87,11 @@ impl Watch {
 
     /// Further files, as they are at this moment.
     pub(crate) fn add(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
-        let others = paths
-            .into_iter()
-            .filter(|path| !self.0.iter().any(|w| w.path == *path));
-        let others: Vec<PathBuf> = others.collect();
-        self.0.extend(Self::on(others).0);
+        for path in paths {
+            if !self.0.iter().any(|watched| watched.path == path) {
+                self.0.extend(Self::on([path]).0);
+            }
+        }
     }
 
     /// Whether one of them is other than when it was last acted on, and the same as at the last look. From then on it counts as

@@ -48,12 +48,11 @@ fn options() -> Options {
         groups: vec![group.to_owned()],
         ..User::new(name, id)
     };
-    Options {
-        users: vec![user("alice", 1001, "gold"), user("bob", 1002, "silver")],
-        ..Options::nobody()
-    }
-    .nuauth("marks.user", field(0, 16))
-    .nuauth("marks.groups", groups)
+    let mut options = Options::nobody();
+    options.users = vec![user("alice", 1001, "gold"), user("bob", 1002, "silver")];
+    options
+        .nuauth("marks.user", field(0, 16))
+        .nuauth("marks.groups", groups)
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! The index only leaves out what cannot match: a test compares it with a search through all rules.
 
 mod bits;
+mod explain;
 mod index;
 mod marks;
 mod members;

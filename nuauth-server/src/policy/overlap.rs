@@ -43,17 +43,13 @@ fn hides(policy: &Policy, one: usize, other: usize) -> bool {
 fn sentence(policy: &Policy, rule: &Rule, other: &Rule) -> String {
     let (name, by) = (rule.name(), other.name());
     let (decision, instead) = (rule.ruling.decision, other.ruling.decision);
+    let accepts = |decision| decision == Decision::Accept;
     let why = match policy.order {
-        Order::FirstMatch => "comes before it",
-        Order::AcceptWins if decision != Decision::Accept && instead == Decision::Accept => {
-            "accepts, which wins"
-        }
-        Order::DropWins if decision == Decision::Accept && instead != Decision::Accept => {
-            "does not accept, which wins"
-        }
-        Order::AcceptWins | Order::DropWins => "comes before it",
+        Order::AcceptWins if accepts(instead) && !accepts(decision) => "accepts, which wins",
+        Order::DropWins if accepts(decision) && !accepts(instead) => "does not accept, which wins",
+        Order::FirstMatch | Order::AcceptWins | Order::DropWins => "comes before it",
     };
-    let kind = if (decision == Decision::Accept) == (instead == Decision::Accept) {
+    let kind = if accepts(decision) == accepts(instead) {
         "is unreachable"
     } else {
         "is contradicted"

@@ -68,7 +68,7 @@ pub(super) fn load(path: &Path, known: &Against<'_>) -> Result<ReadPolicy, Confi
         if let Some(raw) = reader.problems.take(raw.0) {
             parts
                 .periods
-                .push(reader.period(&format!("period[{index}]"), raw));
+                .push(reader.period(&format!("period[{index}]"), &raw));
         }
     }
     for (index, raw) in raw.set.into_iter().enumerate() {
@@ -84,7 +84,7 @@ pub(super) fn load(path: &Path, known: &Against<'_>) -> Result<ReadPolicy, Confi
     }
     for (index, raw) in raw.rule.into_iter().enumerate() {
         if let Some(raw) = reader.problems.take(raw.0) {
-            parts.rules.push(reader.rule(&format!("rule[{index}]"), raw));
+            parts.rules.push(reader.rule(&format!("rule[{index}]"), &raw));
         }
     }
     if parts.rules.is_empty() && reader.problems.is_empty() {
@@ -128,24 +128,24 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// With a problem the rule is not fit for use, and [`load`] fails.
-    fn rule(&mut self, at: &str, raw: RawRule) -> Rule {
+    fn rule(&mut self, at: &str, raw: &RawRule) -> Rule {
         self.name(&format!("{at}.name"), &raw.name);
         if let Some(prefix) = &raw.log_prefix {
             self.text(&format!("{at}.log-prefix"), prefix);
         }
-        self.transport(at, &raw);
-        let log = self.log_mode(at, &raw);
-        let expires = self.expires(at, &raw);
+        self.transport(at, raw);
+        let log = self.log_mode(at, raw);
+        let expires = self.expires(at, raw);
         let source = self.addresses(&format!("{at}.source"), raw.source.as_deref());
         let destination = self.addresses(&format!("{at}.destination"), raw.destination.as_deref());
         self.families(at, raw.protocol, &source, &destination);
-        let who = self.who(at, &raw);
+        let who = self.who(at, raw);
         let quality = raw.min_auth.map(|quality| match quality {
             RawQuality::Address => Quality::Address,
             RawQuality::Password => Quality::Password,
             RawQuality::Certificate => Quality::Certificate,
         });
-        let period = self.period_of(at, &raw);
+        let period = self.period_of(at, raw);
         let devices = [
             ("in", &raw.in_dev),
             ("out", &raw.out_dev),
@@ -186,7 +186,7 @@ impl Reader<'_> {
                 log,
                 expires,
                 until: None,
-                mark: self.mark(at, &raw),
+                mark: self.mark(at, raw),
             },
         }
     }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Larger files have no hash: reading one must not hold up answers for long.
-pub const LARGEST: u64 = 64 << 20;
+const LARGEST: u64 = 64 << 20;
 /// Files whose hashes are remembered; at the bound all are forgotten.
 const REMEMBERED: usize = 512;
 

@@ -26,7 +26,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn period(&mut self, at: &str, raw: RawPeriod) -> Arc<Period> {
+    pub(super) fn period(&mut self, at: &str, raw: &RawPeriod) -> Arc<Period> {
         self.text(&format!("{at}.name"), &raw.name);
         let zone = match &raw.time_zone {
             Some(name) => self.time_zone(&format!("{at}.time-zone"), Some(name)),
@@ -49,31 +49,29 @@ impl Reader<'_> {
         }
         let key = format!("{at}.hours");
         for (index, text) in self.list(&key, raw.hours.as_deref()).iter().enumerate() {
-            match Hours::parse(text) {
-                Some(hours) => period.hours.push(hours),
-                None => {
-                    let expected = "hours such as \"08:00-12:30\", \"22:00-06:00\" or \"18:00-24:00\"";
-                    self.reject(
-                        &format!("{key}[{index}]"),
-                        format_args!("string \"{text}\""),
-                        expected,
-                    );
-                }
+            if let Some(hours) = Hours::parse(text) {
+                period.hours.push(hours);
+            } else {
+                let expected = "hours such as \"08:00-12:30\", \"22:00-06:00\" or \"18:00-24:00\"";
+                self.reject(
+                    &format!("{key}[{index}]"),
+                    format_args!("string \"{text}\""),
+                    expected,
+                );
             }
         }
         period.hours.sort_unstable_by_key(|hours| (hours.from, hours.to));
         let key = format!("{at}.dates");
         for (index, text) in self.list(&key, raw.dates.as_deref()).iter().enumerate() {
-            match dates(text) {
-                Some(dates) => period.dates.push(dates),
-                None => {
-                    let expected = "a date or dates such as \"2026-12-24\" or \"2026-12-24..2027-01-06\"";
-                    self.reject(
-                        &format!("{key}[{index}]"),
-                        format_args!("string \"{text}\""),
-                        expected,
-                    );
-                }
+            if let Some(dates) = dates(text) {
+                period.dates.push(dates);
+            } else {
+                let expected = "a date or dates such as \"2026-12-24\" or \"2026-12-24..2027-01-06\"";
+                self.reject(
+                    &format!("{key}[{index}]"),
+                    format_args!("string \"{text}\""),
+                    expected,
+                );
             }
         }
         period.dates.sort_unstable();

@@ -287,16 +287,15 @@ impl Reader<'_> {
     pub(super) fn hashes(&mut self, key: &str, raw: Option<&[String]>) -> Vec<Hash> {
         let mut hashes = Vec::new();
         for (index, text) in self.list(key, raw).iter().enumerate() {
-            match Hash::parse(text) {
-                Some(hash) => hashes.push(hash),
-                None => {
-                    let expected = "64 hexadecimal digits, as sha256sum prints them";
-                    self.reject(
-                        &format!("{key}[{index}]"),
-                        format_args!("string {text:?}"),
-                        expected,
-                    );
-                }
+            if let Some(hash) = Hash::parse(text) {
+                hashes.push(hash);
+            } else {
+                let expected = "64 hexadecimal digits, as sha256sum prints them";
+                self.reject(
+                    &format!("{key}[{index}]"),
+                    format_args!("string {text:?}"),
+                    expected,
+                );
             }
         }
         hashes.sort_unstable();

@@ -116,10 +116,10 @@ fn compare(policy: &Policy, subjects: &[Subject<'_>]) -> Result<()> {
 /// Whole decisions, as the engine asks for them.
 fn rate(policy: &Policy, subjects: &[Subject<'_>], time: Duration) -> f64 {
     for subject in subjects {
-        black_box(policy.decide(subject).decision);
+        let _ = black_box(policy.decide(subject).decision);
     }
     counted(subjects, time, |subject| {
-        black_box(policy.decide(subject).decision);
+        let _ = black_box(policy.decide(subject).decision);
     })
 }
 
@@ -149,7 +149,7 @@ fn p99(policy: &Policy, subjects: &[Subject<'_>]) -> f64 {
         .iter()
         .map(|subject| {
             let began = clock::mono();
-            black_box(policy.decide(subject).decision);
+            let _ = black_box(policy.decide(subject).decision);
             u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
         })
         .collect();
