@@ -2,13 +2,12 @@
 
 use crate::world::{World, rules, user};
 use nuauth_server::engine::{
-    Decision, Effect, Input, Judge, LogMode, OnEnd, Quality, Ruling, SessionFacts, Subject,
+    Decision, Effect, Input, Judge, LogMode, Quality, Ruling, SessionFacts, Subject,
 };
 use nufw_proto::client::{OsInfo, ProgramHash};
 use nufw_proto::gateway::{BridgePorts, ToAgent, ToServer, Verdict};
 use nufw_proto::{AskId, Batch, CtEventKind, Mark, SessionId, Text, Timestamp, Tuple};
 use nulog::CloseReason;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -239,33 +238,6 @@ fn a_strict_rule_closes_what_the_kernel_has_forgotten_under_the_same_tuple() {
         "only where the rule is strict"
     );
     assert_ne!(rows[0].0, rows[0].1);
-}
-
-#[test]
-fn what_rules_for_nobody_accepted_is_judged_again_like_the_rest() {
-    let mut w = World::with(|limits| limits.on_reload = OnEnd::Kill);
-    let gw = w.gateway_as("gw", |hello| {
-        hello.capabilities = nufw_proto::gateway::Capabilities::KILL
-    });
-    listening(&mut w, Listening::default());
-    w.input(Input::Users(HashMap::new()));
-    let tuple = tcp(STRANGER, 4000, "192.0.2.1", 53);
-    let ask = w.ask(gw, tuple);
-    w.commit();
-    assert!(w.accepted(ask).is_some());
-    w.event(gw, CtEventKind::New, crate::world::entry(7, tuple));
-    w.pass(Duration::from_secs(1));
-    let kills = |w: &World| {
-        w.agent
-            .iter()
-            .filter(|(_, m)| matches!(m, ToAgent::Kill(_)))
-            .count()
-    };
-    assert_eq!(kills(&w), 0);
-    w.input(Input::Judge(rules()));
-    w.input(Input::Users(HashMap::new()));
-    w.pass(Duration::from_secs(1));
-    assert_eq!(kills(&w), 1, "no rule is for nobody any more");
 }
 
 /// Accepts the program with one hash, and says so.
