@@ -49,7 +49,7 @@ const QUICK: Size = Size {
 };
 
 /// Measures the access lists and writes the figures.
-pub fn bench_policy(options: BenchOptions, out: &mut impl Write) -> Result<()> {
+pub fn bench_policy(options: &BenchOptions, out: &mut impl Write) -> Result<()> {
     let size = if options.quick { QUICK } else { WHOLE };
     let dir = tempfile::tempdir()?;
     let users = dir.path().join("users.toml");
