@@ -11,6 +11,7 @@ mod clients;
 pub mod config;
 mod control;
 mod db;
+pub mod directory;
 pub mod engine;
 mod gateways;
 pub mod hash_password;

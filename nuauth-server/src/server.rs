@@ -7,10 +7,11 @@ use crate::auth::FailureLimiter;
 use crate::clients::{self, ClientPort};
 use crate::config::{OnLoss, Override, ServerConfig};
 use crate::control::{self, ControlPort};
-use crate::engine::{Engine, Input, Now};
+use crate::directory::{Answer, Calls, Directory, Hasher, Helper, Known, Launch, Remembered, Settings};
+use crate::engine::{Engine, Identity, Input, Now};
 use crate::gateways::{self, GatewayPort};
-use crate::hub::{Event, Hub, WAITING_EVENTS};
-use crate::journal::{self, Journal, Known};
+use crate::hub::{Asked, Event, Hub, WAITING_EVENTS};
+use crate::journal::{self, Journal};
 use crate::observe::{self, Reloads, Watched};
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
@@ -31,14 +32,20 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long the log may take to write what waits when the server ends.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
+/// Users that back-ends are asked about at one time, when all that are logged in are asked about again.
+const ASKED_AGAIN: usize = 8;
+/// How much earlier than the client is given up the back-ends are.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What a reload replaces.
 struct Files {
     users: Users,
+    /// What those who ask other back-ends are told.
+    settings: Settings,
     policy: Policy,
     for_gateways: Arc<rustls::ServerConfig>,
     for_clients: Arc<rustls::ServerConfig>,
@@ -47,8 +54,15 @@ struct Files {
 
 impl Files {
     fn load(config: &ServerConfig) -> anyhow::Result<Self> {
-        let users = Users::load(&config.users, config.mark_mask)?;
-        let read = Policy::load(&config.policy, &users)?;
+        let users = Users::load_with(&config.users, config.mark_mask, &config.directories.names)?;
+        let weak = users.weak().len();
+        if weak > 0 {
+            tracing::warn!(
+                users = weak,
+                "passwords are kept with weak hashes of other systems; `nuauth-server check` names them"
+            );
+        }
+        let read = Policy::load(&config.policy, &users, config.directories.all_known())?;
         for note in &read.notes {
             tracing::warn!("{note}");
         }
@@ -60,6 +74,7 @@ impl Files {
             for_clients: tls::server_config(&config.tls.for_clients())?,
             revoked: Revoked::load(config.tls.crl.as_deref())?,
             policy: read.policy.rejecting(config.rejects_by_default),
+            settings: config.directories.settings()?,
             users,
         })
     }
@@ -83,11 +98,15 @@ struct Server {
     control: Arc<ControlPort>,
     revoked: watch::Sender<Arc<Revoked>>,
     reloads: Arc<Reloads>,
+    hasher: Arc<Hasher>,
+    remote: Option<Calls>,
 }
 
 /// Runs the server until SIGTERM.
 pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> {
     let mut config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
+    // It starts programs and speaks to directories, which the server itself is about to give up.
+    let helper = helper(&config)?;
     // Everything is read as the server's own user: what a reload could not read is found at the start.
     if sandbox::own_user(&config)? {
         config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
@@ -107,7 +126,38 @@ pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> 
         .build()
         .context("the runtime cannot be started")
         .or_exit(Exit::OsErr)?;
-    runtime.block_on(serve(config, overrides, files, listeners))
+    runtime.block_on(serve(config, overrides, files, listeners, helper))
+}
+
+/// Starts the process that asks other back-ends than the users file, where there are any.
+fn helper(config: &ServerConfig) -> Result<Option<Helper>, Failure> {
+    if !config.directories.needs_helper() {
+        return Ok(None);
+    }
+    let launch = Launch {
+        program: std::env::current_exe()
+            .context("this program's own path cannot be had")
+            .or_exit(Exit::OsErr)?,
+        user: config.privileges.user.clone(),
+        system_user: config.directories.system.as_ref().and_then(|system| system.user.clone()),
+        sandbox: config.privileges.sandbox.to_string(),
+    };
+    Helper::start(&launch)
+        .context("the helper process that asks directories cannot be started")
+        .or_exit(Exit::OsErr)
+        .map(Some)
+}
+
+/// What answers logins: the users file that was read, and who is asked beside it.
+fn directory(config: &ServerConfig, users: Users, hasher: &Arc<Hasher>, remote: Option<&Calls>) -> Directory {
+    Directory::new(
+        Arc::new(users),
+        config.directories.clone(),
+        config.mark_mask,
+        Arc::clone(hasher),
+        remote.cloned(),
+        config.ports.greeting_timeout.saturating_sub(LAST_WORD),
+    )
 }
 
 async fn serve(
@@ -115,6 +165,7 @@ async fn serve(
     overrides: Vec<Override>,
     files: Files,
     listeners: Listeners,
+    helper: Option<Helper>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::new()
         .context("signals cannot be received")
@@ -122,7 +173,7 @@ async fn serve(
     let gateway_listeners = port::into_tokio(listeners.gateways).or_exit(Exit::OsErr)?;
     let client_listeners = port::into_tokio(listeners.clients).or_exit(Exit::OsErr)?;
     let (trigger, shutdown) = lifecycle::shutdown();
-    let (server, mut hub) = start(config, overrides, files).await?;
+    let (server, mut hub) = start(config, overrides, files, helper).await?;
     let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
     server.open(gateway_listeners, client_listeners, socket, &shutdown);
     if let Some(bound) = listeners.metrics {
@@ -153,7 +204,8 @@ async fn serve(
 async fn start(
     config: ServerConfig,
     overrides: Vec<Override>,
-    files: Files,
+    mut files: Files,
+    helper: Option<Helper>,
 ) -> Result<(Server, tokio::task::JoinHandle<()>), Failure> {
     let (database, number) = (&config.log.database, config.server_number);
     let spool = match config.log.on_loss {
@@ -177,7 +229,7 @@ async fn start(
         wall: clock::wall(),
     };
     let known = match opened.known {
-        Some(Known { rows, acknowledged }) => {
+        Some(journal::Known { rows, acknowledged }) => {
             tracing::info!(%database, active_rows = rows.len(), "log opened");
             Input::Loaded { rows, acknowledged }
         }
@@ -200,18 +252,31 @@ async fn start(
         complaints: Complaints::default(),
         next_link: AtomicU64::new(1),
     });
-    let names = files.users.names();
+    let known = Arc::new(Known::default());
+    known.read(files.users.names());
+    let hasher = Hasher::start(config.ports.password_checks)
+        .context("the threads that check passwords cannot be started")
+        .or_exit(Exit::OsErr)?;
+    let settings = std::mem::take(&mut files.settings);
+    let remote = match helper {
+        None => None,
+        Some(helper) => Some(helper.connect(settings).await.or_exit(Exit::OsErr)?),
+    };
+    let remembered = (!config.directories.all_known()).then(|| Remembered::new(files.users.identities()));
+    let directory = directory(&config, files.users, &hasher, remote.as_ref());
     let clients = Arc::new(ClientPort {
         tls: ArcSwap::new(files.for_clients),
-        users: ArcSwap::from_pointee(files.users),
+        directory: ArcSwap::from_pointee(directory),
+        known: Arc::clone(&known),
         hub: hub.clone(),
         revoked: revocations,
         mechanisms: config.clients.mechanisms.clone(),
+        certificate: config.directories.certificate.clone(),
         dead_after: config.dead_after,
         greeting_timeout: config.ports.greeting_timeout,
         address_lease: config.engine.address_lease,
         failures: Mutex::new(FailureLimiter::default()),
-        password_checks: Arc::new(Semaphore::new(config.ports.password_checks)),
+        scram_secret: rand::random(),
         complaints: Complaints::default(),
         tokens: Mutex::new(HashMap::new()),
         next_session: AtomicU64::new(1),
@@ -219,13 +284,13 @@ async fn start(
     let control = Arc::new(ControlPort {
         hub: hub.clone(),
         journal: journal.clone(),
-        names: ArcSwap::from_pointee(names),
+        names: known,
         server_number: config.server_number,
         database: config.log.database.to_string(),
         started: clock::mono(),
         locks: Mutex::default(),
     });
-    let task = tokio::spawn(Hub::new(engine, journal.clone()).run(events, reports));
+    let task = tokio::spawn(Hub::new(engine, journal.clone(), remembered).run(events, reports));
     Ok((
         Server {
             config,
@@ -237,6 +302,8 @@ async fn start(
             control,
             revoked,
             reloads: Arc::new(Reloads::new()),
+            hasher,
+            remote,
         },
         task,
     ))
@@ -292,17 +359,27 @@ impl Server {
         match loaded {
             Ok((files, config)) => {
                 self.gateways.tls.store(files.for_gateways);
-                self.gateways.known.store(Arc::new(config.gateways));
+                self.gateways.known.store(Arc::new(config.gateways.clone()));
                 self.clients.tls.store(files.for_clients);
+                if config.directories.needs_helper() && self.remote.is_none() {
+                    tracing::error!("users.ldap and users.system count from the next start: nothing asks them so far");
+                }
                 let event = Event::Reload {
                     judge: Arc::new(files.policy),
                     users: files.users.identities(),
                 };
-                self.control.names.store(Arc::new(files.users.names()));
-                self.clients.users.store(Arc::new(files.users));
+                self.clients.known.read(files.users.names());
+                let directory = Arc::new(directory(&config, files.users, &self.hasher, self.remote.as_ref()));
+                self.clients.directory.store(Arc::clone(&directory));
                 self.revoked.send_replace(Arc::new(files.revoked));
-                let hub = self.hub.clone();
-                tokio::spawn(async move { hub.send(event).await });
+                let (hub, remote) = (self.hub.clone(), self.remote.clone());
+                tokio::spawn(async move {
+                    if let Some(remote) = remote {
+                        remote.set(files.settings).await;
+                    }
+                    let _ = hub.send(event).await;
+                    ask_again(&directory, &hub).await;
+                });
                 tracing::info!(
                     "reloaded; listening addresses, limits and the log's place count from the next start"
                 );
@@ -338,5 +415,48 @@ impl Server {
             "stopped"
         );
         Ok(())
+    }
+}
+
+/// Asks back-ends about everybody whom the users file does not say everything about, and tells the hub who is gone and who has
+/// other groups. Of whom they cannot say, nothing changes.
+async fn ask_again(directory: &Arc<Directory>, hub: &mpsc::Sender<Event>) {
+    let (answer, answered) = oneshot::channel();
+    if hub.send(Event::Remembered { answer }).await.is_err() {
+        return;
+    }
+    let remembered = answered.await.unwrap_or_default();
+    let mut unsaid = 0;
+    for few in remembered.chunks(ASKED_AGAIN) {
+        let mut asked = tokio::task::JoinSet::new();
+        for identity in few {
+            let (directory, identity) = (Arc::clone(directory), Arc::clone(identity));
+            asked.spawn(async move { ask(&directory, &identity).await });
+        }
+        let answers = asked.join_all().await;
+        unsaid += answers.iter().filter(|answer| answer.is_none()).count();
+        let answers: Vec<Asked> = answers.into_iter().flatten().collect();
+        if !answers.is_empty() && hub.send(Event::Asked(answers)).await.is_err() {
+            return;
+        }
+    }
+    if unsaid > 0 {
+        tracing::warn!(
+            users = unsaid,
+            "directories could not say of these users whether they are still there; they stay as they are"
+        );
+    }
+}
+
+async fn ask(directory: &Directory, identity: &Arc<Identity>) -> Option<Asked> {
+    let name = &identity.user.name;
+    match directory.identify(name, false).await {
+        // Another id is another user of that name.
+        Answer::Known(now) if now.user.id == identity.user.id => Some(Asked::Known(now)),
+        Answer::Known(_) | Answer::Unknown => Some(Asked::Gone(Arc::clone(name))),
+        Answer::CannotSay(why) => {
+            tracing::debug!(user = &**name, why, "not known whether the user is still there");
+            None
+        }
     }
 }

@@ -32,13 +32,28 @@ pub struct Hello {
     pub system: bool,
 }
 
-/// Logs in with a SASL mechanism (RFC 4422) that needs one message.
+/// Logs in with a SASL mechanism (RFC 4422).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// `PLAIN` (RFC 4616) or `EXTERNAL` (RFC 4422 appendix A).
+    /// One of those in [`Welcome`]: `PLAIN` (RFC 4616), `EXTERNAL` (RFC 4422 appendix A), and where both sides offer
+    /// [`Capabilities::CONVERSATION`] `SCRAM-SHA-256` and `SCRAM-SHA-256-PLUS` (RFC 7677).
     pub mechanism: Text<20>,
     /// The initial response.
     pub response: SecretBytes,
+}
+
+/// The next message of a login of several, answering a [`Challenge`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Respond {
+    /// What the mechanism says; empty after its last challenge.
+    pub response: SecretBytes,
+}
+
+/// The server's message of a login of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// What the mechanism says.
+    pub challenge: SecretBytes,
 }
 
 /// Shows, from the address that it is about, that this address belongs to the session. Sent as the only message of a
@@ -190,6 +205,8 @@ messages! {
         7 => Heartbeat(Heartbeat),
         /// The client goes.
         8 => Goodbye(Goodbye),
+        /// More of the login.
+        30 => Respond(Respond),
     }
 }
 
@@ -212,5 +229,7 @@ messages! {
         135 => Heartbeat(Heartbeat),
         /// The server goes, or throws the session out.
         136 => Goodbye(Goodbye),
+        /// More of the login.
+        158 => Challenge(Challenge),
     }
 }

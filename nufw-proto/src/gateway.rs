@@ -20,6 +20,10 @@ impl Capabilities {
     /// [`Blind`] and [`Elsewhere`](ToServer::Elsewhere): what happened without this server's verdict.
     pub const WITHOUT_VERDICT: Self = Self(1 << 2);
 
+    /// On the client protocol: logins of several messages, [`Challenge`](crate::client::Challenge) and
+    /// [`Respond`](crate::client::Respond).
+    pub const CONVERSATION: Self = Self(1 << 3);
+
     /// Both.
     #[must_use]
     pub fn and(self, other: Self) -> Self {

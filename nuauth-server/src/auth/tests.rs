@@ -134,6 +134,7 @@ fn certificates_with_host_names_are_no_users() {
     let names = |dns: &[&str]| PeerNames {
         common_name: Some("bob".to_owned()),
         dns: dns.iter().map(|s| (*s).to_owned()).collect(),
+        ..PeerNames::default()
     };
     assert_eq!(certificate_user(&names(&[])), Some("bob"));
     assert_eq!(certificate_user(&names(&["bob"])), None);

@@ -3,6 +3,7 @@
 //! Every mistake found is reported, not only the first.
 
 mod spool;
+mod users;
 
 use super::ends::{RawPolicyFile, RawReject, RawSessions, on_end};
 use super::levels::{RawLevels, RawOverload};
@@ -25,6 +26,10 @@ use std::time::Duration;
 
 /// The largest server number that leaves the sequence its bits.
 const MAX_SERVER_NUMBER: u16 = 16_383;
+/// What may be in `clients.mechanisms`.
+const MECHANISMS: &str = "\"EXTERNAL\", \"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\" or \"PLAIN\"";
+/// How long a peer has to log in or say hello, unless told otherwise.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -37,7 +42,7 @@ pub(super) struct Raw {
     #[serde(default)]
     clients: Tried<RawClients>,
     tls: Option<Tried<RawTls>>,
-    users: Option<Tried<RawFile>>,
+    users: Option<Tried<users::RawUsers>>,
     policy: Option<Tried<RawPolicyFile>>,
     #[serde(default)]
     sessions: Tried<RawSessions>,
@@ -85,12 +90,6 @@ struct RawTls {
     key: PathBuf,
     ca: PathBuf,
     crl: Option<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawFile {
-    file: PathBuf,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -183,8 +182,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         ca: check.path(&raw.ca),
         crl: raw.crl.map(|crl| check.path(&crl)),
     });
-    let users = check.required("users", raw.users);
-    let users = users.map(|raw| check.path(&raw.file));
+    let raw_users = check.required("users", raw.users);
+    let users = raw_users.as_ref().map(|raw| check.path(&raw.file));
     let raw_policy = check.required("policy", raw.policy);
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
     let on_reload = on_end(raw_policy.and_then(|raw| raw.on_reload));
@@ -215,16 +214,19 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         _ => None,
     };
     let ports = limits.as_ref().map(|raw| check.port_limits(raw));
+    let login = ports.map_or(GREETING_TIMEOUT, |ports| ports.greeting_timeout);
+    let directories = raw_users.map(|raw| check.directories(raw, login));
 
     // A part that is missing has left its reason among the problems.
     match (
-        gateways, clients, tls, users, policy, log, control, privileges, ports, engine,
+        gateways, clients, tls, users, directories, policy, log, control, privileges, ports, engine,
     ) {
         (
             Some(gateways),
             Some(clients),
             Some(tls),
             Some(users),
+            Some(directories),
             Some(policy),
             Some(log),
             Some(control),
@@ -240,6 +242,11 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             clients,
             tls,
             users,
+            engine: engine::Limits {
+                all_known: directories.all_known(),
+                ..engine
+            },
+            directories,
             policy,
             rejects_by_default: reject.rejects_by_default(),
             log,
@@ -247,7 +254,6 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             metrics,
             privileges,
             ports,
-            engine,
         }),
         _ => Err(check
             .problems
@@ -372,7 +378,7 @@ impl Check<'_> {
         };
         let key = "clients.mechanisms";
         if raw.is_empty() {
-            self.reject(key, "an empty list", "\"PLAIN\", \"EXTERNAL\" or both");
+            self.reject(key, "an empty list", MECHANISMS);
         }
         let mut mechanisms = Vec::new();
         for (index, name) in raw.iter().enumerate() {
@@ -385,7 +391,7 @@ impl Check<'_> {
                 None => self.reject(
                     &key,
                     format_args!("string \"{name}\""),
-                    "\"PLAIN\" or \"EXTERNAL\"",
+                    MECHANISMS,
                 ),
             }
         }
@@ -498,10 +504,10 @@ impl Check<'_> {
             greeting_timeout: self.duration(
                 "limits.greeting-timeout",
                 raw.greeting_timeout,
-                Duration::from_secs(10),
+                GREETING_TIMEOUT,
                 1..=300,
             ),
-            password_checks: self.count("limits.password-checks", raw.password_checks, 4),
+            password_checks: self.count("limits.password-checks", raw.password_checks, 1),
         }
     }
 

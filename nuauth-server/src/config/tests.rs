@@ -284,6 +284,7 @@ fn a_gateway_is_recognised_by_exactly_one_host_name() {
     let names = |dns: &[&str]| PeerNames {
         common_name: Some("gw1.example".to_owned()),
         dns: dns.iter().map(|s| (*s).to_owned()).collect(),
+        ..PeerNames::default()
     };
     let recognise = |dns: &[&str]| config.gateways.recognise(&names(dns));
     assert_eq!(recognise(&["GW1.example"]).as_deref(), Some("gw1.example"));

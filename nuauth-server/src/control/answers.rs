@@ -132,11 +132,10 @@ impl ControlPort {
             gateway,
             original,
         } = conn;
-        let names = self.names.load();
         Found {
             id: id.get().to_string(),
             user_id: user.map(|user| user.to_string()),
-            username: user.and_then(|user| names.get(&user)).map(ToString::to_string),
+            username: user.and_then(|user| self.names.get(user)).map(|name| name.to_string()),
             gateway: gateway.to_string(),
             side: if original { Side::Original } else { Side::Reply },
         }

@@ -52,11 +52,11 @@ async fn lab() -> Lab {
         .unwrap();
     let (hub, events) = mpsc::channel(WAITING_EVENTS);
     let engine = Engine::new(Limits::default(), Arc::new(Nobody));
-    tokio::spawn(Hub::new(engine, journal.clone()).run(events, reports));
+    tokio::spawn(Hub::new(engine, journal.clone(), None).run(events, reports));
     let port = ControlPort {
         hub,
         journal,
-        names: ArcSwap::default(),
+        names: Arc::default(),
         server_number: 7,
         database: log,
         started: clock::mono(),

@@ -247,6 +247,7 @@ impl Engine {
             client::ToServer::Withdraw(withdraw) => self.withdraw(session, withdraw.address, now, out),
             client::ToServer::Hello(_)
             | client::ToServer::Login(_)
+            | client::ToServer::Respond(_)
             | client::ToServer::Prove(_)
             | client::ToServer::Heartbeat(_)
             | client::ToServer::Goodbye(_) => {}

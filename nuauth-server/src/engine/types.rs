@@ -224,7 +224,7 @@ pub enum Input {
     Ids(Range<u64>),
     /// Another policy; [`Input::Users`] follows.
     Judge(Arc<dyn Judge>),
-    /// The users were read, at the start or again, by name. A session whose user is gone ends; live connections are judged
+    /// The users were read, at the start or again, by name. A session whose user is not among them ends; live connections are judged
     /// anew, as [`Limits::on_reload`] and [`Limits::on_removal`] say.
     Users(HashMap<Arc<str>, Arc<Identity>>),
     /// Somebody doubts old rows of these gateways: a dump of their tables would tell.
@@ -392,6 +392,9 @@ pub struct Limits {
     pub on_reload: OnEnd,
     /// Which refusals are told to the sender, where no rule says it.
     pub rejects: Rejects,
+    /// Whether [`Input::Users`] names every user that there is. Else nothing follows from not being named there for a user
+    /// without a session.
+    pub all_known: bool,
 }
 
 impl Default for Limits {
@@ -432,6 +435,7 @@ impl Default for Limits {
             on_removal: OnEnd::Keep,
             on_reload: OnEnd::Keep,
             rejects: Rejects::default(),
+            all_known: true,
         }
     }
 }

@@ -413,6 +413,10 @@ every! { client_to_server: client::ToServer {
             mechanism: text("PLAIN"),
             response: SecretBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
         },
+        "scram" => client::Login {
+            mechanism: text("SCRAM-SHA-256-PLUS"),
+            response: SecretBytes::new(b"p=tls-exporter,,n=alice,r=rOprNGfwEbeRWgbNEkqO".to_vec()).unwrap(),
+        },
         "external" => client::Login { mechanism: text("EXTERNAL"), response: SecretBytes::new(vec![]).unwrap() },
     }
     Prove { "usual" => client::Prove { token: SecretBytes::new((0..32).collect()).unwrap() }, }
@@ -427,6 +431,12 @@ every! { client_to_server: client::ToServer {
     Announce { "one" => batch(vec![client::Announce { mine: mine(Some("/opt/ü")) }]), }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Respond {
+        "scram" => client::Respond {
+            response: SecretBytes::new(b"c=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN".to_vec()).unwrap(),
+        },
+        "empty" => client::Respond { response: SecretBytes::new(vec![]).unwrap() },
+    }
 }}
 
 every! { server_to_client: client::ToClient {
@@ -468,4 +478,9 @@ every! { server_to_client: client::ToClient {
     Notice { "usual" => client::Notice { text: text("your password ends in 3 days") }, }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    Challenge {
+        "scram" => client::Challenge {
+            challenge: SecretBytes::new(b"r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".to_vec()).unwrap(),
+        },
+    }
 }}

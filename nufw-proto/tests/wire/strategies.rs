@@ -368,6 +368,7 @@ pub(crate) fn client_to_server() -> impl Strategy<Value = client::ToServer> {
         batch(mine().prop_map(|mine| Announce { mine })).prop_map(ToServer::Announce),
         Just(ToServer::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToServer::Goodbye),
+        secret().prop_map(|response| ToServer::Respond(client::Respond { response })),
     ]
 }
 
@@ -420,5 +421,6 @@ pub(crate) fn server_to_client() -> impl Strategy<Value = client::ToClient> {
         text().prop_map(|text| ToClient::Notice(Notice { text })),
         Just(ToClient::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToClient::Goodbye),
+        secret().prop_map(|challenge| ToClient::Challenge(client::Challenge { challenge })),
     ]
 }
