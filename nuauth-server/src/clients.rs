@@ -273,7 +273,10 @@ impl ClientPort {
         let mut response = login.response.clone();
         loop {
             let step = conversation.step(response.expose());
-            let name = conversation.name();
+            // All spellings of a name count together.
+            let name = conversation
+                .name()
+                .map(|name| directory.name(&name).unwrap_or(name));
             if let Some(name) = &name
                 && let Err(refusal) = self.may_try(peer, name)
             {

@@ -379,6 +379,11 @@ impl Hub {
                 Effect::Admitted { session } => self.hand_to_session(session, ToSession::Admitted),
                 Effect::NotAdmitted { session, cause } => {
                     self.hand_to_session(session, ToSession::Refused(cause));
+                    // Its task ends without a word.
+                    self.sessions.remove(&session);
+                    if let Some(remembered) = &mut self.remembered {
+                        remembered.logged_out(session);
+                    }
                 }
                 Effect::EndSession { session, reason } => {
                     self.hand_to_session(session, ToSession::End(reason));

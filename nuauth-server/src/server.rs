@@ -262,7 +262,7 @@ async fn start(
         None => None,
         Some(helper) => Some(helper.connect(settings).await.or_exit(Exit::OsErr)?),
     };
-    let remembered = (!config.directories.all_known()).then(|| Remembered::new(files.users.identities()));
+    let remembered = config.directories.needs_helper().then(|| Remembered::new(files.users.identities()));
     let directory = directory(&config, files.users, &hasher, remote.as_ref());
     let clients = Arc::new(ClientPort {
         tls: ArcSwap::new(files.for_clients),
@@ -354,7 +354,13 @@ impl Server {
         lifecycle::notify_reloading();
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
-            .and_then(|config| Ok((Files::load(&config)?, config)));
+            .and_then(|config| {
+                anyhow::ensure!(
+                    config.directories.all_known() == self.config.directories.all_known(),
+                    "whether users.identity and users.groups are the users file's alone can be changed by a restart only"
+                );
+                Ok((Files::load(&config)?, config))
+            });
         self.reloads.made(loaded.is_ok());
         match loaded {
             Ok((files, config)) => {

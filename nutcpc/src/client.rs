@@ -4,17 +4,18 @@
 
 use crate::addresses::AddressWatch;
 use crate::connect::{Dialer, resolve};
-use crate::credentials::{CredentialError, Login};
+use crate::credentials::{CredentialError, Login, Ready};
 use crate::error::{LoginError, Remedy};
 use crate::event::Event;
 use crate::owner::{OwnerError, SocketOwner};
+use crate::sasl::Mechanism;
 use crate::session::{Ended, Session, Tools};
 use nufw_common::backoff::Backoff;
 use nufw_common::exit::Exit;
 use nufw_common::tls::{self, ClientTls, TlsError};
 use nufw_common::{clock, lifecycle};
 use nufw_proto::client::{Capabilities, Hello, OsInfo, Refusal};
-use nufw_proto::{CLIENT_ALPN, SecretBytes, Text};
+use nufw_proto::{CLIENT_ALPN, Text};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub struct Options {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// How to log in.
     pub login: Login,
+    /// Log in by this mechanism alone; by the best that the server offers when `None`.
+    pub mechanism: Option<Mechanism>,
     /// Whose sockets are claimed: this user's, by number; the caller's own when `None`.
     pub system_uid: Option<u32>,
     /// End when there is no session, instead of trying again.
@@ -84,6 +87,8 @@ impl ClientError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Login(error) => match error.remedy() {
+                // The server is there, and may be able to say later.
+                Remedy::Retry if error.is_unsaid() => Exit::TempFail,
                 Remedy::Retry => Exit::Unavailable,
                 Remedy::Credentials => Exit::NoPerm,
                 Remedy::Configuration => Exit::Config,
@@ -109,7 +114,7 @@ pub enum Command {
 pub struct Client {
     options: Options,
     dialer: Dialer,
-    response: SecretBytes,
+    ready: Ready,
     owner: SocketOwner,
     watch: AddressWatch,
     reload: bool,
@@ -123,13 +128,13 @@ impl Client {
         if options.system_uid.is_some() && !own.is_root() {
             return Err(ClientError::NotRoot);
         }
-        let (dialer, response) = load(&options)?;
+        let (dialer, ready) = load(&options)?;
         Ok(Self {
             owner: SocketOwner::open(options.system_uid.unwrap_or(own.as_raw()))?,
             watch: AddressWatch::open().map_err(ClientError::Addresses)?,
             options,
             dialer,
-            response,
+            ready,
             reload: false,
         })
     }
@@ -208,9 +213,9 @@ impl Client {
     async fn attempt(&mut self) -> Result<(Session, Vec<SocketAddr>), LoginError> {
         if std::mem::take(&mut self.reload) {
             match load(&self.options) {
-                Ok((dialer, response)) => {
+                Ok((dialer, ready)) => {
                     self.dialer = dialer;
-                    self.response = response;
+                    self.ready = ready;
                 }
                 Err(error) => tracing::warn!(%error, "keeping the old credentials"),
             }
@@ -218,16 +223,13 @@ impl Client {
         let servers = resolve(&self.options.host, self.options.port, &self.options.also).await?;
         let mut first = None;
         for &server in &servers {
-            let mechanism = self.options.login.mechanism();
-            match Session::open(
-                &self.dialer,
-                server,
-                self.hello(),
-                mechanism,
-                self.response.clone(),
-            )
-            .await
-            {
+            let wanted = self.options.mechanism.as_slice();
+            let mechanisms = if wanted.is_empty() {
+                self.options.login.mechanisms()
+            } else {
+                wanted
+            };
+            match Session::open(&self.dialer, server, self.hello(), mechanisms, &self.ready).await {
                 Ok(session) => return Ok((session, servers)),
                 Err(error) if error.remedy() == Remedy::Credentials => return Err(error),
                 Err(error) => {
@@ -267,7 +269,7 @@ impl Client {
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
         Hello {
             software: Text::lossy(concat!("nutcpc ", env!("CARGO_PKG_VERSION"))),
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities::CONVERSATION,
             os: OsInfo {
                 name: Text::lossy(&text(uname.sysname())),
                 release: Text::lossy(&text(uname.release())),
@@ -278,7 +280,7 @@ impl Client {
     }
 }
 
-fn load(options: &Options) -> Result<(Dialer, SecretBytes), ClientError> {
+fn load(options: &Options) -> Result<(Dialer, Ready), ClientError> {
     let config = tls::client_config(&ClientTls {
         ca: options.ca.clone(),
         crl: options.crl.clone(),
@@ -286,7 +288,7 @@ fn load(options: &Options) -> Result<(Dialer, SecretBytes), ClientError> {
         alpn: CLIENT_ALPN.to_vec(),
     })?;
     let name = tls::server_name(options.name.as_deref().unwrap_or(&options.host))?;
-    Ok((Dialer::new(config, name), options.login.response()?))
+    Ok((Dialer::new(config, name), options.login.read()?))
 }
 
 /// Waits for the command to stop, and notes one to reload.

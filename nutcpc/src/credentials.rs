@@ -2,6 +2,7 @@
 //!
 //! Passwords are read here and nowhere shown; where one comes from is the command's choice.
 
+use crate::sasl::Mechanism;
 use nufw_proto::SecretBytes;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
@@ -62,16 +63,36 @@ pub enum Login {
     },
 }
 
+/// Credentials that were read.
+#[derive(Clone)]
+pub(crate) struct Ready {
+    /// The one message of the mechanism that needs no more.
+    pub(crate) response: SecretBytes,
+    /// Name and password, where there is one.
+    pub(crate) password: Option<(String, Zeroizing<String>)>,
+}
+
 impl Login {
-    /// SASL name of the mechanism.
-    pub fn mechanism(&self) -> &'static str {
+    /// SASL names of the mechanisms that these credentials are for, best first.
+    pub fn mechanisms(&self) -> &'static [Mechanism] {
         match self {
-            Self::Password { .. } => "PLAIN",
-            Self::Certificate { .. } => "EXTERNAL",
+            Self::Password { .. } => &[Mechanism::ScramPlus, Mechanism::Scram, Mechanism::Plain],
+            Self::Certificate { .. } => &[Mechanism::External],
         }
     }
 
-    /// The one message that the mechanism needs.
+    /// Reads what has to be read.
+    pub(crate) fn read(&self) -> Result<Ready, CredentialError> {
+        Ok(Ready {
+            response: self.response()?,
+            password: match self {
+                Self::Password { user, password } => Some((user.clone(), password.read()?)),
+                Self::Certificate { .. } => None,
+            },
+        })
+    }
+
+    /// The one message that `PLAIN` or `EXTERNAL` needs.
     pub fn response(&self) -> Result<SecretBytes, CredentialError> {
         let bytes = match self {
             Self::Password { user, password } => {

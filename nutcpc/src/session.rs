@@ -6,15 +6,17 @@
 use crate::addresses::{AddressWatch, usable_addresses};
 use crate::client::Command;
 use crate::connect::Dialer;
+use crate::credentials::Ready;
 use crate::error::LoginError;
 use crate::event::Event;
 use crate::owner::SocketOwner;
 use crate::proofs::{Outcome, Proofs, Prover};
+use crate::sasl::{Conversation, EXPORTED, Exported, Mechanism};
 use nufw_common::clock;
 use nufw_common::link::{FrameReader, FrameWriter, LinkError, Liveness, Read};
 use nufw_proto::client::{
-    Announce, ClaimRequest, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage, ToClient, ToServer,
-    Withdraw,
+    Announce, Capabilities, ClaimRequest, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage, Respond,
+    ToClient, ToServer, Withdraw,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
 use std::net::SocketAddr;
@@ -71,13 +73,15 @@ impl Session {
         dialer: &Dialer,
         server: SocketAddr,
         hello: Hello,
-        mechanism: &'static str,
-        response: SecretBytes,
+        mechanisms: &[Mechanism],
+        ready: &Ready,
     ) -> Result<Self, LoginError> {
         let opening = async {
             let stream = dialer.dial(server, None, LOGIN_TIMEOUT).await?;
             let local = stream.get_ref().0.local_addr();
             let local = local.map_err(|cause| LoginError::Connect { server, cause })?;
+            let tls = stream.get_ref().1;
+            let exported = tls.export_keying_material(Exported::default(), EXPORTED, None).ok();
             let (read, write) = tokio::io::split(stream);
             let mut reader = FrameReader::new(read, MAX_GREETING_BODY);
             let mut writer = FrameWriter::new(write);
@@ -100,11 +104,12 @@ impl Session {
                 other => return Err(instead_of(other, "something else than its welcome")),
             };
             tracing::debug!(software = %welcome.software, "the server answers");
-            if !welcome
-                .mechanisms
-                .iter()
-                .any(|offered| offered.as_str() == mechanism)
-            {
+            let converses = welcome.capabilities.has(Capabilities::CONVERSATION) && exported.is_some();
+            let is_offered = |mechanism: &&Mechanism| {
+                let named = welcome.mechanisms.iter().any(|offered| offered.as_str() == mechanism.name());
+                named && (converses || !mechanism.is_conversation())
+            };
+            let Some(&mechanism) = mechanisms.iter().find(is_offered) else {
                 let offered: Vec<&str> = welcome.mechanisms.iter().map(Text::as_str).collect();
                 let offered = if offered.is_empty() {
                     "none".to_owned()
@@ -112,15 +117,39 @@ impl Session {
                     offered.join(", ")
                 };
                 return Err(LoginError::Mechanism {
-                    wanted: mechanism,
+                    wanted: mechanisms.last().map_or("no", |mechanism| mechanism.name()),
                     offered,
                 });
-            }
+            };
+            tracing::debug!(%mechanism, "logging in");
+            let mut conversation = None;
+            let response = match &ready.password {
+                Some((user, password)) if mechanism.is_conversation() => {
+                    let exported = exported.unwrap_or_default();
+                    let (begun, first) = Conversation::begin(mechanism, user, password, exported)?;
+                    conversation = Some(begun);
+                    secret(first)?
+                }
+                _ => ready.response.clone(),
+            };
             writer.queue(&ToServer::Login(LoginMessage {
-                mechanism: Text::lossy(mechanism),
+                mechanism: Text::lossy(mechanism.name()),
                 response,
             }))?;
             writer.flush().await?;
+            while let Some(current) = conversation.as_mut().filter(|current| !current.is_over()) {
+                let challenge = match next(server, &mut reader, &mut inbox).await? {
+                    ToClient::Challenge(challenge) => challenge.challenge,
+                    other => return Err(instead_of(other, "something else than more of the login")),
+                };
+                let response = secret(current.answer(challenge.expose())?)?;
+                if current.is_over() {
+                    // Questions may follow the end of the login in one read.
+                    reader.set_limit(MAX_BODY);
+                }
+                writer.queue(&ToServer::Respond(Respond { response }))?;
+                writer.flush().await?;
+            }
             // Questions may follow the login in one read.
             reader.set_limit(MAX_BODY);
             let logged_in = match next(server, &mut reader, &mut inbox).await? {
@@ -260,7 +289,11 @@ impl Session {
                     )));
                     break;
                 }
-                ToClient::Welcome(_) | ToClient::LoggedIn(_) | ToClient::Refused(_) | ToClient::Proven(_) => {
+                ToClient::Welcome(_)
+                | ToClient::LoggedIn(_)
+                | ToClient::Refused(_)
+                | ToClient::Proven(_)
+                | ToClient::Challenge(_) => {
                     let what = LoginError::Unexpected("a second welcome or login");
                     ended = Some(Ended::Lost(format!("connection lost: {what}")));
                     break;
@@ -385,6 +418,11 @@ async fn next(
             return Err(LoginError::Closed);
         }
     }
+}
+
+/// What a message may carry of a conversation.
+fn secret(message: Vec<u8>) -> Result<SecretBytes, LoginError> {
+    SecretBytes::new(message).map_err(|error| LoginError::Conversation(error.to_string()))
 }
 
 fn instead_of(message: ToClient, what: &'static str) -> LoginError {

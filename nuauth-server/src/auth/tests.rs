@@ -1,7 +1,12 @@
 use super::*;
+use crate::config::Directories;
+use crate::directory::{Directory, Hasher};
+use crate::users::Users;
 use crate::users::tests::{cheap_hash, load};
 use nufw_proto::Addr;
+use nufw_proto::Mark;
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn users() -> Users {
@@ -12,12 +17,36 @@ fn users() -> Users {
     load(&text).unwrap()
 }
 
+/// Takes a login apart and asks the users file.
+fn authenticate(
+    users: Users,
+    mechanism: &str,
+    response: &[u8],
+    certificate: Option<&str>,
+) -> Result<String, LoginError> {
+    let login = Login::parse(mechanism, response, certificate)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let directory = Directory::new(
+        Arc::new(users),
+        Directories::file_only(),
+        Mark(0x00ff_ffff),
+        Hasher::start(1).unwrap(),
+        None,
+        Duration::from_mins(1),
+    );
+    let identity = runtime.block_on(directory.login(login))?;
+    Ok(identity.user.name.to_string())
+}
+
 fn plain(response: &str) -> Result<String, LoginError> {
-    authenticate(&users(), "PLAIN", response.as_bytes(), None).map(|user| user.name().to_string())
+    authenticate(users(), "PLAIN", response.as_bytes(), None)
 }
 
 fn external(authzid: &str, common_name: Option<&str>) -> Result<String, LoginError> {
-    authenticate(&users(), "EXTERNAL", authzid.as_bytes(), common_name).map(|user| user.name().to_string())
+    authenticate(users(), "EXTERNAL", authzid.as_bytes(), common_name)
 }
 
 #[test]
@@ -90,7 +119,7 @@ fn external_logs_in_the_certificates_user() {
         external("", Some("gw1")).unwrap_err(),
         LoginError::UnknownCertificate("gw1".into())
     );
-    let bad = authenticate(&users(), "EXTERNAL", b"\xff", Some("bob")).unwrap_err();
+    let bad = authenticate(users(), "EXTERNAL", b"\xff", Some("bob")).unwrap_err();
     assert!(
         matches!(
             bad,
@@ -105,12 +134,12 @@ fn external_logs_in_the_certificates_user() {
 
 #[test]
 fn other_mechanisms_are_refused_whatever_they_say() {
-    for mechanism in ["LOGIN", "plain", "ANONYMOUS", "SCRAM-SHA-256", ""] {
-        let error = authenticate(&users(), mechanism, b"\0alice\0s\xc3\xa9cret", Some("bob")).unwrap_err();
+    for mechanism in ["LOGIN", "plain", "ANONYMOUS", "SCRAM-SHA-512", ""] {
+        let error = authenticate(users(), mechanism, b"\0alice\0s\xc3\xa9cret", Some("bob")).unwrap_err();
         assert_eq!(error, LoginError::Mechanism(mechanism.to_owned()));
         assert_eq!(error.refusal(), Refusal::Mechanism);
     }
-    let forged = authenticate(&users(), &"X\n".repeat(500), b"", None)
+    let forged = authenticate(users(), &"X\n".repeat(500), b"", None)
         .unwrap_err()
         .to_string();
     assert_eq!(forged, format!("mechanism \"{}\" is not offered", "X".repeat(20)));
@@ -124,9 +153,7 @@ fn a_login_can_be_looked_at_before_it_is_verified() {
         "alice",
         "the limiter must see the name that is compared"
     );
-    assert!(login.is_expensive());
     assert_eq!(format!("{login:?}"), "Login(\"alice\")", "no password in a log");
-    assert!(!Login::parse("EXTERNAL", b"", Some("bob")).unwrap().is_expensive());
 }
 
 #[test]
@@ -136,8 +163,31 @@ fn certificates_with_host_names_are_no_users() {
         dns: dns.iter().map(|s| (*s).to_owned()).collect(),
         ..PeerNames::default()
     };
-    assert_eq!(certificate_user(&names(&[])), Some("bob"));
-    assert_eq!(certificate_user(&names(&["bob"])), None);
+    let usual = [CertificateName::CommonName];
+    assert_eq!(certificate_user(&names(&[]), &usual), Some("bob"));
+    assert_eq!(certificate_user(&names(&["bob"]), &usual), None);
+    // Where host names are said to be users', they are.
+    let dns = [CertificateName::CommonName, CertificateName::Dns];
+    assert_eq!(certificate_user(&names(&["laptop7"]), &dns), Some("laptop7"));
+}
+
+#[test]
+fn the_first_wanted_name_of_which_a_certificate_has_one_is_the_users() {
+    let names = PeerNames {
+        common_name: Some("Alice Liddell".to_owned()),
+        emails: vec!["alice@example.org".to_owned(), "al@example.org".to_owned()],
+        principals: vec!["alice@EXAMPLE.ORG".to_owned()],
+        ..PeerNames::default()
+    };
+    use CertificateName::{CommonName, Dns, Email, Upn};
+    for (wanted, expected) in [
+        (&[Upn, CommonName][..], Some("alice@EXAMPLE.ORG")),
+        (&[Email, Upn], Some("alice@EXAMPLE.ORG")),
+        (&[Email], None),
+        (&[Dns, CommonName], Some("Alice Liddell")),
+    ] {
+        assert_eq!(certificate_user(&names, wanted), expected, "{wanted:?}");
+    }
 }
 
 struct Clock(Instant);
@@ -210,6 +260,32 @@ fn a_source_is_locked_after_twenty_failures_and_success_does_not_help_it() {
 }
 
 #[test]
+fn ten_thousand_failures_from_one_address_lock_out_nobody_elsewhere() {
+    let (clock, mut limiter) = (clock(), FailureLimiter::default());
+    let attacker = source("192.0.2.1");
+    let (mut looked_at, mut tried) = (0, 0);
+    // One guess after the other, a hundred a second, over all names of a school.
+    for n in 0..10_000_u64 {
+        let now = clock.0 + Duration::from_millis(n * 10);
+        let user = format!("user{}", n % 500);
+        tried += 1;
+        if limiter.check(now, attacker, &user).is_ok() {
+            looked_at += 1;
+            limiter.failed(now, attacker, &user);
+        }
+    }
+    assert_eq!(tried, 10_000);
+    // The free ones, then at 1, 2, 4 … 64 s.
+    assert!((20..=27).contains(&looked_at), "{looked_at} guesses were looked at");
+    let now = clock.0 + Duration::from_secs(100);
+    assert!(limiter.check(now, attacker, "user7").is_err());
+    for n in 0..500 {
+        assert_eq!(limiter.check(now, source("192.0.2.2"), &format!("user{n}")), Ok(()));
+    }
+    assert!(limiter.len() < 50, "what was not looked at takes no room");
+}
+
+#[test]
 fn an_ipv6_network_counts_as_one_source() {
     let (clock, mut limiter) = (clock(), FailureLimiter::default());
     for n in 0..20 {
@@ -257,7 +333,7 @@ fn the_table_is_bounded_and_forgets_the_least_recent() {
 proptest! {
     #[test]
     fn any_response_is_an_answer_or_an_error(response in prop::collection::vec(any::<u8>(), 0..64)) {
-        let result = authenticate(&load("").unwrap(), "EXTERNAL", &response, None);
+        let result = authenticate(load("").unwrap(), "EXTERNAL", &response, None);
         prop_assert!(result.is_err());
         let login = Login::parse("PLAIN", &response, None);
         if let Ok(login) = login {

@@ -23,7 +23,7 @@ enum Item {
 
 /// The asking side of the stream.
 #[derive(Clone)]
-pub(crate) struct Calls(mpsc::Sender<Item>);
+pub struct Calls(mpsc::Sender<Item>);
 
 impl Calls {
     /// Drives a stream until it ends, in a task of its own.

@@ -12,11 +12,11 @@ const NICE: i32 = 19;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads.
-pub(crate) struct Hasher(mpsc::Sender<Job>);
+pub struct Hasher(mpsc::Sender<Job>);
 
 impl Hasher {
     /// Starts so many threads. Jobs wait without bound here: whoever brings them is bounded by the places of the port.
-    pub(crate) fn start(threads: usize) -> std::io::Result<Arc<Self>> {
+    pub fn start(threads: usize) -> std::io::Result<Arc<Self>> {
         let (jobs, waiting) = mpsc::channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads.max(1) {

@@ -45,14 +45,14 @@ pub struct Launch {
 }
 
 /// A helper that was started.
-pub(crate) struct Helper {
+pub struct Helper {
     child: std::process::Child,
     stream: StdStream,
 }
 
 impl Helper {
     /// Starts it; without a runtime.
-    pub(crate) fn start(launch: &Launch) -> io::Result<Self> {
+    pub fn start(launch: &Launch) -> io::Result<Self> {
         let (stream, theirs) = StdStream::pair()?;
         let mut command = std::process::Command::new(&launch.program);
         command.arg("directory-helper").args(launch.arguments());
@@ -69,7 +69,7 @@ impl Helper {
     }
 
     /// Begins to ask it, within the runtime, with these settings.
-    pub(crate) async fn connect(self, settings: Settings) -> io::Result<Calls> {
+    pub async fn connect(self, settings: Settings) -> io::Result<Calls> {
         self.stream.set_nonblocking(true)?;
         let (reader, writer) = UnixStream::from_std(self.stream)?.into_split();
         let (calls, driving) = Calls::over(reader, writer);

@@ -15,10 +15,10 @@ mod system;
 mod wire;
 mod worker;
 
-pub use helper::Launch;
-pub(crate) use hasher::Hasher;
+pub use helper::{Helper, Launch};
+pub use hasher::Hasher;
 pub(crate) use known::Known;
-pub(crate) use helper::{Helper, run as run_helper};
+pub(crate) use helper::run as run_helper;
 pub(crate) use remembered::Remembered;
 pub use worker::Kind;
 pub(crate) use worker::run as run_worker;
@@ -30,7 +30,7 @@ use crate::engine::Identity;
 use crate::users::scram::ScramKeys;
 use crate::users::{PasswordCheck, Users};
 use cache::Cache;
-pub(crate) use calls::Calls;
+pub use calls::Calls;
 use nufw_common::clock;
 use nufw_common::config::HexOrInt;
 use nufw_proto::{Mark, SecretBytes, Text};
@@ -55,8 +55,8 @@ pub enum Answer<T> {
 }
 
 /// Every back-end, with what a reload may change about them.
-pub(crate) struct Directory {
-    pub(crate) users: Arc<Users>,
+pub struct Directory {
+    users: Arc<Users>,
     settings: Directories,
     mask: Mark,
     hasher: Arc<Hasher>,
@@ -68,7 +68,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     /// Puts back-ends together. `patience` must end before the client is given up.
-    pub(crate) fn new(
+    pub fn new(
         users: Arc<Users>,
         settings: Directories,
         mask: Mark,
@@ -103,7 +103,7 @@ impl Directory {
     }
 
     /// Finds out whether a login is true, and whose it is.
-    pub(crate) async fn login(&self, login: Login) -> Result<Arc<Identity>, LoginError> {
+    pub async fn login(&self, login: Login) -> Result<Arc<Identity>, LoginError> {
         let name = login.name().to_owned();
         tokio::time::timeout(self.patience, self.verify(login))
             .await
@@ -193,7 +193,7 @@ impl Directory {
     }
 
     /// Who a user is. What was learnt less than `users.cache-for` ago counts where `cached`.
-    pub(crate) async fn identify(&self, name: &str, cached: bool) -> Answer<Arc<Identity>> {
+    pub async fn identify(&self, name: &str, cached: bool) -> Answer<Arc<Identity>> {
         let remembered = cached.then(|| self.cache().get(name, clock::mono())).flatten();
         if let Some(identity) = remembered {
             return Answer::Known(identity);

@@ -142,15 +142,6 @@ pub(super) struct Answered {
     pub(super) reply: Reply,
 }
 
-impl Ask {
-    /// The user's name.
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Password(name) | Self::Identity(name) | Self::Groups(name) => name,
-        }
-    }
-}
-
 /// Reads one frame; `None` where the other side has ended.
 pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<T>> {
     let length = match from.read_u32_le().await {
@@ -196,7 +187,7 @@ mod tests {
         let Some(ToHelper::Call(read_call)) = read(&mut reader).await.unwrap() else {
             panic!("another message")
         };
-        assert_eq!((read_call.id, read_call.ask.name()), (7, "alice"));
+        assert_eq!((read_call.id, read_call.ask), (7, Ask::Password("alice".to_owned())));
         assert_eq!(read_call.password.unwrap().expose(), b"secret");
         assert!(read::<ToHelper>(&mut reader).await.unwrap().is_none(), "the end");
         for cut in 1..bytes.len() {

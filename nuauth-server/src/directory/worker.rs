@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 /// Memory that a worker of LDAP may have: an answer that is larger ends it, and not the host.
-const MEMORY: u64 = 512 << 20;
+const MEMORY: u64 = 1 << 30;
 
 /// What a worker asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
