@@ -4,10 +4,10 @@
 //! and rows of one moment travel together. Decides nothing itself.
 
 use crate::control::Moment;
+use crate::directory::Remembered;
 use crate::engine::{
     Effect, Engine, Identity, Input, Judge, Leaving, LinkId, LiveConn, Now, ProofId, SessionFacts, Stats,
 };
-use crate::directory::Remembered;
 use crate::journal::{Entry, Journal, Report};
 use nufw_common::clock;
 use nufw_common::watchdog::Watchdog;

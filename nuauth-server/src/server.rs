@@ -139,7 +139,11 @@ fn helper(config: &ServerConfig) -> Result<Option<Helper>, Failure> {
             .context("this program's own path cannot be had")
             .or_exit(Exit::OsErr)?,
         user: config.privileges.user.clone(),
-        system_user: config.directories.system.as_ref().and_then(|system| system.user.clone()),
+        system_user: config
+            .directories
+            .system
+            .as_ref()
+            .and_then(|system| system.user.clone()),
         sandbox: config.privileges.sandbox.to_string(),
     };
     Helper::start(&launch)
@@ -262,7 +266,10 @@ async fn start(
         None => None,
         Some(helper) => Some(helper.connect(settings).await.or_exit(Exit::OsErr)?),
     };
-    let remembered = config.directories.needs_helper().then(|| Remembered::new(files.users.identities()));
+    let remembered = config
+        .directories
+        .needs_helper()
+        .then(|| Remembered::new(files.users.identities()));
     let directory = directory(&config, files.users, &hasher, remote.as_ref());
     let clients = Arc::new(ClientPort {
         tls: ArcSwap::new(files.for_clients),
@@ -368,14 +375,21 @@ impl Server {
                 self.gateways.known.store(Arc::new(config.gateways.clone()));
                 self.clients.tls.store(files.for_clients);
                 if config.directories.needs_helper() && self.remote.is_none() {
-                    tracing::error!("users.ldap and users.system count from the next start: nothing asks them so far");
+                    tracing::error!(
+                        "users.ldap and users.system count from the next start: nothing asks them so far"
+                    );
                 }
                 let event = Event::Reload {
                     judge: Arc::new(files.policy),
                     users: files.users.identities(),
                 };
                 self.clients.known.read(files.users.names());
-                let directory = Arc::new(directory(&config, files.users, &self.hasher, self.remote.as_ref()));
+                let directory = Arc::new(directory(
+                    &config,
+                    files.users,
+                    &self.hasher,
+                    self.remote.as_ref(),
+                ));
                 self.clients.directory.store(Arc::clone(&directory));
                 self.revoked.send_replace(Arc::new(files.revoked));
                 let (hub, remote) = (self.hub.clone(), self.remote.clone());

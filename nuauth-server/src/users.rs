@@ -12,13 +12,13 @@ use hash::Hash;
 use name::NameRules;
 use nufw_common::config::{ConfigError, HexOrInt, Loader, Origins, Problems, Tried};
 use nufw_proto::{Mark, Text};
+use scram::ScramKeys;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use scram::ScramKeys;
 
 /// Salt and hash of nobody's password: what an unknown user's attempt is compared with.
 const NOBODY: &str = "bm9ib2R5J3Mgc2FsdA$Z9x3G7q2mVx0Zr1fB8sP4tLwYk6uJc5hQe0aDnRoTiU";
@@ -373,7 +373,10 @@ impl Reader<'_> {
         match self.rules.apply(name) {
             Ok(known) if known == name => None,
             Ok(known) => Some((found, format!("\"{known}\", as it is known here"))),
-            Err(error) => Some((format!("{found}: {error}"), "a name that somebody can log in with".to_owned())),
+            Err(error) => Some((
+                format!("{found}: {error}"),
+                "a name that somebody can log in with".to_owned(),
+            )),
         }
     }
 

@@ -193,11 +193,7 @@ fn every_mistake_is_reported_at_once() {
 fn a_password_in_the_clear_is_never_repeated() {
     let user = |password: &str| format!("[[user]]\nname = \"a\"\nid = 1\npassword = {password}\n");
     let expected = "expected a hash as nuauth-server hash-password prints it ($argon2id$…)";
-    for clear in [
-        "\"hunter22\"",
-        "123456",
-        "1234.5",
-    ] {
+    for clear in ["\"hunter22\"", "123456", "1234.5"] {
         let error = error_of(&user(clear));
         assert!(
             error.starts_with("users.toml:4: key user[0].password: found "),
@@ -215,16 +211,28 @@ fn a_password_in_the_clear_is_never_repeated() {
 
 #[test]
 fn users_with_weak_hashes_log_in_and_are_named() {
-    let user = |name: &str, id: u32, hash: &str| format!("[[user]]\nname = \"{name}\"\nid = {id}\npassword = '{hash}'\n");
+    let user = |name: &str, id: u32, hash: &str| {
+        format!("[[user]]\nname = \"{name}\"\nid = {id}\npassword = '{hash}'\n")
+    };
     let text = user("dora", 3, "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")
         + &user("alice", 1, &cheap_hash("secret"))
         + &user("carol", 2, "{SMD5}VAfQ6nCkaw9o3u+x706wnXNhbHRzYWx0");
     let users = load(&text).unwrap();
     for name in ["alice", "carol", "dora"] {
-        assert!(matches!(users.check_password(name, b"secret"), PasswordCheck::Right(_)), "{name}");
-        assert!(matches!(users.check_password(name, b"Secret"), PasswordCheck::Wrong), "{name}");
+        assert!(
+            matches!(users.check_password(name, b"secret"), PasswordCheck::Right(_)),
+            "{name}"
+        );
+        assert!(
+            matches!(users.check_password(name, b"Secret"), PasswordCheck::Wrong),
+            "{name}"
+        );
     }
-    let weak: Vec<_> = users.weak().into_iter().map(|(name, kind)| (&**name, kind)).collect();
+    let weak: Vec<_> = users
+        .weak()
+        .into_iter()
+        .map(|(name, kind)| (&**name, kind))
+        .collect();
     assert_eq!(weak, [("carol", "{SMD5}"), ("dora", "{SHA}")]);
 }
 
@@ -232,7 +240,10 @@ fn users_with_weak_hashes_log_in_and_are_named() {
 fn ids_up_to_the_largest_are_users_with_a_mark_of_their_own() {
     let largest = i64::MAX;
     let users = load(&format!("[[user]]\nname = \"a\"\nid = {largest}\nmark = 5\n")).unwrap();
-    assert_eq!(users.by_name("a").unwrap().identity.user.id, i64::MAX.unsigned_abs());
+    assert_eq!(
+        users.by_name("a").unwrap().identity.user.id,
+        i64::MAX.unsigned_abs()
+    );
 }
 
 #[test]
@@ -244,8 +255,13 @@ fn names_are_as_the_rules_say() {
         case: name::Case::Fold,
         realm: None,
     };
-    let error = Users::load_with(&path, Mark(0xff), &rules).unwrap_err().to_string();
-    assert!(error.ends_with("found string \"Alice\", expected \"alice\", as it is known here"), "{error}");
+    let error = Users::load_with(&path, Mark(0xff), &rules)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with("found string \"Alice\", expected \"alice\", as it is known here"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -81,7 +81,12 @@ struct Credentials {
 }
 
 impl SessionCallback for Credentials {
-    fn callback(&self, _: &SessionData, _: &Context<'_>, request: &mut Request<'_>) -> Result<(), SessionError> {
+    fn callback(
+        &self,
+        _: &SessionData,
+        _: &Context<'_>,
+        request: &mut Request<'_>,
+    ) -> Result<(), SessionError> {
         request
             .satisfy::<AuthId>(&self.user)?
             .satisfy::<Password>(self.password.as_bytes())?;

@@ -15,8 +15,8 @@ use crate::sasl::{Conversation, EXPORTED, Exported, Mechanism};
 use nufw_common::clock;
 use nufw_common::link::{FrameReader, FrameWriter, LinkError, Liveness, Read};
 use nufw_proto::client::{
-    Announce, Capabilities, ClaimRequest, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage, Respond,
-    ToClient, ToServer, Withdraw,
+    Announce, Capabilities, ClaimRequest, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage,
+    Respond, ToClient, ToServer, Withdraw,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
 use std::net::SocketAddr;
@@ -81,7 +81,9 @@ impl Session {
             let local = stream.get_ref().0.local_addr();
             let local = local.map_err(|cause| LoginError::Connect { server, cause })?;
             let tls = stream.get_ref().1;
-            let exported = tls.export_keying_material(Exported::default(), EXPORTED, None).ok();
+            let exported = tls
+                .export_keying_material(Exported::default(), EXPORTED, None)
+                .ok();
             let (read, write) = tokio::io::split(stream);
             let mut reader = FrameReader::new(read, MAX_GREETING_BODY);
             let mut writer = FrameWriter::new(write);
@@ -106,7 +108,10 @@ impl Session {
             tracing::debug!(software = %welcome.software, "the server answers");
             let converses = welcome.capabilities.has(Capabilities::CONVERSATION) && exported.is_some();
             let is_offered = |mechanism: &&Mechanism| {
-                let named = welcome.mechanisms.iter().any(|offered| offered.as_str() == mechanism.name());
+                let named = welcome
+                    .mechanisms
+                    .iter()
+                    .any(|offered| offered.as_str() == mechanism.name());
                 named && (converses || !mechanism.is_conversation())
             };
             let Some(&mechanism) = mechanisms.iter().find(is_offered) else {

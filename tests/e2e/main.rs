@@ -75,6 +75,6 @@ mod terminated_daemons_end_in_order;
 mod thousand_parallel_connections_make_thousand_rows;
 mod translated_connections_bind_their_events;
 mod two_users_on_one_host_keep_apart;
-mod without_accounting_counters_are_null;
 mod users_of_a_directory_stay_when_it_dies;
+mod without_accounting_counters_are_null;
 mod wrong_password_is_refused_and_limited;

@@ -8,8 +8,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 use toml::Value;
 
-const POLICY: &str =
-    "[[rule]]\nname = \"pupils\"\ngroups = [\"pupils\"]\nprotocol = \"tcp\"\nports = [\"80\"]\ndecision = \"accept\"\n";
+const POLICY: &str = "[[rule]]\nname = \"pupils\"\ngroups = [\"pupils\"]\nprotocol = \"tcp\"\nports = [\"80\"]\ndecision = \"accept\"\n";
 
 const TREE: &str = "\
 dn: dc=example,dc=org\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n\
@@ -75,7 +74,10 @@ fn options() -> Options {
         .nuauth("users.identity", list(&["file", "ldap"]))
         .nuauth("users.groups", list(&["file", "ldap"]))
         .nuauth("users.ldap", ldap)
-        .nuauth("clients.mechanisms", list(&["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"]));
+        .nuauth(
+            "clients.mechanisms",
+            list(&["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"]),
+        );
     options.logged_in = Vec::new();
     options.policy = POLICY.to_owned();
     options
@@ -85,7 +87,10 @@ fn options() -> Options {
 fn claim() {
     with_lab(options(), |lab| {
         let mut keys = lab.server_command();
-        let keys = lab::fed(keys.args(["hash-password", "--scram"]), "correct horse battery staple\n")?;
+        let keys = lab::fed(
+            keys.args(["hash-password", "--scram"]),
+            "correct horse battery staple\n",
+        )?;
         let users = lab.dir().join("users.toml");
         let text = std::fs::read_to_string(&users)?;
         let with_keys = format!("name = \"alice\"\nscram = \"{}\"", keys.trim());
@@ -119,13 +124,18 @@ fn claim() {
         late.wait_log("cannot check logins at the moment")?;
         lab.server.signal(Signal::HUP)?;
         lab.server.wait_log("directories could not say")?;
-        assert!(connects(lab)?, "a dead directory took away a session or its groups");
+        assert!(
+            connects(lab)?,
+            "a dead directory took away a session or its groups"
+        );
 
         let _slapd = Slapd::start(lab, "two", TREE)?;
         lab.server.signal(Signal::HUP)?;
         dora.wait_log("the user is not known here any more")?;
-        wait_for("dora's connections to be dropped", Duration::from_secs(20), || {
-            Ok(!connects(lab)?)
-        })
+        wait_for(
+            "dora's connections to be dropped",
+            Duration::from_secs(20),
+            || Ok(!connects(lab)?),
+        )
     });
 }

@@ -9,7 +9,9 @@ use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::scram::properties::ScramStoredPassword;
 use rsasl::mechanisms::scram::{SCRAM_SHA256, SCRAM_SHA256_PLUS};
 use rsasl::mechname::Mechname;
-use rsasl::prelude::{ChannelBindingCallback, Mechanism as Registered, Registry, SASLConfig, SASLServer, Session, SessionError};
+use rsasl::prelude::{
+    ChannelBindingCallback, Mechanism as Registered, Registry, SASLConfig, SASLServer, Session, SessionError,
+};
 use rsasl::property::{AuthId, AuthzId};
 use rsasl::validate::{Validate, Validation, ValidationError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -144,13 +146,13 @@ impl Conversation {
     /// Takes the client's next message.
     pub(crate) fn step(&mut self, response: &[u8]) -> Result<Step, LoginError> {
         let mut answer = Vec::new();
-        let state = self
-            .session
-            .step(Some(response), &mut answer)
-            .map_err(|error| LoginError::Malformed {
-                mechanism: "SCRAM",
-                why: error.to_string(),
-            })?;
+        let state =
+            self.session
+                .step(Some(response), &mut answer)
+                .map_err(|error| LoginError::Malformed {
+                    mechanism: "SCRAM",
+                    why: error.to_string(),
+                })?;
         if state.is_running() {
             return Ok(Step::Challenge(answer));
         }

@@ -276,11 +276,17 @@ fn ten_thousand_failures_from_one_address_lock_out_nobody_elsewhere() {
     }
     assert_eq!(tried, 10_000);
     // The free ones, then at 1, 2, 4 … 64 s.
-    assert!((20..=27).contains(&looked_at), "{looked_at} guesses were looked at");
+    assert!(
+        (20..=27).contains(&looked_at),
+        "{looked_at} guesses were looked at"
+    );
     let now = clock.0 + Duration::from_secs(100);
     assert!(limiter.check(now, attacker, "user7").is_err());
     for n in 0..500 {
-        assert_eq!(limiter.check(now, source("192.0.2.2"), &format!("user{n}")), Ok(()));
+        assert_eq!(
+            limiter.check(now, source("192.0.2.2"), &format!("user{n}")),
+            Ok(())
+        );
     }
     assert!(limiter.len() < 50, "what was not looked at takes no room");
 }

@@ -199,15 +199,26 @@ fn back_ends(config: &ServerConfig, users: &Users, report: &mut Report) {
     if let Err(error) = directories.settings() {
         report.add(Level::Error, "back-ends", format!("{error:#}"));
     }
-    if let Some(ldap) = directories.ldap.as_ref().filter(|_| directories.uses(Backend::Ldap)) {
+    if let Some(ldap) = directories
+        .ldap
+        .as_ref()
+        .filter(|_| directories.uses(Backend::Ldap))
+    {
         let settings = &ldap.settings;
         if settings.url.starts_with("ldap://") && !settings.start_tls {
             let text = "users.ldap.start-tls is false: passwords of users go to the LDAP server in the clear";
             report.add(Level::Warning, "back-ends", text);
         }
     }
-    let by_scram = config.clients.mechanisms.iter().any(|mechanism| mechanism.is_scram());
-    let without = users.iter().filter(|user| user.has_password() && user.scram().is_none()).count();
+    let by_scram = config
+        .clients
+        .mechanisms
+        .iter()
+        .any(|mechanism| mechanism.is_scram());
+    let without = users
+        .iter()
+        .filter(|user| user.has_password() && user.scram().is_none())
+        .count();
     if by_scram && (without > 0 || directories.password != [Backend::File]) {
         let text = "clients.mechanisms has SCRAM-SHA-256, which clients prefer: whoever has no scram in the users file must say \
                     --mechanism PLAIN";

@@ -291,7 +291,10 @@ fn users_of_directories_and_weak_hashes_are_looked_at() {
     );
     let configuration = std::fs::read_to_string(lab.path("nuauth.toml")).unwrap();
     let with = |users: &str, sections: &str| {
-        let changed = configuration.replace("[users]\n", &format!("[clients]\nmechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]\n[users]\n{users}"));
+        let changed = configuration.replace(
+            "[users]\n",
+            &format!("[clients]\nmechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]\n[users]\n{users}"),
+        );
         lab.write("nuauth.toml", &format!("{changed}{sections}"));
     };
     let ldap = "[users.ldap]\nurl = \"ldap://x\"\nstart-tls = false\nuser-base = \"dc=x\"\n";
@@ -308,12 +311,21 @@ fn users_of_directories_and_weak_hashes_are_looked_at() {
          users file must say --mechanism PLAIN",
         "WARNING  access lists   policy.toml:3: key rule[0].users[0]: the users file has no user \"zoe\"; another back-end may",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line}\nis not in\n{text}"
+        );
     }
-    assert!(!text.contains("of-the-directory\""), "groups of a directory are not known before: {text}");
+    assert!(
+        !text.contains("of-the-directory\""),
+        "groups of a directory are not known before: {text}"
+    );
     // A file that the helper's settings need is looked for.
     let files = "bind-dn = \"cn=x\"\nbind-password-file = \"none\"\n";
     with("identity = [\"ldap\"]\n", &format!("{ldap}{files}"));
     let (result, text) = lab.run(false);
-    assert!(result.is_err() && text.contains("ERROR    back-ends      cannot read none"), "{text}");
+    assert!(
+        result.is_err() && text.contains("ERROR    back-ends      cannot read none"),
+        "{text}"
+    );
 }

@@ -219,7 +219,17 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
 
     // A part that is missing has left its reason among the problems.
     match (
-        gateways, clients, tls, users, directories, policy, log, control, privileges, ports, engine,
+        gateways,
+        clients,
+        tls,
+        users,
+        directories,
+        policy,
+        log,
+        control,
+        privileges,
+        ports,
+        engine,
     ) {
         (
             Some(gateways),
@@ -388,11 +398,7 @@ impl Check<'_> {
                     self.reject(&key, format_args!("\"{name}\" again"), "each mechanism once");
                 }
                 Some(mechanism) => mechanisms.push(mechanism),
-                None => self.reject(
-                    &key,
-                    format_args!("string \"{name}\""),
-                    MECHANISMS,
-                ),
+                None => self.reject(&key, format_args!("string \"{name}\""), MECHANISMS),
             }
         }
         mechanisms

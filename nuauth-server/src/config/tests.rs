@@ -99,10 +99,16 @@ fn users_come_from_where_the_file_says() {
     assert_eq!(directories.password, [Backend::File, Backend::Ldap]);
     assert_eq!(directories.identity, [Backend::Ldap]);
     assert!(!directories.all_known() && !config.engine.all_known && directories.needs_helper());
-    assert_eq!(directories.certificate, [CertificateName::Upn, CertificateName::CommonName]);
+    assert_eq!(
+        directories.certificate,
+        [CertificateName::Upn, CertificateName::CommonName]
+    );
     assert_eq!(directories.names.apply("ALICE@example.org").unwrap(), "alice");
     let ldap = directories.ldap.as_ref().unwrap();
-    assert!(ldap.settings.start_tls, "a password is not sent in the clear unless somebody says so");
+    assert!(
+        ldap.settings.start_tls,
+        "a password is not sent in the clear unless somebody says so"
+    );
     assert_eq!(ldap.settings.user_filter, "(uid={name})");
     assert_eq!(ldap.ca.as_deref(), Some(dir.path().join("ldap.crt").as_path()));
     assert_eq!(directories.system.as_ref().unwrap().user.as_deref(), Some("root"));
@@ -136,17 +142,57 @@ fn each_mistake_about_back_ends_has_its_sentence() {
         Err(errors) => errors,
     };
     for (lines, sections, expected) in [
-        ("password = [\"ldap\"]", "", "key users: found \"ldap\" in an order of back-ends, expected a section [users.ldap], which says how it is asked"),
-        ("groups = []", "", "key users.groups: found an empty list, expected at least one"),
-        ("groups = [\"file\", \"file\"]", "", "key users.groups[1]: found the same again, expected each once"),
+        (
+            "password = [\"ldap\"]",
+            "",
+            "key users: found \"ldap\" in an order of back-ends, expected a section [users.ldap], which says how it is asked",
+        ),
+        (
+            "groups = []",
+            "",
+            "key users.groups: found an empty list, expected at least one",
+        ),
+        (
+            "groups = [\"file\", \"file\"]",
+            "",
+            "key users.groups[1]: found the same again, expected each once",
+        ),
         ("groups = [\"nis\"]", "", "users.groups[0]"),
-        ("realm = \"a@b\"", "", "key users.realm: found \"a@b\", expected a realm such as \"example.org\""),
-        ("", &ldap.replace("ldaps://x", "ldap.example.org"), "key users.ldap.url: found \"ldap.example.org\", expected \"ldaps://HOST\""),
-        ("", &format!("{ldap}start-tls = true\n"), "key users.ldap.start-tls: found true, expected start-tls with ldap:// alone"),
-        ("", &format!("{ldap}bind-dn = \"cn=x\"\n"), "key users.ldap.bind-dn: found one of them, expected both bind-dn and bind-password-file"),
-        ("", &format!("{ldap}user-filter = \"(uid=*)\"\n"), "key users.ldap.user-filter: found \"(uid=*)\", expected {name} in it"),
-        ("", &format!("{ldap}timeout = \"6s\"\n"), "key users.ldap.timeout: found 6s, expected a duration from 100ms to 5s: half of limits.greeting-timeout"),
-        ("", "\n[users.system]\nservice = \"../x\"\n", "key users.system.service: found \"../x\", expected the name of a file in /etc/pam.d"),
+        (
+            "realm = \"a@b\"",
+            "",
+            "key users.realm: found \"a@b\", expected a realm such as \"example.org\"",
+        ),
+        (
+            "",
+            &ldap.replace("ldaps://x", "ldap.example.org"),
+            "key users.ldap.url: found \"ldap.example.org\", expected \"ldaps://HOST\"",
+        ),
+        (
+            "",
+            &format!("{ldap}start-tls = true\n"),
+            "key users.ldap.start-tls: found true, expected start-tls with ldap:// alone",
+        ),
+        (
+            "",
+            &format!("{ldap}bind-dn = \"cn=x\"\n"),
+            "key users.ldap.bind-dn: found one of them, expected both bind-dn and bind-password-file",
+        ),
+        (
+            "",
+            &format!("{ldap}user-filter = \"(uid=*)\"\n"),
+            "key users.ldap.user-filter: found \"(uid=*)\", expected {name} in it",
+        ),
+        (
+            "",
+            &format!("{ldap}timeout = \"6s\"\n"),
+            "key users.ldap.timeout: found 6s, expected a duration from 100ms to 5s: half of limits.greeting-timeout",
+        ),
+        (
+            "",
+            "\n[users.system]\nservice = \"../x\"\n",
+            "key users.system.service: found \"../x\", expected the name of a file in /etc/pam.d",
+        ),
     ] {
         let found = errors(lines, sections);
         assert!(found.contains(expected), "{found}\nis not\n{expected}");

@@ -135,7 +135,9 @@ impl ControlPort {
         Found {
             id: id.get().to_string(),
             user_id: user.map(|user| user.to_string()),
-            username: user.and_then(|user| self.names.get(user)).map(|name| name.to_string()),
+            username: user
+                .and_then(|user| self.names.get(user))
+                .map(|name| name.to_string()),
             gateway: gateway.to_string(),
             side: if original { Side::Original } else { Side::Reply },
         }

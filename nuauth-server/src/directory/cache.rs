@@ -139,7 +139,9 @@ mod tests {
         for _ in 0..1000 {
             cache.put(&identity("u100", 100), start).unwrap();
         }
-        cache.put(&identity("x", 7), start + Duration::from_secs(61)).unwrap();
+        cache
+            .put(&identity("x", 7), start + Duration::from_secs(61))
+            .unwrap();
         assert_eq!((cache.by_name.len(), cache.order.len()), (1, 1));
     }
 
@@ -150,10 +152,16 @@ mod tests {
         cache.put(&identity("alice", 1), start).unwrap();
         assert_eq!(cache.put(&identity("mallory", 1), start), Err(Arc::from("alice")));
         // When that is long ago, the id may have been given anew.
-        cache.put(&identity("bob", 1), start + Duration::from_secs(61)).unwrap();
+        cache
+            .put(&identity("bob", 1), start + Duration::from_secs(61))
+            .unwrap();
         // An id that changed leaves the old one free.
-        cache.put(&identity("bob", 2), start + Duration::from_secs(61)).unwrap();
-        cache.put(&identity("carol", 1), start + Duration::from_secs(61)).unwrap();
+        cache
+            .put(&identity("bob", 2), start + Duration::from_secs(61))
+            .unwrap();
+        cache
+            .put(&identity("carol", 1), start + Duration::from_secs(61))
+            .unwrap();
     }
 
     #[test]

@@ -146,7 +146,11 @@ mod tests {
         let first = next(&mut other).await;
         let two = tokio::spawn(async move { two.ask(Backend::System, identity("two"), None).await });
         let second = next(&mut other).await;
-        for (id, reply) in [(99, Reply::Right), (second.id, Reply::Wrong), (first.id, Reply::Unknown)] {
+        for (id, reply) in [
+            (99, Reply::Right),
+            (second.id, Reply::Wrong),
+            (first.id, Reply::Unknown),
+        ] {
             wire::write(&mut other, &Answered { id, reply }).await.unwrap();
         }
         assert_eq!(one.await.unwrap(), Reply::Unknown);
@@ -178,7 +182,10 @@ mod tests {
             next(&mut other).await;
         }
         let reply = calls.ask(Backend::Ldap, identity("more"), None).await;
-        assert_eq!(reply, Reply::CannotSay(format!("{WAITING} logins wait for it, which is the most")));
+        assert_eq!(
+            reply,
+            Reply::CannotSay(format!("{WAITING} logins wait for it, which is the most"))
+        );
         // Those who give up leave their places.
         asking.pop().unwrap().abort();
         tokio::task::yield_now().await;

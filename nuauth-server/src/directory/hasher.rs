@@ -97,7 +97,11 @@ mod tests {
         for _ in 0..10 {
             let computed = Arc::clone(&computed);
             let gone = hasher.run(move || computed.fetch_add(1, Ordering::SeqCst));
-            assert!(tokio::time::timeout(std::time::Duration::ZERO, gone).await.is_err());
+            assert!(
+                tokio::time::timeout(std::time::Duration::ZERO, gone)
+                    .await
+                    .is_err()
+            );
         }
         release.send(()).unwrap();
         assert_eq!(holding.await.unwrap(), Some(true));

@@ -155,7 +155,9 @@ async fn serve(stream: UnixStream, launch: Launch) -> io::Result<()> {
                 // Questions on their way keep the worker that they were given to.
                 state = Some(Arc::new(State {
                     launch: launch.clone(),
-                    places: Arc::new(Semaphore::new(settings.system.as_ref().map_or(1, |s| s.processes))),
+                    places: Arc::new(Semaphore::new(
+                        settings.system.as_ref().map_or(1, |s| s.processes),
+                    )),
                     settings: *settings,
                     ldap: Mutex::new(None),
                 }));
@@ -202,7 +204,9 @@ async fn ldap(state: &State, call: Call) -> Reply {
         if worker.is_none() {
             match start_ldap(&state.launch, &state.settings).await {
                 Ok(started) => *worker = Some(started),
-                Err(error) => return Reply::CannotSay(format!("the process that asks it cannot be started: {error}")),
+                Err(error) => {
+                    return Reply::CannotSay(format!("the process that asks it cannot be started: {error}"));
+                }
             }
         }
         match worker.as_ref() {
@@ -264,7 +268,9 @@ async fn system(state: &State, call: Call) -> Reply {
     };
     let (mut child, mut stream) = match spawn(&state.launch, Kind::System) {
         Ok(spawned) => spawned,
-        Err(error) => return Reply::CannotSay(format!("the process that asks it cannot be started: {error}")),
+        Err(error) => {
+            return Reply::CannotSay(format!("the process that asks it cannot be started: {error}"));
+        }
     };
     let own = Settings {
         ldap: None,
@@ -285,9 +291,13 @@ async fn system(state: &State, call: Call) -> Reply {
         Ok(Ok(Some(answered))) => answered.reply,
         Ok(Ok(None) | Err(_)) => {
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-            Reply::CannotSay(format!("the process that asked it ended without an answer ({status})"))
+            Reply::CannotSay(format!(
+                "the process that asked it ended without an answer ({status})"
+            ))
         }
-        Err(_) => Reply::CannotSay(format!("no answer within {seconds} s; the process that asked it was killed")),
+        Err(_) => Reply::CannotSay(format!(
+            "no answer within {seconds} s; the process that asked it was killed"
+        )),
     }
 }
 

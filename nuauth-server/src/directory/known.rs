@@ -66,6 +66,9 @@ mod tests {
         });
         known.read(HashMap::from([(3, Arc::from("carol"))]));
         let name = |id| known.get(id).map(|name| name.to_string());
-        assert_eq!((name(1), name(2), name(3)), (None, Some("bob".to_owned()), Some("carol".to_owned())));
+        assert_eq!(
+            (name(1), name(2), name(3)),
+            (None, Some("bob".to_owned()), Some("carol".to_owned()))
+        );
     }
 }

@@ -128,7 +128,9 @@ impl Ldap {
         };
         let Some(id) = id else {
             let attribute = &self.settings.id_attribute;
-            return Err(Fault::Answer(format!("its entry has no usable {attribute}, which is to be its id")));
+            return Err(Fault::Answer(format!(
+                "its entry has no usable {attribute}, which is to be its id"
+            )));
         };
         let mark = match &self.settings.mark_attribute {
             None => None,
@@ -153,7 +155,11 @@ impl Ldap {
             for dn in entry.texts(attribute, MAX_GROUPS)? {
                 match first_value(&dn) {
                     Some(name) => names.push(name),
-                    None => return Err(Fault::Answer(format!("its {attribute} {dn:?} is no name of a group"))),
+                    None => {
+                        return Err(Fault::Answer(format!(
+                            "its {attribute} {dn:?} is no name of a group"
+                        )));
+                    }
                 }
             }
         }
@@ -226,10 +232,14 @@ impl Ldap {
                 code => Err(refused(&format!("a search under {base:?}"), code, &result.text)),
             }
         };
-        let found = tokio::time::timeout(self.settings.timeout * 2, self.on(&self.searchers, true, search)).await;
+        let found =
+            tokio::time::timeout(self.settings.timeout * 2, self.on(&self.searchers, true, search)).await;
         found.unwrap_or_else(|_| {
             let seconds = self.settings.timeout.as_secs_f32() * 2.0;
-            Err(Fault::Answer(format!("{}: no answer within {seconds} s", self.settings.url)))
+            Err(Fault::Answer(format!(
+                "{}: no answer within {seconds} s",
+                self.settings.url
+            )))
         })
     }
 
@@ -385,7 +395,9 @@ fn sentence(error: &LdapError) -> String {
 /// A number as LDAP writes it.
 fn number(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
+    digits
+        .then(|| std::str::from_utf8(value).ok()?.parse().ok())
+        .flatten()
 }
 
 /// The last part of a security identifier (MS-DTYP 2.4.2.2), which is the user's number in its domain.
@@ -427,7 +439,10 @@ mod tests {
     fn a_groups_name_is_the_first_part_of_its_dn() {
         for (dn, name) in [
             ("cn=staff,ou=groups,dc=example,dc=org", Some("staff")),
-            ("CN=Domain Admins,CN=Users,DC=example,DC=org", Some("Domain Admins")),
+            (
+                "CN=Domain Admins,CN=Users,DC=example,DC=org",
+                Some("Domain Admins"),
+            ),
             ("cn=a\\,b\\+c\\\\d,dc=x", Some("a,b+c\\d")),
             ("cn=caf\\c3\\a9,dc=x", Some("caf\u{e9}")),
             ("cn=one+uid=two,dc=x", Some("one")),
@@ -444,8 +459,8 @@ mod tests {
     fn a_users_number_is_the_last_part_of_its_sid() {
         // S-1-5-21-1004336348-1177238915-682003330-512, the example of MS-DTYP.
         let sid = [
-            1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 0xdc, 0xf4, 0xdc, 0x3b, 0x83, 0x3d, 0x2b, 0x46, 0x82, 0x8b, 0xa6, 0x28,
-            0, 2, 0, 0,
+            1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0, 0xdc, 0xf4, 0xdc, 0x3b, 0x83, 0x3d, 0x2b, 0x46, 0x82, 0x8b,
+            0xa6, 0x28, 0, 2, 0, 0,
         ];
         assert_eq!(relative_id(&sid), Some(512));
         assert_eq!(relative_id(&sid[..27]), None);
@@ -456,7 +471,15 @@ mod tests {
     #[test]
     fn numbers_are_digits_alone() {
         assert_eq!(number(b"9223372036854775807"), Some(i64::MAX.unsigned_abs()));
-        for wrong in [&b""[..], b"-1", b"+1", b" 1", b"1.0", b"99999999999999999999", b"\xff"] {
+        for wrong in [
+            &b""[..],
+            b"-1",
+            b"+1",
+            b" 1",
+            b"1.0",
+            b"99999999999999999999",
+            b"\xff",
+        ] {
             assert_eq!(number(wrong), None);
         }
     }

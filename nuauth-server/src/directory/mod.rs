@@ -15,14 +15,14 @@ mod system;
 mod wire;
 mod worker;
 
-pub use helper::{Helper, Launch};
 pub use hasher::Hasher;
-pub(crate) use known::Known;
 pub(crate) use helper::run as run_helper;
+pub use helper::{Helper, Launch};
+pub(crate) use known::Known;
 pub(crate) use remembered::Remembered;
+pub use wire::{LdapSettings, Settings, SystemSettings};
 pub use worker::Kind;
 pub(crate) use worker::run as run_worker;
-pub use wire::{LdapSettings, Settings, SystemSettings};
 
 use crate::auth::{Login, LoginError, Proof};
 use crate::config::{Backend, Directories};
@@ -128,7 +128,11 @@ impl Directory {
                 None => {
                     let known = self.name(&name)?;
                     // A user of the file whose certificate is another one.
-                    if self.users.by_name(&known).is_some_and(|user| user.certificate != known) {
+                    if self
+                        .users
+                        .by_name(&known)
+                        .is_some_and(|user| user.certificate != known)
+                    {
                         return Err(LoginError::UnknownCertificate(name));
                     }
                     known
@@ -272,14 +276,20 @@ impl Directory {
             };
             for group in groups {
                 if Text::<255>::new(&*group).is_err() || group.is_empty() {
-                    return Err(format!("{}: a group's name is empty, too long or has control characters", backend.name()));
+                    return Err(format!(
+                        "{}: a group's name is empty, too long or has control characters",
+                        backend.name()
+                    ));
                 }
                 if !all.contains(&group) {
                     all.push(group);
                 }
             }
             if all.len() > MAX_GROUPS {
-                return Err(format!("{}: it is in more than {MAX_GROUPS} groups", backend.name()));
+                return Err(format!(
+                    "{}: it is in more than {MAX_GROUPS} groups",
+                    backend.name()
+                ));
             }
         }
         Ok(all)
@@ -295,8 +305,12 @@ impl Directory {
             return Err(format!("its id {id} is not below 2^63"));
         }
         let allowed = HexOrInt(self.mask.0);
-        let wanted = mark.or_else(|| id.checked_sub(self.settings.mark_base)).unwrap_or(0);
-        let fitting = u32::try_from(wanted).ok().filter(|mark| *mark != 0 && mark & !allowed.0 == 0);
+        let wanted = mark
+            .or_else(|| id.checked_sub(self.settings.mark_base))
+            .unwrap_or(0);
+        let fitting = u32::try_from(wanted)
+            .ok()
+            .filter(|mark| *mark != 0 && mark & !allowed.0 == 0);
         let Some(mark) = fitting else {
             return Err(format!(
                 "its mark {wanted} (id {id}) is 0 or not within mark-mask {allowed}: see users.mark-base and users.ldap.mark"

@@ -71,7 +71,10 @@ impl Remembered {
 
     /// Everybody.
     pub(crate) fn all(&self) -> Vec<Arc<Identity>> {
-        self.users.values().map(|user| Arc::clone(&user.identity)).collect()
+        self.users
+            .values()
+            .map(|user| Arc::clone(&user.identity))
+            .collect()
     }
 
     /// The users file was read again: nobody is gone before the other back-ends have said so.

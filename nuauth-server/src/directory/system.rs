@@ -53,7 +53,9 @@ fn groups(user: &User) -> Reply {
             Ok(Some(group)) => names.push(group.name),
             // A group that has no name is in no rule.
             Ok(None) => {}
-            Err(error) => return Reply::CannotSay(format!("NSS cannot say which group has the id {id}: {error}")),
+            Err(error) => {
+                return Reply::CannotSay(format!("NSS cannot say which group has the id {id}: {error}"));
+            }
         }
     }
     Reply::Groups(names)
@@ -69,7 +71,10 @@ fn check(settings: &SystemSettings, name: &str, password: Option<&SecretBytes>) 
     use nonstick::{AuthnFlags, ErrorCode, Transaction as _, TransactionBuilder};
     use std::os::unix::ffi::OsStringExt as _;
 
-    let Some(password) = password.map(SecretBytes::expose).filter(|p| !p.is_empty() && !p.contains(&0)) else {
+    let Some(password) = password
+        .map(SecretBytes::expose)
+        .filter(|p| !p.is_empty() && !p.contains(&0))
+    else {
         return Reply::Wrong;
     };
     if name.contains('\0') {

@@ -63,7 +63,11 @@ impl Lab {
             .unwrap();
     }
 
-    fn log_in(&self, name: &str, password: &str) -> tokio::task::JoinHandle<Result<Arc<Identity>, LoginError>> {
+    fn log_in(
+        &self,
+        name: &str,
+        password: &str,
+    ) -> tokio::task::JoinHandle<Result<Arc<Identity>, LoginError>> {
         let response = format!("\0{name}\0{password}");
         let login = Login::parse("PLAIN", response.as_bytes(), None).unwrap();
         let directory = Arc::clone(&self.directory);
@@ -107,14 +111,21 @@ async fn the_first_back_end_that_has_a_password_decides() {
     let alice = lab.log_in("alice", "secret").await.unwrap().unwrap();
     assert_eq!((alice.user.id, alice.mark), (1, Mark(9)));
     let error = lab.log_in("alice", "other").await.unwrap().unwrap_err();
-    assert_eq!(error, LoginError::WrongPassword("alice".to_owned()), "nobody else is asked");
+    assert_eq!(
+        error,
+        LoginError::WrongPassword("alice".to_owned()),
+        "nobody else is asked"
+    );
     // Whoever has none in the file may have one elsewhere.
     let bob = lab.log_in("bob", "x");
     lab.answer(password("bob"), Reply::Right).await;
     assert_eq!(bob.await.unwrap().unwrap().user.id, 2);
     let carol = lab.log_in("carol", "x");
     lab.answer(password("carol"), Reply::Unknown).await;
-    assert_eq!(carol.await.unwrap().unwrap_err(), LoginError::UnknownUser("carol".to_owned()));
+    assert_eq!(
+        carol.await.unwrap().unwrap_err(),
+        LoginError::UnknownUser("carol".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -123,8 +134,15 @@ async fn a_back_end_that_cannot_say_lets_nobody_in_by_the_next_one() {
     let alice = lab.log_in("alice", "secret");
     lab.answer(password("alice"), cannot()).await;
     let error = alice.await.unwrap().unwrap_err();
-    assert_eq!(error.to_string(), "login of \"alice\" cannot be checked: ldap: it is away");
-    assert_eq!(error.refusal(), nufw_proto::client::Refusal::Unavailable, "no wrong credentials");
+    assert_eq!(
+        error.to_string(),
+        "login of \"alice\" cannot be checked: ldap: it is away"
+    );
+    assert_eq!(
+        error.refusal(),
+        nufw_proto::client::Refusal::Unavailable,
+        "no wrong credentials"
+    );
     let alice = lab.log_in("alice", "secret");
     lab.answer(password("alice"), Reply::Unknown).await;
     assert!(alice.await.unwrap().is_ok());
@@ -134,15 +152,27 @@ async fn a_back_end_that_cannot_say_lets_nobody_in_by_the_next_one() {
 async fn groups_of_all_back_ends_count_and_all_must_answer() {
     let mut lab = lab(settings([FILE, FILE, FILE_THEN_LDAP]));
     let alice = lab.log_in("alice", "secret");
-    lab.answer(groups("alice"), Reply::Groups(vec!["staff".to_owned(), "file".to_owned()]))
-        .await;
+    lab.answer(
+        groups("alice"),
+        Reply::Groups(vec!["staff".to_owned(), "file".to_owned()]),
+    )
+    .await;
     let alice = alice.await.unwrap().unwrap();
-    assert_eq!(alice.groups.iter().map(AsRef::as_ref).collect::<Vec<&str>>(), ["file", "staff"]);
+    assert_eq!(
+        alice.groups.iter().map(AsRef::as_ref).collect::<Vec<&str>>(),
+        ["file", "staff"]
+    );
 
     for (reply, why) in [
         (cannot(), "ldap: it is away"),
-        (Reply::Right, "ldap: it answers another question than it was asked"),
-        (Reply::Groups(vec!["a\nb".to_owned()]), "ldap: a group's name is empty, too long or has control characters"),
+        (
+            Reply::Right,
+            "ldap: it answers another question than it was asked",
+        ),
+        (
+            Reply::Groups(vec!["a\nb".to_owned()]),
+            "ldap: a group's name is empty, too long or has control characters",
+        ),
         (
             Reply::Groups((0..=MAX_GROUPS).map(|n| n.to_string()).collect()),
             "ldap: it is in more than 4096 groups",
@@ -164,15 +194,31 @@ async fn groups_of_all_back_ends_count_and_all_must_answer() {
 #[tokio::test]
 async fn what_a_directory_says_of_an_id_is_not_believed_blindly() {
     for (name, reply, why) in [
-        ("dave", found(0, "dave"), "its id is 0, which is root's on every system"),
-        ("dave", found(1 << 63, "dave"), "its id 9223372036854775808 is not below 2^63"),
+        (
+            "dave",
+            found(0, "dave"),
+            "its id is 0, which is root's on every system",
+        ),
+        (
+            "dave",
+            found(1 << 63, "dave"),
+            "its id 9223372036854775808 is not below 2^63",
+        ),
         (
             "dave",
             found(1 << 31, "dave"),
             "its mark 2147483648 (id 2147483648) is 0 or not within mark-mask 0x00ffffff: see users.mark-base and users.ldap.mark",
         ),
-        ("dave", found(1, "dave"), "its id 1 or mark 1 is that of user \"alice\" of the users file"),
-        ("dave", found(9, "dave"), "its id 9 or mark 9 is that of user \"alice\" of the users file"),
+        (
+            "dave",
+            found(1, "dave"),
+            "its id 1 or mark 1 is that of user \"alice\" of the users file",
+        ),
+        (
+            "dave",
+            found(9, "dave"),
+            "its id 9 or mark 9 is that of user \"alice\" of the users file",
+        ),
         ("dave", cannot(), "ldap: it is away"),
     ] {
         let mut lab = lab(settings([FILE, FILE_THEN_LDAP, FILE]));
@@ -185,7 +231,10 @@ async fn what_a_directory_says_of_an_id_is_not_believed_blindly() {
     let mut lab = lab(settings([FILE, LDAP, FILE]));
     let login = lab.certificate("DAVE");
     lab.answer(identity("DAVE"), found(7, "dave")).await;
-    assert_eq!(login.await.unwrap().unwrap_err(), LoginError::UnknownCertificate("DAVE".to_owned()));
+    assert_eq!(
+        login.await.unwrap().unwrap_err(),
+        LoginError::UnknownCertificate("DAVE".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -220,7 +269,10 @@ async fn what_was_said_of_late_is_not_asked_again_and_two_names_never_share_an_i
     let mallory = lab.certificate("mallory");
     lab.answer(identity("mallory"), found(7, "mallory")).await;
     let error = mallory.await.unwrap().unwrap_err().to_string();
-    assert!(error.ends_with("it has the id 7 of user \"dave\": give each user an id of its own"), "{error}");
+    assert!(
+        error.ends_with("it has the id 7 of user \"dave\": give each user an id of its own"),
+        "{error}"
+    );
     // A reload asks.
     let directory = Arc::clone(&lab.directory);
     let asked = tokio::spawn(async move { directory.identify("dave", false).await });
@@ -240,14 +292,34 @@ async fn a_name_is_known_by_one_spelling_and_certificates_by_what_the_file_says(
     });
     let alice = lab.log_in("ALICE@example.org", "secret").await.unwrap().unwrap();
     assert_eq!(&*alice.user.name, "alice");
-    let error = lab.log_in("alice@example.com", "secret").await.unwrap().unwrap_err();
+    let error = lab
+        .log_in("alice@example.com", "secret")
+        .await
+        .unwrap()
+        .unwrap_err();
     assert_eq!(error.refusal(), nufw_proto::client::Refusal::Credentials);
     let error = lab.log_in("\u{430}lice", "secret").await.unwrap().unwrap_err();
     assert!(error.to_string().contains("mixes scripts"), "{error}");
-    assert_eq!(&*lab.certificate("Bob B.").await.unwrap().unwrap().user.name, "bob");
-    assert_eq!(&*lab.certificate("Alice@EXAMPLE.org").await.unwrap().unwrap().user.name, "alice");
+    assert_eq!(
+        &*lab.certificate("Bob B.").await.unwrap().unwrap().user.name,
+        "bob"
+    );
+    assert_eq!(
+        &*lab
+            .certificate("Alice@EXAMPLE.org")
+            .await
+            .unwrap()
+            .unwrap()
+            .user
+            .name,
+        "alice"
+    );
     let error = lab.certificate("bob").await.unwrap().unwrap_err();
-    assert_eq!(error, LoginError::UnknownCertificate("bob".to_owned()), "only the stated one counts");
+    assert_eq!(
+        error,
+        LoginError::UnknownCertificate("bob".to_owned()),
+        "only the stated one counts"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,5 +331,8 @@ async fn a_back_end_that_never_answers_costs_its_own_login_and_no_other() {
     let alice = lab.certificate("alice").await.unwrap();
     assert!(alice.is_ok(), "others go on meanwhile");
     let error = bob.await.unwrap().unwrap_err().to_string();
-    assert_eq!(error, "login of \"bob\" cannot be checked: the back-ends took too long");
+    assert_eq!(
+        error,
+        "login of \"bob\" cannot be checked: the back-ends took too long"
+    );
 }

@@ -149,7 +149,10 @@ pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin
         length => length?,
     };
     if length > MAX_FRAME {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is longer than any may be"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a frame is longer than any may be",
+        ));
     }
     let mut body = Zeroizing::new(vec![0; usize::try_from(length).unwrap_or_default()]);
     from.read_exact(&mut body).await?;
@@ -160,9 +163,16 @@ pub(super) async fn read<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin
 
 /// Writes one frame.
 pub(super) async fn write<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
-    let too_long = || io::Error::new(io::ErrorKind::InvalidInput, "a frame would be longer than any may be");
+    let too_long = || {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a frame would be longer than any may be",
+        )
+    };
     let body = Zeroizing::new(postcard::to_allocvec(message).map_err(io::Error::other)?);
-    let length = u32::try_from(body.len()).ok().filter(|length| *length <= MAX_FRAME);
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|length| *length <= MAX_FRAME);
     to.write_u32_le(length.ok_or_else(too_long)?).await?;
     to.write_all(&body).await?;
     to.flush().await
@@ -187,7 +197,10 @@ mod tests {
         let Some(ToHelper::Call(read_call)) = read(&mut reader).await.unwrap() else {
             panic!("another message")
         };
-        assert_eq!((read_call.id, read_call.ask), (7, Ask::Password("alice".to_owned())));
+        assert_eq!(
+            (read_call.id, read_call.ask),
+            (7, Ask::Password("alice".to_owned()))
+        );
         assert_eq!(read_call.password.unwrap().expose(), b"secret");
         assert!(read::<ToHelper>(&mut reader).await.unwrap().is_none(), "the end");
         for cut in 1..bytes.len() {

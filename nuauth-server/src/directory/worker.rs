@@ -55,7 +55,10 @@ pub(crate) fn run(kind: Kind, user: Option<&str>, sandbox: Mode) -> Result<(), F
             Some(ToHelper::Settings(settings)) => *settings,
             None => return Ok(()),
             Some(ToHelper::Call(_)) => {
-                return Err(Failure::new(Exit::Software, anyhow!("a worker was asked before it was told how")));
+                return Err(Failure::new(
+                    Exit::Software,
+                    anyhow!("a worker was asked before it was told how"),
+                ));
             }
         };
         match kind {
@@ -84,13 +87,18 @@ fn limit(resource: Resource, most: u64) {
 
 async fn ask_ldap(stream: UnixStream, settings: Settings, sandbox: Mode) -> Result<(), Failure> {
     let Some(settings) = settings.ldap else {
-        return Err(Failure::new(Exit::Software, anyhow!("a worker for LDAP was not told how to ask it")));
+        return Err(Failure::new(
+            Exit::Software,
+            anyhow!("a worker for LDAP was not told how to ask it"),
+        ));
     };
     // The runtime has no other thread so far.
     profile(&settings.url).apply(sandbox).or_exit(Exit::Unavailable)?;
     let ldap = Arc::new(Ldap::new(settings).or_exit(Exit::Config)?);
     // One thread, so that what asks need not be fit for others.
-    tokio::task::LocalSet::new().run_until(answer_all(stream, ldap)).await
+    tokio::task::LocalSet::new()
+        .run_until(answer_all(stream, ldap))
+        .await
 }
 
 async fn answer_all(stream: UnixStream, ldap: Arc<Ldap>) -> Result<(), Failure> {
@@ -113,7 +121,9 @@ async fn answer_all(stream: UnixStream, ldap: Arc<Ldap>) -> Result<(), Failure> 
 fn profile(url: &str) -> Profile {
     let profile = crate::sandbox::TRUSTED
         .iter()
-        .fold(Profile::new("nuauth-server"), |profile, authority| profile.read(*authority))
+        .fold(Profile::new("nuauth-server"), |profile, authority| {
+            profile.read(*authority)
+        })
         .family(Family::Unix);
     match crate::config::ldap_port(url) {
         Some(port) => profile.resolver().connect(port),

@@ -74,7 +74,11 @@ impl Kind {
 
     fn digest(self, password: &[u8], salt: &[u8]) -> Vec<u8> {
         fn of<D: Digest>(password: &[u8], salt: &[u8]) -> Vec<u8> {
-            D::new().chain_update(password).chain_update(salt).finalize().to_vec()
+            D::new()
+                .chain_update(password)
+                .chain_update(salt)
+                .finalize()
+                .to_vec()
         }
         match self {
             Self::Md5 => of::<Md5>(password, salt),
@@ -107,22 +111,30 @@ impl Hash {
             }
             let known = SCHEMES.iter().find(|(name, ..)| *name == scheme);
             let Some(&(_, kind, salted)) = known else {
-                return Err(("a hash of a scheme that is not verified here (not shown)".to_owned(), EXPECTED_OTHER));
+                return Err((
+                    "a hash of a scheme that is not verified here (not shown)".to_owned(),
+                    EXPECTED_OTHER,
+                ));
             };
             return Self::ldap(kind, salted, rest);
         }
         match text.split('$').nth(1) {
             Some("5" | "6" | "y") => Self::crypt(text),
-            Some(other @ ("1" | "2a" | "2b" | "2y" | "7" | "gy" | "md5" | "sha1")) => {
-                Err((format!("a hash of crypt(3), ${other}$, that is not verified here"), EXPECTED_OTHER))
-            }
+            Some(other @ ("1" | "2a" | "2b" | "2y" | "7" | "gy" | "md5" | "sha1")) => Err((
+                format!("a hash of crypt(3), ${other}$, that is not verified here"),
+                EXPECTED_OTHER,
+            )),
             _ => Self::argon2(text),
         }
     }
 
     fn argon2(text: &str) -> Result<Self, (String, &'static str)> {
-        let hash = PasswordHash::new(text)
-            .map_err(|_| ("something that is no password hash (not shown)".to_owned(), EXPECTED))?;
+        let hash = PasswordHash::new(text).map_err(|_| {
+            (
+                "something that is no password hash (not shown)".to_owned(),
+                EXPECTED,
+            )
+        })?;
         if hash.algorithm.as_str() != "argon2id" {
             return Err((format!("a hash of {}", hash.algorithm), EXPECTED));
         }
@@ -133,7 +145,12 @@ impl Hash {
     }
 
     fn ldap(kind: Kind, salted: bool, rest: &str) -> Result<Self, (String, &'static str)> {
-        let wrong = || (format!("a {} hash that is cut or damaged", kind.name(salted)), EXPECTED_OTHER);
+        let wrong = || {
+            (
+                format!("a {} hash that is cut or damaged", kind.name(salted)),
+                EXPECTED_OTHER,
+            )
+        };
         let mut digest = STANDARD.decode(rest).map_err(|_| wrong())?;
         if digest.len() < kind.length() || (digest.len() > kind.length()) != salted {
             return Err(wrong());
@@ -147,11 +164,19 @@ impl Hash {
         let hash = match text.split('$').nth(1) {
             Some("5" | "6") => Self::ShaCrypt(text.to_owned()),
             Some("y") => Self::Yescrypt(text.to_owned()),
-            _ => return Err(("a hash of crypt(3) that is not verified here (not shown)".to_owned(), EXPECTED_OTHER)),
+            _ => {
+                return Err((
+                    "a hash of crypt(3) that is not verified here (not shown)".to_owned(),
+                    EXPECTED_OTHER,
+                ));
+            }
         };
         match hash.compare(b"") {
             Ok(()) | Err(argon2::password_hash::Error::PasswordInvalid) => Ok(hash),
-            Err(_) => Err(("a hash of crypt(3) that is cut or damaged".to_owned(), EXPECTED_OTHER)),
+            Err(_) => Err((
+                "a hash of crypt(3) that is cut or damaged".to_owned(),
+                EXPECTED_OTHER,
+            )),
         }
     }
 
@@ -162,7 +187,10 @@ impl Hash {
             Self::Digest(stored) => {
                 let found = stored.kind.digest(password, &stored.salt);
                 // The time would tell nothing but how far two digests agree, and costs nothing to hide.
-                let differ = found.iter().zip(&stored.digest).fold(0, |all, (a, b)| all | (a ^ b));
+                let differ = found
+                    .iter()
+                    .zip(&stored.digest)
+                    .fold(0, |all, (a, b)| all | (a ^ b));
                 if differ == 0 { Ok(()) } else { Err(PasswordInvalid) }
             }
             Self::ShaCrypt(text) => ShaCrypt::default().verify_password(password, text.as_str()),
@@ -226,7 +254,10 @@ mod tests {
             "{CRYPT}$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiNuHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1",
             Some("$6$"),
         ),
-        ("$5$saltsalt$0IyaXrmV7.sGNS6tirgqHLqX/G.FBvgkYA.lpPdS5sA", Some("$5$")),
+        (
+            "$5$saltsalt$0IyaXrmV7.sGNS6tirgqHLqX/G.FBvgkYA.lpPdS5sA",
+            Some("$5$"),
+        ),
         (
             "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$GmcwIgvdUC9qLWcKCi6gklUa1dM3ziD43YxYNURLKy0",
             None,

@@ -67,7 +67,10 @@ impl NameRules {
             return Err(NameError::Length);
         }
         // UTS 39: one script, or Latin with the scripts of Chinese, Japanese or Korean.
-        if !name.as_str().check_restriction_level(RestrictionLevel::HighlyRestrictive) {
+        if !name
+            .as_str()
+            .check_restriction_level(RestrictionLevel::HighlyRestrictive)
+        {
             return Err(NameError::Scripts);
         }
         Ok(name)
@@ -126,7 +129,16 @@ mod tests {
         assert_ne!(exact(cyrillic), exact(latin));
         assert_eq!(looks(cyrillic), looks(latin));
         assert_ne!(looks("alice"), looks("bob"));
-        for wrong in ["al\u{ad}ice", "ali\u{200b}ce", "a\u{202e}b", "a\tb", " alice", "alice ", "a  b", "a\u{a0}b"] {
+        for wrong in [
+            "al\u{ad}ice",
+            "ali\u{200b}ce",
+            "a\u{202e}b",
+            "a\tb",
+            " alice",
+            "alice ",
+            "a  b",
+            "a\u{a0}b",
+        ] {
             assert_eq!(exact(wrong), Err(NameError::Characters), "{wrong:?}");
         }
         assert_eq!(exact(""), Err(NameError::Length));
@@ -139,7 +151,11 @@ mod tests {
         let ours = with(Case::Exact, Some("example.org"));
         assert_eq!(ours.apply("alice").unwrap(), "alice");
         assert_eq!(ours.apply("alice@example.org").unwrap(), "alice");
-        assert_eq!(ours.apply("alice@EXAMPLE.ORG").unwrap(), "alice", "host names know no case");
+        assert_eq!(
+            ours.apply("alice@EXAMPLE.ORG").unwrap(),
+            "alice",
+            "host names know no case"
+        );
         assert_eq!(ours.apply("alice@example.com"), Err(NameError::Realm));
         assert_eq!(ours.apply("alice@example.org@example.com"), Err(NameError::Realm));
         assert_eq!(ours.apply("@example.org"), Err(NameError::Length));

@@ -46,7 +46,12 @@ impl ScramKeys {
 
     /// Reads `SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER`; an error never repeats it.
     pub(crate) fn parse(text: &str) -> Result<Self, (String, &'static str)> {
-        Self::read(text).ok_or_else(|| ("something that is no SCRAM-SHA-256 keys (not shown)".to_owned(), EXPECTED))
+        Self::read(text).ok_or_else(|| {
+            (
+                "something that is no SCRAM-SHA-256 keys (not shown)".to_owned(),
+                EXPECTED,
+            )
+        })
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -55,7 +60,10 @@ impl ScramKeys {
         let (iterations, salt) = made.split_once(':')?;
         let (stored, server) = keys.split_once(':')?;
         let key = |text: &str| <[u8; KEY]>::try_from(STANDARD.decode(text).ok()?).ok();
-        let iterations = iterations.parse().ok().filter(|n| ALLOWED_ITERATIONS.contains(n))?;
+        let iterations = iterations
+            .parse()
+            .ok()
+            .filter(|n| ALLOWED_ITERATIONS.contains(n))?;
         let salt = STANDARD.decode(salt).ok().filter(|salt| !salt.is_empty())?;
         Some(Self {
             iterations,

@@ -28,7 +28,10 @@ async fn users_of_a_directory_log_in_over_tls_and_have_its_groups() {
             })
             .await;
             let alice = log_in(&directory, "alice", "wonderland").await.unwrap();
-            assert_eq!((alice.user.id, &*alice.user.name, alice.mark.0), (1001, "alice", 1001));
+            assert_eq!(
+                (alice.user.id, &*alice.user.name, alice.mark.0),
+                (1001, "alice", 1001)
+            );
             // memberOf and a search say the same of one of them.
             assert_eq!(groups(&alice), ["admins", "staff"], "{url} {user_dn:?}");
             let bob = log_in(&directory, "bob", "builder").await.unwrap();
@@ -40,10 +43,16 @@ async fn users_of_a_directory_log_in_over_tls_and_have_its_groups() {
                 ("Alice", "wonderland"),
                 ("ALICE", "wonderland"),
             ] {
-                assert!(is_wrong(&log_in(&directory, name, password).await), "{name} {password}");
+                assert!(
+                    is_wrong(&log_in(&directory, name, password).await),
+                    "{name} {password}"
+                );
             }
             let why = unsaid(log_in(&directory, "root", "toor").await);
-            assert!(why.ends_with("its id is 0, which is root's on every system"), "{why}");
+            assert!(
+                why.ends_with("its id is 0, which is root's on every system"),
+                "{why}"
+            );
         }
     }
 }
@@ -165,6 +174,9 @@ async fn a_dead_server_is_no_wrong_password_and_connections_are_made_anew() {
     slapd.kill();
     for _ in 0..2 {
         let why = unsaid(log_in(&directory, "alice", "wonderland").await);
-        assert!(why.starts_with("login of \"alice\" cannot be checked: ldap: "), "{why}");
+        assert!(
+            why.starts_with("login of \"alice\" cannot be checked: ldap: "),
+            "{why}"
+        );
     }
 }

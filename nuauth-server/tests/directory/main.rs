@@ -114,7 +114,10 @@ async fn by_ldap(settings: LdapSettings) -> Directory {
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = nufw_common::clock::mono() + PATIENCE;
     while !is_so() {
-        assert!(nufw_common::clock::mono() < deadline, "waited in vain until {what}");
+        assert!(
+            nufw_common::clock::mono() < deadline,
+            "waited in vain until {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

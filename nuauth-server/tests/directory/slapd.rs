@@ -97,7 +97,9 @@ impl Slapd {
         configure(dir.path());
         let mut entries = ENTRIES.to_owned();
         if members > 0 {
-            entries.push_str("dn: cn=everybody,ou=groups,dc=example,dc=org\nobjectClass: groupOfNames\ncn: everybody\n");
+            entries.push_str(
+                "dn: cn=everybody,ou=groups,dc=example,dc=org\nobjectClass: groupOfNames\ncn: everybody\n",
+            );
             for n in 0..members {
                 writeln!(entries, "member: uid=pupil{n},ou=people,dc=example,dc=org").unwrap();
             }
@@ -114,14 +116,20 @@ impl Slapd {
             .arg(dir.path().join("entries.ldif"))
             .output()
             .expect("slapadd (Debian package slapd) cannot be run");
-        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+        assert!(
+            added.status.success(),
+            "{}",
+            String::from_utf8_lossy(&added.stderr)
+        );
         let urls = format!("ldap://127.0.0.1:{ldap} ldaps://127.0.0.1:{ldaps}");
         let process = run("/usr/sbin/slapd")
             .args(["-d", "0", "-h", &urls])
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_until("slapd answers", || TcpStream::connect(("127.0.0.1", ldaps)).is_ok());
+        wait_until("slapd answers", || {
+            TcpStream::connect(("127.0.0.1", ldaps)).is_ok()
+        });
         Self {
             process,
             ca,

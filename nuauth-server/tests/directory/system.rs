@@ -10,11 +10,26 @@ use tempfile::TempDir;
 
 /// The services; each module is a program that `pam_exec` runs, save those that are part of PAM.
 const SERVICES: [(&str, &str); 5] = [
-    ("checks", "auth required pam_exec.so quiet expose_authtok {dir}/check\naccount required pam_permit.so\n"),
-    ("sleeps", "auth required pam_exec.so quiet {dir}/sleep\naccount required pam_permit.so\n"),
-    ("crashes", "auth required pam_exec.so quiet {dir}/crash\naccount required pam_permit.so\n"),
-    ("expired", "auth required pam_permit.so\naccount required pam_deny.so\n"),
-    ("other", "auth required pam_deny.so\naccount required pam_deny.so\n"),
+    (
+        "checks",
+        "auth required pam_exec.so quiet expose_authtok {dir}/check\naccount required pam_permit.so\n",
+    ),
+    (
+        "sleeps",
+        "auth required pam_exec.so quiet {dir}/sleep\naccount required pam_permit.so\n",
+    ),
+    (
+        "crashes",
+        "auth required pam_exec.so quiet {dir}/crash\naccount required pam_permit.so\n",
+    ),
+    (
+        "expired",
+        "auth required pam_permit.so\naccount required pam_deny.so\n",
+    ),
+    (
+        "other",
+        "auth required pam_deny.so\naccount required pam_deny.so\n",
+    ),
 ];
 
 /// A directory that is `/etc/pam.d` to the helper alone.
@@ -80,9 +95,14 @@ async fn the_hosts_users_log_in_as_pam_says_and_are_who_nss_says() {
     assert_eq!(groups(&daemon), ["daemon"]);
     assert!(is_wrong(&log_in(&directory, "daemon", "Secret").await));
     // PAM would let in whom nobody knows; there is no such user.
-    assert!(is_wrong(&log_in(&directory, "nobody-of-that-name", "secret").await));
+    assert!(is_wrong(
+        &log_in(&directory, "nobody-of-that-name", "secret").await
+    ));
     let why = unsaid(log_in(&directory, "root", "secret").await);
-    assert!(why.ends_with("its id is 0, which is root's on every system"), "{why}");
+    assert!(
+        why.ends_with("its id is 0, which is root's on every system"),
+        "{why}"
+    );
     // An account that PAM refuses is refused, whatever the password.
     let directory = pam.directory("expired", USUAL).await;
     assert!(!matches!(log_in(&directory, "daemon", "secret").await, Ok(_)));
@@ -96,7 +116,10 @@ async fn a_module_that_sleeps_costs_its_login_alone_and_is_killed() {
     let pam = Pam::new();
     let directory = pam.directory("sleeps", Duration::from_secs(2)).await;
     let why = unsaid(log_in(&directory, "daemon", "secret").await);
-    assert!(why.contains("no answer within 2 s; the process that asked it was killed"), "{why}");
+    assert!(
+        why.contains("no answer within 2 s; the process that asked it was killed"),
+        "{why}"
+    );
     // With what the module had started.
     let slept = std::fs::read_to_string(pam.dir.path().join("slept")).unwrap();
     let left = PathBuf::from(format!("/proc/{}", slept.trim()));
@@ -114,7 +137,10 @@ async fn a_module_that_crashes_costs_its_login_alone() {
     let directory = pam.directory("crashes", USUAL).await;
     for _ in 0..2 {
         let why = unsaid(log_in(&directory, "daemon", "secret").await);
-        assert!(why.contains("the process that asked it ended without an answer"), "{why}");
+        assert!(
+            why.contains("the process that asked it ended without an answer"),
+            "{why}"
+        );
     }
 }
 
@@ -128,7 +154,10 @@ async fn as_many_processes_ask_at_one_time_as_may() {
         log_in(&directory, "sys", "c"),
     );
     let whys = [three.0, three.1, three.2].map(unsaid);
-    let waited = whys.iter().filter(|why| why.contains("2 logins have been asking it")).count();
+    let waited = whys
+        .iter()
+        .filter(|why| why.contains("2 logins have been asking it"))
+        .count();
     let killed = whys.iter().filter(|why| why.contains("was killed")).count();
     // The third may get its turn in the moment in which the others give up.
     assert!(killed >= 2 && waited + killed == 3, "{whys:?}");

@@ -3,7 +3,8 @@
 use nufw_common::link::{FrameReader, LinkError, Read};
 use nufw_common::tls::{ClientAuth, ServerTls, peer_names, server_config};
 use nufw_proto::client::{
-    Capabilities, Challenge, Hello, LoggedIn, Login as LoginMessage, Refusal, Refused, ToClient, ToServer, Welcome,
+    Capabilities, Challenge, Hello, LoggedIn, Login as LoginMessage, Refusal, Refused, ToClient, ToServer,
+    Welcome,
 };
 use nufw_proto::{CLIENT_ALPN, MAX_BODY, SecretBytes, SessionId, Text};
 use nutcpc::{Client, ClientError, Command, Event, Login, Options, Password};

@@ -190,7 +190,10 @@ async fn the_best_mechanism_keeps_the_password_and_wants_proof_of_the_server() {
     assert_eq!(connection.challenge(&last).await, None);
     let (exit, sentence) = refused_with(client).await;
     assert_eq!(exit, Exit::Config);
-    assert!(sentence.contains("the server's part of the login is wrong"), "{sentence}");
+    assert!(
+        sentence.contains("the server's part of the login is wrong"),
+        "{sentence}"
+    );
 }
 
 #[tokio::test]
@@ -221,11 +224,16 @@ async fn an_older_server_gets_the_login_that_it_knows_and_a_wanted_mechanism_is_
     options.mechanism = Some(Mechanism::Scram);
     let client = Running::start(options);
     let (mut connection, _) = peer.accept_login().await;
-    connection.welcome_with(Capabilities::CONVERSATION, &["PLAIN"]).await;
+    connection
+        .welcome_with(Capabilities::CONVERSATION, &["PLAIN"])
+        .await;
     assert_eq!(connection.next().await, None);
     let (exit, sentence) = refused_with(client).await;
     assert_eq!(exit, Exit::NoPerm);
-    assert!(sentence.contains("does not offer SCRAM-SHA-256 logins"), "{sentence}");
+    assert!(
+        sentence.contains("does not offer SCRAM-SHA-256 logins"),
+        "{sentence}"
+    );
 }
 
 #[tokio::test]

@@ -79,8 +79,16 @@ impl Check<'_> {
             },
             realm: raw.realm,
         };
-        if let Some(realm) = names.realm.as_deref().filter(|realm| realm.is_empty() || realm.contains('@')) {
-            self.reject("users.realm", format_args!("{realm:?}"), "a realm such as \"example.org\"");
+        if let Some(realm) = names
+            .realm
+            .as_deref()
+            .filter(|realm| realm.is_empty() || realm.contains('@'))
+        {
+            self.reject(
+                "users.realm",
+                format_args!("{realm:?}"),
+                "a realm such as \"example.org\"",
+            );
         }
         let ldap = raw.ldap.and_then(|ldap| self.problems.take(ldap.0));
         let system = raw.system.and_then(|system| self.problems.take(system.0));
@@ -103,7 +111,11 @@ impl Check<'_> {
             let name = backend.name();
             if directories.uses(backend) && !is_there {
                 let expected = format!("a section [users.{name}], which says how it is asked");
-                self.reject("users", format_args!("\"{name}\" in an order of back-ends"), expected);
+                self.reject(
+                    "users",
+                    format_args!("\"{name}\" in an order of back-ends"),
+                    expected,
+                );
             }
         }
         if !cfg!(feature = "pam") && directories.password.contains(&Backend::System) {
@@ -130,7 +142,13 @@ impl Check<'_> {
         raw
     }
 
-    fn limit(&mut self, key: &str, raw: Option<HumanDuration>, usual: Duration, longest: Duration) -> Duration {
+    fn limit(
+        &mut self,
+        key: &str,
+        raw: Option<HumanDuration>,
+        usual: Duration,
+        longest: Duration,
+    ) -> Duration {
         let limit = raw.map_or(usual.min(longest), |raw| raw.0);
         if limit < Duration::from_millis(100) || limit > longest {
             let expected = format!(
@@ -147,7 +165,9 @@ impl Check<'_> {
         let scheme = raw.url.split_once("://").map(|(scheme, _)| scheme);
         let host = raw.url.split_once("://").map_or("", |(_, rest)| rest);
         let usable = match scheme {
-            Some("ldap" | "ldaps") => ldap_port(&raw.url).is_some() && !host.starts_with([':', '/']) && !host.is_empty(),
+            Some("ldap" | "ldaps") => {
+                ldap_port(&raw.url).is_some() && !host.starts_with([':', '/']) && !host.is_empty()
+            }
             Some("ldapi") => !host.is_empty(),
             _ => false,
         };
@@ -165,9 +185,16 @@ impl Check<'_> {
             self.reject(&key("bind-dn"), "one of them", expected);
         }
         let user_filter = raw.user_filter.unwrap_or_else(|| "(uid={name})".to_owned());
-        for (name, template) in [("user-filter", Some(&user_filter)), ("user-dn", raw.user_dn.as_ref())] {
+        for (name, template) in [
+            ("user-filter", Some(&user_filter)),
+            ("user-dn", raw.user_dn.as_ref()),
+        ] {
             if let Some(template) = template.filter(|template| !template.contains("{name}")) {
-                self.reject(&key(name), format_args!("{template:?}"), "{name} in it, where the user's name goes");
+                self.reject(
+                    &key(name),
+                    format_args!("{template:?}"),
+                    "{name} in it, where the user's name goes",
+                );
             }
         }
         let group_filter = raw.group_filter.unwrap_or_else(|| "(member={dn})".to_owned());
