@@ -282,7 +282,7 @@ async fn system(state: &State, call: Call) -> Reply {
         wire::read::<Answered>(&mut stream).await
     };
     let answered = tokio::time::timeout(settings.timeout, asked).await;
-    // With what the module has started and left running.
+    // With what the module has started and left running, save what has made a session of its own.
     if let Some(group) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
         let _ = kill_process_group(group, Signal::KILL);
     }

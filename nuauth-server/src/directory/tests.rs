@@ -19,7 +19,7 @@ fn settings(orders: [&[Backend]; 3]) -> Directories {
     }
 }
 
-fn lab(settings: Directories) -> Lab {
+fn lab_of(settings: Directories) -> Lab {
     let text = format!(
         "[[user]]\nname = \"alice\"\nid = 1\nmark = 9\ngroups = [\"file\"]\npassword = '{}'\n\
          [[user]]\nname = \"bob\"\nid = 2\ncertificate = \"Bob B.\"\n",
@@ -107,7 +107,7 @@ fn cannot() -> Reply {
 
 #[tokio::test]
 async fn the_first_back_end_that_has_a_password_decides() {
-    let mut lab = lab(settings([FILE_THEN_LDAP, FILE_THEN_LDAP, FILE]));
+    let mut lab = lab_of(settings([FILE_THEN_LDAP, FILE_THEN_LDAP, FILE]));
     let alice = lab.log_in("alice", "secret").await.unwrap().unwrap();
     assert_eq!((alice.user.id, alice.mark), (1, Mark(9)));
     let error = lab.log_in("alice", "other").await.unwrap().unwrap_err();
@@ -130,7 +130,7 @@ async fn the_first_back_end_that_has_a_password_decides() {
 
 #[tokio::test]
 async fn a_back_end_that_cannot_say_lets_nobody_in_by_the_next_one() {
-    let mut lab = lab(settings([LDAP_THEN_FILE, FILE, FILE]));
+    let mut lab = lab_of(settings([LDAP_THEN_FILE, FILE, FILE]));
     let alice = lab.log_in("alice", "secret");
     lab.answer(password("alice"), cannot()).await;
     let error = alice.await.unwrap().unwrap_err();
@@ -150,7 +150,7 @@ async fn a_back_end_that_cannot_say_lets_nobody_in_by_the_next_one() {
 
 #[tokio::test]
 async fn groups_of_all_back_ends_count_and_all_must_answer() {
-    let mut lab = lab(settings([FILE, FILE, FILE_THEN_LDAP]));
+    let mut lab = lab_of(settings([FILE, FILE, FILE_THEN_LDAP]));
     let alice = lab.log_in("alice", "secret");
     lab.answer(
         groups("alice"),
@@ -178,14 +178,14 @@ async fn groups_of_all_back_ends_count_and_all_must_answer() {
             "ldap: it is in more than 4096 groups",
         ),
     ] {
-        let lab = &mut super::tests::lab(settings([FILE, FILE, FILE_THEN_LDAP]));
+        let mut lab = lab_of(settings([FILE, FILE, FILE_THEN_LDAP]));
         let alice = lab.log_in("alice", "secret");
         lab.answer(groups("alice"), reply).await;
         let error = alice.await.unwrap().unwrap_err().to_string();
         assert_eq!(error, format!("login of \"alice\" cannot be checked: {why}"));
     }
     let most = Reply::Groups((1..MAX_GROUPS).map(|n| n.to_string()).collect());
-    let lab = &mut super::tests::lab(settings([FILE, FILE, FILE_THEN_LDAP]));
+    let mut lab = lab_of(settings([FILE, FILE, FILE_THEN_LDAP]));
     let alice = lab.log_in("alice", "secret");
     lab.answer(groups("alice"), most).await;
     assert_eq!(alice.await.unwrap().unwrap().groups.len(), MAX_GROUPS);
@@ -221,14 +221,14 @@ async fn what_a_directory_says_of_an_id_is_not_believed_blindly() {
         ),
         ("dave", cannot(), "ldap: it is away"),
     ] {
-        let mut lab = lab(settings([FILE, FILE_THEN_LDAP, FILE]));
+        let mut lab = lab_of(settings([FILE, FILE_THEN_LDAP, FILE]));
         let login = lab.certificate(name);
         lab.answer(identity(name), reply).await;
         let error = login.await.unwrap().unwrap_err().to_string();
         assert_eq!(error, format!("login of \"dave\" cannot be checked: {why}"));
     }
     // A directory that knows no case, or ignores blanks, finds somebody else.
-    let mut lab = lab(settings([FILE, LDAP, FILE]));
+    let mut lab = lab_of(settings([FILE, LDAP, FILE]));
     let login = lab.certificate("DAVE");
     lab.answer(identity("DAVE"), found(7, "dave")).await;
     assert_eq!(
@@ -240,7 +240,7 @@ async fn what_a_directory_says_of_an_id_is_not_believed_blindly() {
 #[tokio::test]
 async fn large_ids_are_users_where_marks_are_made_to_fit() {
     let largest = i64::MAX.unsigned_abs();
-    let mut lab = lab(Directories {
+    let mut lab = lab_of(Directories {
         mark_base: largest - 7,
         ..settings([FILE, LDAP, FILE])
     });
@@ -260,7 +260,7 @@ async fn large_ids_are_users_where_marks_are_made_to_fit() {
 
 #[tokio::test]
 async fn what_was_said_of_late_is_not_asked_again_and_two_names_never_share_an_id() {
-    let mut lab = lab(settings([FILE, LDAP, FILE]));
+    let mut lab = lab_of(settings([FILE, LDAP, FILE]));
     let first = lab.certificate("dave");
     lab.answer(identity("dave"), found(7, "dave")).await;
     let first = first.await.unwrap().unwrap();
@@ -286,7 +286,7 @@ async fn a_name_is_known_by_one_spelling_and_certificates_by_what_the_file_says(
         case: crate::users::name::Case::Fold,
         realm: Some("example.org".to_owned()),
     };
-    let lab = lab(Directories {
+    let lab = lab_of(Directories {
         names: rules,
         ..settings([FILE, FILE, FILE])
     });
@@ -324,7 +324,7 @@ async fn a_name_is_known_by_one_spelling_and_certificates_by_what_the_file_says(
 
 #[tokio::test(start_paused = true)]
 async fn a_back_end_that_never_answers_costs_its_own_login_and_no_other() {
-    let mut lab = lab(settings([FILE_THEN_LDAP, FILE, FILE]));
+    let mut lab = lab_of(settings([LDAP, FILE, FILE]));
     let bob = lab.log_in("bob", "x");
     let call = lab.asked().await;
     assert_eq!(call.password.unwrap().expose(), b"x");

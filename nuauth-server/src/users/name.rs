@@ -5,7 +5,7 @@
 use nufw_proto::Text;
 use precis_profiles::precis_core::profile::Profile as _;
 use precis_profiles::{UsernameCaseMapped, UsernameCasePreserved};
-use unicode_security::{RestrictionLevel, RestrictionLevelDetection as _, skeleton};
+use unicode_security::{MixedScript as _, skeleton};
 
 /// Longest name, bytes: what a message and a row have room for.
 const MAX_NAME: usize = 255;
@@ -66,11 +66,8 @@ impl NameRules {
         if Text::<MAX_NAME>::new(name.as_str()).is_err() {
             return Err(NameError::Length);
         }
-        // UTS 39: one script, or Latin with the scripts of Chinese, Japanese or Korean.
-        if !name
-            .as_str()
-            .check_restriction_level(RestrictionLevel::HighlyRestrictive)
-        {
+        // UTS 39, 5.1: one script, beside what is common to all; Japanese and Korean are one with Han.
+        if !name.as_str().is_single_script() {
             return Err(NameError::Scripts);
         }
         Ok(name)
