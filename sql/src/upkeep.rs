@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// How long the statements of a step may take in a file of `SQLite`, whose writer is the server's own; its commit comes on
 /// top.
-pub(crate) const STEP_IN_FILE: Duration = Duration::from_millis(3);
+pub(crate) const STEP_IN_FILE: Duration = Duration::from_millis(5);
 /// The same on a database server, where a step runs beside the servers' transactions.
 pub(crate) const STEP_ON_SERVER: Duration = Duration::from_millis(20);
 /// Rows of a step at first, at least, and at most.

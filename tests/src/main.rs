@@ -42,6 +42,9 @@ enum Command {
         /// Runs once and small, to see that it works.
         #[arg(long)]
         quick: bool,
+        /// Of the log: only what has this in its name: mariadb, sqlite-cleaning, postgresql-kernel, ulogd2, archive.
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
     },
     /// Makes Debian packages of the programs beside this one.
     Package {
@@ -143,13 +146,18 @@ fn run(command: Command) -> anyhow::Result<()> {
             lab::become_root()?;
             lab::demo(DemoOptions { keep, json }, &mut out)
         }
-        Command::Bench { what, json, quick } => {
+        Command::Bench {
+            what,
+            json,
+            quick,
+            only,
+        } => {
             lab::become_root()?;
-            let options = BenchOptions { json, quick };
+            let options = BenchOptions { json, quick, only };
             match what {
-                Measured::Path => lab::bench(options, &mut out),
-                Measured::Log => lab::bench_log(options, &mut out),
-                Measured::Gateway => lab::bench_gateway(options, &mut out),
+                Measured::Path => lab::bench(&options, &mut out),
+                Measured::Log => lab::bench_log(&options, &mut out),
+                Measured::Gateway => lab::bench_gateway(&options, &mut out),
             }
         }
         Command::Load {

@@ -29,8 +29,10 @@ pub(crate) const WRITER: &str = ".lock";
 /// How long a server waits for that lock at its start, while a program that does upkeep in its absence gives way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
-/// Kibibytes of pages that a connection keeps in memory.
-const CACHE_KIB: u32 = 32 * 1024;
+/// Kibibytes of pages that a connection keeps in memory. SQLite looks through all of them at every commit that balanced a tree
+/// (it then takes pages beyond the end for cached), so that a large cache makes each commit slower; what it lacks is in the
+/// system's page cache.
+const CACHE_KIB: u32 = 8 * 1024;
 
 /// The open log. There is one at a time for a database file, in all processes.
 pub(crate) struct Sqlite {

@@ -422,6 +422,12 @@ fn mariadb(directory: &Path, durability: Durability) -> Result<Vec<String>, Stri
             Durability::Process => "--innodb-flush-log-at-trx-commit=2".to_owned(),
             Durability::Machine => "--innodb-flush-log-at-trx-commit=1".to_owned(),
         },
+        match durability {
+            Durability::Process => "--innodb-buffer-pool-size=128M".to_owned(),
+            // As any server has it that is used: the default does not hold the indexes of a million rows, and it has no
+            // page cache beside it as PostgreSQL has.
+            Durability::Machine => "--innodb-buffer-pool-size=1G".to_owned(),
+        },
         "--sync-binlog=0".to_owned(),
         // Nothing may depend on them.
         "--default-time-zone=+05:45".to_owned(),

@@ -41,12 +41,14 @@ const SETTLE: Duration = Duration::from_secs(20);
 const OTHER_DESCRIPTORS: u64 = 200;
 
 /// How to measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct BenchOptions {
     /// One object a line instead of a table.
     pub json: bool,
     /// A smoke run: small and once.
     pub quick: bool,
+    /// Of the log: only what has this in its name, such as `mariadb` or `sqlite-cleaning`.
+    pub only: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +59,14 @@ struct Size {
     hold: u32,
 }
 
+/// Says how far a long measurement is; figures alone go to standard output.
+fn say(what: std::fmt::Arguments<'_>) {
+    // Nothing can be done about a stderr that is closed.
+    writeln!(std::io::stderr(), "nufw-lab: {what}").ok();
+}
+
 /// Measures everything and writes the figures.
-pub fn bench(options: BenchOptions, out: &mut impl Write) -> Result<()> {
+pub fn bench(options: &BenchOptions, out: &mut impl Write) -> Result<()> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);

@@ -60,25 +60,21 @@ const WHOLE: Size = Size {
 };
 
 /// Measures the gateway and writes the figures.
-pub fn bench_gateway(options: BenchOptions, out: &mut impl Write) -> Result<()> {
+pub fn bench_gateway(options: &BenchOptions, out: &mut impl Write) -> Result<()> {
     let size = if options.quick { QUICK } else { WHOLE };
     let mut bench = Gateway {
         stand: Stand::new(size.live)?,
         size,
         figures: Figures::new("gateway"),
     };
-    bench.full().context("case full-default")?;
-    bench.buffers()?;
-    bench.floods()?;
-    bench.throughput().context("case throughput")?;
-    bench.overrun().context("case overrun")?;
-    bench.live().context("case live")?;
-    bench.restart().context("case restart")?;
+    let measured = bench.all();
+    // What was measured before a case failed took its time, too.
     if options.json {
-        bench.figures.write_json(out)
+        bench.figures.write_json(out)?;
     } else {
-        bench.figures.write_table(out)
+        bench.figures.write_table(out)?;
     }
+    measured
 }
 
 struct Gateway {
@@ -88,6 +84,24 @@ struct Gateway {
 }
 
 impl Gateway {
+    fn all(&mut self) -> Result<()> {
+        let step = |name: &str| super::say(format_args!("gateway: {name}"));
+        step("full rate");
+        self.full().context("case full-default")?;
+        step("buffers");
+        self.buffers()?;
+        step("floods");
+        self.floods()?;
+        step("throughput");
+        self.throughput().context("case throughput")?;
+        step("overrun");
+        self.overrun().context("case overrun")?;
+        step("many live connections");
+        self.live().context("case live")?;
+        step("restart");
+        self.restart().context("case restart")
+    }
+
     fn add(&mut self, case: &'static str, metric: &'static str, value: f64, unit: &'static str) {
         self.figures
             .add(Figure::new(case, metric, Rate::Full, value, unit));

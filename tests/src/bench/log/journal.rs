@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How often lives begin when they begin at a rate.
 const TICK: Duration = Duration::from_millis(1);
 /// The longest run, whatever goes on beside it.
-const LONGEST: Duration = Duration::from_mins(10);
+const LONGEST: Duration = Duration::from_mins(30);
 
 /// What goes on beside the measured lives: it begins with the measured time, which goes on until it has ended.
 pub(super) type Beside = Box<dyn FnOnce(Journal) -> JoinHandle<Result<()>>>;

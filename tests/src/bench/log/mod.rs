@@ -27,7 +27,9 @@ use anyhow::{Context, Result};
 use journal::{Outcome, Pace};
 use place::{Kind, Place};
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
 /// Rows in one statement of the bare loop.
 const BATCH: usize = 1_000;
@@ -49,7 +51,7 @@ struct Size {
 }
 
 /// Measures the log and writes the figures.
-pub fn bench_log(options: BenchOptions, out: &mut impl Write) -> Result<()> {
+pub fn bench_log(options: &BenchOptions, out: &mut impl Write) -> Result<()> {
     let size = if options.quick {
         Size {
             repeats: 1,
@@ -76,42 +78,72 @@ pub fn bench_log(options: BenchOptions, out: &mut impl Write) -> Result<()> {
         .enable_all()
         .build()?;
     let mut figures = Figures::new("log");
+    let measured = all(options, size, &runtime, dir.path(), &mut figures);
+    // What was measured before a case failed took its time, too.
+    if options.json {
+        figures.write_json(out)?;
+    } else {
+        figures.write_table(out)?;
+        ratios(&figures, out)?;
+    }
+    measured
+}
+
+fn all(
+    options: &BenchOptions,
+    size: Size,
+    runtime: &Runtime,
+    dir: &Path,
+    figures: &mut Figures,
+) -> Result<()> {
+    let wanted = |name: &str| options.only.as_ref().is_none_or(|only| name.contains(only));
+    let step = |kind, what: &str| super::say(format_args!("{}: {what}", case(kind)));
     for kind in Kind::ALL {
-        // One server at a time: they share two processors.
-        let place = Place::new(kind, dir.path())?;
-        for _ in 0..size.repeats {
-            runtime
-                .block_on(lives(&place, size, &mut figures))
-                .with_context(|| format!("case {}", case(kind)))?;
+        let (lives_case, ulogd_case) = (case(kind), ulogd::case(kind));
+        let (cleaning_case, kernel_case) = (cleaning::case(kind), format!("{lives_case}-kernel"));
+        let cases = [lives_case, cleaning_case, kernel_case.as_str(), ulogd_case];
+        if !cases.into_iter().any(wanted) {
+            continue;
         }
-        runtime
-            .block_on(cleaning::run(&place, size.warm_up, size.dead, &mut figures))
-            .with_context(|| format!("case {}", cleaning::case(kind)))?;
-        kernel::run(&place, &runtime, size.connections, &mut figures)
-            .with_context(|| format!("case {} through the kernel", case(kind)))?;
-        let ulogd = ulogd::run(
-            &place,
-            &runtime,
-            dir.path(),
-            size.connections,
-            options.quick,
-            &mut figures,
-        );
-        ulogd.with_context(|| format!("case {}", ulogd::case(kind)))?;
+        // One server at a time: they share two processors.
+        let place = Place::new(kind, dir)?;
+        if wanted(lives_case) {
+            step(kind, "whole lives");
+            for _ in 0..size.repeats {
+                runtime
+                    .block_on(lives(&place, size, figures))
+                    .with_context(|| format!("case {lives_case}"))?;
+            }
+        }
+        if wanted(cleaning_case) {
+            step(kind, "lives while dead rows are moved");
+            runtime
+                .block_on(cleaning::run(&place, size.warm_up, size.dead, figures))
+                .with_context(|| format!("case {cleaning_case}"))?;
+        }
+        if wanted(&kernel_case) {
+            step(kind, "connections through the kernel");
+            kernel::run(&place, runtime, size.connections, figures)
+                .with_context(|| format!("case {lives_case} through the kernel"))?;
+        }
+        if wanted(ulogd_case) {
+            step(kind, "ulogd2");
+            ulogd::run(&place, runtime, dir, size.connections, options.quick, figures)
+                .with_context(|| format!("case {ulogd_case}"))?;
+        }
     }
     // Last, since filling the archive takes the longest.
     for kind in Kind::ALL {
-        let place = Place::new(kind, dir.path())?;
+        if !wanted(&format!("{}-archive", case(kind))) {
+            continue;
+        }
+        step(kind, "look-ups");
+        let place = Place::new(kind, dir)?;
         runtime
-            .block_on(lookups::run(&place, size.archived, size.time, &mut figures))
+            .block_on(lookups::run(&place, size.archived, size.time, figures))
             .with_context(|| format!("look-ups of {}", case(kind)))?;
     }
-    if options.json {
-        figures.write_json(out)
-    } else {
-        figures.write_table(out)?;
-        ratios(&figures, out)
-    }
+    Ok(())
 }
 
 fn case(kind: Kind) -> &'static str {
