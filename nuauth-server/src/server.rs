@@ -204,6 +204,36 @@ async fn serve(
     server.drain().await
 }
 
+/// Who is asked about users: the threads that check passwords of the file, and the helper process.
+async fn who_is_asked(
+    config: &ServerConfig,
+    settings: Settings,
+    helper: Option<Helper>,
+) -> Result<(Arc<Hasher>, Option<Calls>), Failure> {
+    let hasher = Hasher::start(config.ports.password_checks)
+        .context("the threads that check passwords cannot be started")
+        .or_exit(Exit::OsErr)?;
+    let remote = match helper {
+        None => None,
+        Some(helper) => Some(helper.connect(settings).await.or_exit(Exit::OsErr)?),
+    };
+    Ok((hasher, remote))
+}
+
+/// Where rows wait while the database is away, if they may.
+async fn spool(config: &ServerConfig) -> Result<Option<&journal::SpoolSettings>, Failure> {
+    match config.log.on_loss {
+        OnLoss::Spool => Ok(Some(&config.log.spool)),
+        OnLoss::Drop => {
+            // What an earlier run left there.
+            journal::empty_spool(&config.log.database, config.server_number, &config.log.spool)
+                .await
+                .map_err(Failure::from)?;
+            Ok(None)
+        }
+    }
+}
+
 /// Opens the log and puts an engine that knows it to work.
 async fn start(
     config: ServerConfig,
@@ -212,16 +242,7 @@ async fn start(
     helper: Option<Helper>,
 ) -> Result<(Server, tokio::task::JoinHandle<()>), Failure> {
     let (database, number) = (&config.log.database, config.server_number);
-    let spool = match config.log.on_loss {
-        OnLoss::Spool => Some(&config.log.spool),
-        OnLoss::Drop => {
-            // What an earlier run left there.
-            journal::empty_spool(database, number, &config.log.spool)
-                .await
-                .map_err(Failure::from)?;
-            None
-        }
-    };
+    let spool = spool(&config).await?;
     let (reports_in, reports) = mpsc::unbounded_channel();
     let opened = Journal::open(database, number, spool, journal::Limits::default(), reports_in)
         .await
@@ -258,14 +279,8 @@ async fn start(
     });
     let known = Arc::new(Known::default());
     known.read(files.users.names());
-    let hasher = Hasher::start(config.ports.password_checks)
-        .context("the threads that check passwords cannot be started")
-        .or_exit(Exit::OsErr)?;
     let settings = std::mem::take(&mut files.settings);
-    let remote = match helper {
-        None => None,
-        Some(helper) => Some(helper.connect(settings).await.or_exit(Exit::OsErr)?),
-    };
+    let (hasher, remote) = who_is_asked(&config, settings, helper).await?;
     let remembered = config
         .directories
         .needs_helper()

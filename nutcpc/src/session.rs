@@ -107,25 +107,7 @@ impl Session {
             };
             tracing::debug!(software = %welcome.software, "the server answers");
             let converses = welcome.capabilities.has(Capabilities::CONVERSATION) && exported.is_some();
-            let is_offered = |mechanism: &&Mechanism| {
-                let named = welcome
-                    .mechanisms
-                    .iter()
-                    .any(|offered| offered.as_str() == mechanism.name());
-                named && (converses || !mechanism.is_conversation())
-            };
-            let Some(&mechanism) = mechanisms.iter().find(is_offered) else {
-                let offered: Vec<&str> = welcome.mechanisms.iter().map(Text::as_str).collect();
-                let offered = if offered.is_empty() {
-                    "none".to_owned()
-                } else {
-                    offered.join(", ")
-                };
-                return Err(LoginError::Mechanism {
-                    wanted: mechanisms.last().map_or("no", |mechanism| mechanism.name()),
-                    offered,
-                });
-            };
+            let mechanism = choose(mechanisms, &welcome, converses)?;
             tracing::debug!(%mechanism, "logging in");
             let mut conversation = None;
             let response = match &ready.password {
@@ -423,6 +405,30 @@ async fn next(
             return Err(LoginError::Closed);
         }
     }
+}
+
+/// The first of the wanted mechanisms that the server offers; conversations where both sides can have them.
+fn choose(wanted: &[Mechanism], welcome: &Welcome, converses: bool) -> Result<Mechanism, LoginError> {
+    let is_offered = |mechanism: &&Mechanism| {
+        let named = welcome
+            .mechanisms
+            .iter()
+            .any(|offered| offered.as_str() == mechanism.name());
+        named && (converses || !mechanism.is_conversation())
+    };
+    if let Some(&mechanism) = wanted.iter().find(is_offered) {
+        return Ok(mechanism);
+    }
+    let offered: Vec<&str> = welcome.mechanisms.iter().map(Text::as_str).collect();
+    let offered = if offered.is_empty() {
+        "none".to_owned()
+    } else {
+        offered.join(", ")
+    };
+    Err(LoginError::Mechanism {
+        wanted: wanted.last().map_or("no", |mechanism| mechanism.name()),
+        offered,
+    })
 }
 
 /// What a message may carry of a conversation.

@@ -173,13 +173,13 @@ fn certificates_with_host_names_are_no_users() {
 
 #[test]
 fn the_first_wanted_name_of_which_a_certificate_has_one_is_the_users() {
+    use CertificateName::{CommonName, Dns, Email, Upn};
     let names = PeerNames {
         common_name: Some("Alice Liddell".to_owned()),
         emails: vec!["alice@example.org".to_owned(), "al@example.org".to_owned()],
         principals: vec!["alice@EXAMPLE.ORG".to_owned()],
         ..PeerNames::default()
     };
-    use CertificateName::{CommonName, Dns, Email, Upn};
     for (wanted, expected) in [
         (&[Upn, CommonName][..], Some("alice@EXAMPLE.ORG")),
         (&[Email, Upn], Some("alice@EXAMPLE.ORG")),

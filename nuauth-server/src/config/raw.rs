@@ -148,6 +148,7 @@ struct RawLimits {
 }
 
 /// Checks what was read and turns it into what the server uses.
+#[expect(clippy::too_many_lines, reason = "a line or two for each section of the file")]
 pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, ConfigError> {
     let Loaded { value: raw, origins } = loaded;
     let mut check = Check {
