@@ -16,7 +16,7 @@ use nufw_common::clock;
 use nufw_common::link::{FrameReader, FrameWriter, LinkError, Liveness, Read};
 use nufw_proto::client::{
     Announce, Capabilities, ClaimRequest, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage,
-    Respond, ToClient, ToServer, Withdraw,
+    Respond, ToClient, ToServer, Welcome, Withdraw,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
 use std::net::SocketAddr;

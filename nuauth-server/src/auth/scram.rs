@@ -101,10 +101,10 @@ impl SessionCallback for Answers {
         context: &Context<'_>,
         validate: &mut Validate<'_>,
     ) -> Result<(), ValidationError> {
-        let authcid = context.get_ref::<AuthId>();
-        let authzid = context.get_ref::<AuthzId>().filter(|name| !name.is_empty());
+        let who = context.get_ref::<AuthId>();
+        let acts_as = context.get_ref::<AuthzId>().filter(|name| !name.is_empty());
         // Nobody may act as another user.
-        if authzid.is_none() || authzid == authcid {
+        if acts_as.is_none() || acts_as == who {
             validate.with::<Proven, _>(|| Ok(()))?;
         }
         Ok(())

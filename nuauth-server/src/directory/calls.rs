@@ -17,7 +17,7 @@ const WAITING: usize = 1024;
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Reply>>>>;
 
 enum Item {
-    Settings(Settings),
+    Settings(Box<Settings>),
     Call(Backend, Ask, Option<SecretBytes>, oneshot::Sender<Reply>),
 }
 
@@ -38,7 +38,7 @@ impl Calls {
 
     /// Tells how to ask from here on.
     pub(crate) async fn set(&self, settings: Settings) {
-        let _ = self.0.send(Item::Settings(settings)).await;
+        let _ = self.0.send(Item::Settings(Box::new(settings))).await;
     }
 
     /// Asks.
@@ -83,7 +83,7 @@ where
         let mut id = 0;
         while let Some(item) = queue.recv().await {
             let message = match item {
-                Item::Settings(settings) => ToHelper::Settings(Box::new(settings)),
+                Item::Settings(settings) => ToHelper::Settings(settings),
                 Item::Call(backend, ask, password, answer) => {
                     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
                     // Whoever waited may have gone.

@@ -216,15 +216,13 @@ async fn ldap(state: &State, call: Call) -> Reply {
     };
     let limit = settings.timeout * OPERATIONS + MARGIN;
     let asked = calls.ask(Backend::Ldap, call.ask, call.password);
-    match tokio::time::timeout(limit, asked).await {
-        Ok(reply) => reply,
-        Err(_) => {
-            // Its own limits did not end it, so nothing else will.
-            tracing::warn!("the process that asks the LDAP server hangs and is ended");
-            *state.ldap.lock().await = None;
-            Reply::CannotSay(format!("no answer within {} s", limit.as_secs()))
-        }
+    if let Ok(reply) = tokio::time::timeout(limit, asked).await {
+        return reply;
     }
+    // Its own limits did not end it, so nothing else will.
+    tracing::warn!("the process that asks the LDAP server hangs and is ended");
+    *state.ldap.lock().await = None;
+    Reply::CannotSay(format!("no answer within {} s", limit.as_secs()))
 }
 
 async fn start_ldap(launch: &Launch, settings: &Settings) -> io::Result<Worker> {

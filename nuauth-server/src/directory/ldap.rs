@@ -134,13 +134,14 @@ impl Ldap {
         };
         let mark = match &self.settings.mark_attribute {
             None => None,
-            Some(attribute) => match entry.one(attribute)?.and_then(number) {
-                Some(mark) => Some(mark),
-                None => {
-                    let why = format!("its entry has no usable {attribute}, which is to be its mark");
-                    return Err(Fault::Answer(why));
-                }
-            },
+            Some(attribute) => {
+                let why = || {
+                    Fault::Answer(format!(
+                        "its entry has no usable {attribute}, which is to be its mark"
+                    ))
+                };
+                Some(entry.one(attribute)?.and_then(number).ok_or_else(why)?)
+            }
         };
         let names = entry.texts(&self.settings.name_attribute, MAX_VALUES)?;
         Ok(Reply::Found(Found { id, mark, names }))

@@ -123,9 +123,10 @@ impl Directory {
                 name
             }
             Proof::Keys => self.name(&name)?,
-            Proof::Certificate => match self.users.by_certificate(&name) {
-                Some(user) => user.name().to_string(),
-                None => {
+            Proof::Certificate => {
+                if let Some(user) = self.users.by_certificate(&name) {
+                    user.name().to_string()
+                } else {
                     let known = self.name(&name)?;
                     // A user of the file whose certificate is another one.
                     if self
@@ -137,7 +138,7 @@ impl Directory {
                     }
                     known
                 }
-            },
+            }
         };
         match self.identify(&name, true).await {
             Answer::Known(identity) => Ok(identity),
@@ -172,7 +173,12 @@ impl Directory {
                 Reply::Right => return Ok(()),
                 Reply::Unknown => {}
                 Reply::Wrong => return Err(LoginError::WrongPassword(name.to_owned())),
-                reply => return Err(self.cannot_say(name, backend, reply)),
+                reply => {
+                    return Err(LoginError::CannotSay {
+                        name: name.to_owned(),
+                        why: because(backend, reply),
+                    });
+                }
             }
         }
         Err(if in_file {
@@ -187,13 +193,6 @@ impl Directory {
         self.hasher
             .run(move || users.check_password(&name, &password))
             .await
-    }
-
-    fn cannot_say(&self, name: &str, backend: Backend, reply: Reply) -> LoginError {
-        LoginError::CannotSay {
-            name: name.to_owned(),
-            why: because(backend, reply),
-        }
     }
 
     /// Who a user is. What was learnt less than `users.cache-for` ago counts where `cached`.
@@ -211,7 +210,7 @@ impl Directory {
             Ok(groups) => groups,
             Err(why) => return Answer::CannotSay(why),
         };
-        let identity = match self.checked(name, found, groups) {
+        let identity = match self.checked(name, &found, groups) {
             Ok(identity) => Arc::new(identity),
             Err(why) => return Answer::CannotSay(why),
         };
@@ -296,8 +295,8 @@ impl Directory {
     }
 
     /// What the engine and the log may rely on.
-    fn checked(&self, name: &str, found: Found, groups: Vec<Arc<str>>) -> Result<Identity, String> {
-        let Found { id, mark, .. } = found;
+    fn checked(&self, name: &str, found: &Found, groups: Vec<Arc<str>>) -> Result<Identity, String> {
+        let &Found { id, mark, .. } = found;
         if id == 0 {
             return Err("its id is 0, which is root's on every system".to_owned());
         }

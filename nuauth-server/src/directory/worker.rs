@@ -132,9 +132,8 @@ fn profile(url: &str) -> Profile {
 }
 
 async fn ask_system(mut stream: UnixStream, settings: Settings) -> Result<(), Failure> {
-    let call = match wire::read(&mut stream).await.or_exit(Exit::IoErr)? {
-        Some(ToHelper::Call(call)) => call,
-        _ => return Ok(()),
+    let Some(ToHelper::Call(call)) = wire::read(&mut stream).await.or_exit(Exit::IoErr)? else {
+        return Ok(());
     };
     let reply = match settings.system {
         Some(settings) => system::answer(&settings, &call.ask, call.password.as_ref()),

@@ -24,7 +24,7 @@ const EXPECTED_OTHER: &str = "one of $argon2id$, {SSHA}, {SHA}, {SMD5}, {MD5}, {
 #[derive(Clone)]
 pub(crate) enum Hash {
     /// As `hash-password` makes it.
-    Argon2(PasswordHash),
+    Argon2(Box<PasswordHash>),
     /// As an LDAP server keeps it: one round of a digest over password and salt.
     Digest(Digested),
     /// As `crypt(3)` keeps it: `$5$` and `$6$`.
@@ -141,7 +141,7 @@ impl Hash {
         if hash.hash.is_none() || hash.salt.is_none() || Params::try_from(&hash).is_err() {
             return Err(("an incomplete argon2id hash".to_owned(), EXPECTED));
         }
-        Ok(Self::Argon2(hash))
+        Ok(Self::Argon2(Box::new(hash)))
     }
 
     fn ldap(kind: Kind, salted: bool, rest: &str) -> Result<Self, (String, &'static str)> {
@@ -183,7 +183,7 @@ impl Hash {
     fn compare(&self, password: &[u8]) -> Result<(), argon2::password_hash::Error> {
         use argon2::password_hash::Error::PasswordInvalid;
         match self {
-            Self::Argon2(hash) => Argon2::default().verify_password(password, hash),
+            Self::Argon2(hash) => Argon2::default().verify_password(password, &**hash),
             Self::Digest(stored) => {
                 let found = stored.kind.digest(password, &stored.salt);
                 // The time would tell nothing but how far two digests agree, and costs nothing to hide.
@@ -206,7 +206,7 @@ impl Hash {
     /// The parameters of argon2id, where it is that.
     pub(crate) fn argon2_params(&self) -> Option<Params> {
         match self {
-            Self::Argon2(hash) => Params::try_from(hash).ok(),
+            Self::Argon2(hash) => Params::try_from(&**hash).ok(),
             _ => None,
         }
     }
