@@ -89,18 +89,18 @@ mod tests {
     async fn nothing_is_computed_for_those_who_have_gone() {
         let hasher = Hasher::start(1).unwrap();
         let (release, hold) = mpsc::channel::<()>();
-        let (began, begun) = oneshot::channel();
+        let (started, has_started) = oneshot::channel();
         let holding = {
             let hasher = Arc::clone(&hasher);
             tokio::spawn(async move {
                 let hold = move || {
-                    let _ = began.send(());
+                    let _ = started.send(());
                     hold.recv().is_ok()
                 };
                 hasher.run(hold).await
             })
         };
-        begun.await.unwrap();
+        has_started.await.unwrap();
         let computed = Arc::new(AtomicUsize::new(0));
         for _ in 0..10 {
             let computed = Arc::clone(&computed);

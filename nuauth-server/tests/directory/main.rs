@@ -1,6 +1,8 @@
 //! Users from other back-ends than the file: a real LDAP server, servers that hang, lie and crash, PAM modules that do the
 //! same, each asked by the real helper process.
 
+#![cfg(test)]
+
 mod ldap;
 mod lies;
 mod slapd;
