@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn an_answer_counts_for_its_time_and_not_longer() {
         let start = clock();
-        let mut cache = Cache::new(Duration::from_secs(60), 10);
+        let mut cache = Cache::new(Duration::from_mins(1), 10);
         cache.put(&identity("alice", 1), start).unwrap();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(cache.get("alice", at(59)).unwrap().user.id, 1);
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn the_memory_is_bounded_and_forgets_the_oldest() {
         let start = clock();
-        let mut cache = Cache::new(Duration::from_secs(60), 3);
+        let mut cache = Cache::new(Duration::from_mins(1), 3);
         for n in 1..=100 {
             cache.put(&identity(&format!("u{n}"), n), start).unwrap();
             assert!(cache.by_name.len() <= 3 && cache.by_id.len() <= 3);
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn one_id_is_one_name() {
         let start = clock();
-        let mut cache = Cache::new(Duration::from_secs(60), 10);
+        let mut cache = Cache::new(Duration::from_mins(1), 10);
         cache.put(&identity("alice", 1), start).unwrap();
         assert_eq!(cache.put(&identity("mallory", 1), start), Err(Arc::from("alice")));
         // When that is long ago, the id may have been given anew.
