@@ -3,7 +3,7 @@
 //! Parses and dispatches; what a command does is its module's business.
 
 use crate::config::{DEFAULT_PATH, Override};
-use crate::{check, db, hash_password, pki, status};
+use crate::{check, db, hash_password, import, pki, status};
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{Exit, Failure};
 use nufw_common::privileges;
@@ -98,6 +98,41 @@ pub enum Command {
     #[command(after_help = "Asks twice at a terminal, else reads one line:\n  \
                             printf '%s\\n' \"$PASSWORD\" | nuauth-server hash-password")]
     HashPassword,
+    /// Make nuauth.toml, policy.toml and users.toml of the files of a NuFW 2.4 server
+    #[command(after_help = IMPORT)]
+    ImportNufw(ImportNufw),
+}
+
+const IMPORT: &str = "\
+What has no equivalent is named, line by line; docs/migrating-from-nufw.md has every key of NuFW's. Nothing is let through that
+NuFW refused: an access list that cannot be said here is left out if it accepts, and makes the file invalid if it refuses.
+  nuauth-server import-nufw /etc/nufw/nuauth.conf /etc/nufw/acls.nufw /etc/nufw/users.nufw /etc/nufw/periods.xml --dir new
+Exit code 65 when a file is none of NuFW's, 73 when a file is there already.";
+
+/// The files of NuFW, and where ours go.
+#[derive(Debug, Args)]
+pub struct ImportNufw {
+    /// nuauth.conf; the files that it includes are read with it
+    #[arg(value_name = "NUAUTH.CONF")]
+    conf: PathBuf,
+    /// acls.nufw, for policy.toml
+    #[arg(value_name = "ACLS.NUFW")]
+    acls: Option<PathBuf>,
+    /// users.nufw, for users.toml
+    #[arg(value_name = "USERS.NUFW")]
+    users: Option<PathBuf>,
+    /// periods.xml, for the periods of policy.toml
+    #[arg(value_name = "PERIODS.XML")]
+    periods: Option<PathBuf>,
+    /// Where our files go; made if absent
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// A command about the log's database.
@@ -236,6 +271,15 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
         Some(Command::Pki(command)) => pki::run(&command, out)?,
         Some(Command::Db(Db::Migrate)) => db::migrate(&cli.config, &overrides, out)?,
         Some(Command::HashPassword) => hash_password::run(out)?,
+        Some(Command::ImportNufw(command)) => {
+            let old = import::Old {
+                conf: &command.conf,
+                acls: command.acls.as_deref(),
+                users: command.users.as_deref(),
+                periods: command.periods.as_deref(),
+            };
+            import::run(&old, &command.dir, command.force, command.json, out)?;
+        }
     }
     Ok(Next::Done)
 }

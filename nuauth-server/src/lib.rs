@@ -15,6 +15,7 @@ pub mod engine;
 mod gateways;
 pub mod hash_password;
 mod hub;
+mod import;
 pub mod journal;
 pub mod observe;
 pub mod pki;
