@@ -19,6 +19,7 @@ mod refusals;
 mod server;
 mod settings;
 mod wakers;
+mod watched;
 
 pub use refusals::{Load, Reapply, Refusals, Watch};
 pub use settings::Settings;

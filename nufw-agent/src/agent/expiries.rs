@@ -3,12 +3,11 @@
 //! That an entry ends at a fixed time has a price: it outlives a connection that ended before. So such entries are looked at,
 //! and those whose connection is over are deleted, after the server was told. Whose time is limited is the server's decision.
 
+use super::watched::{OfRow, Watched};
 use crate::conntrack::{Answer, Control, Order, Target};
 use crate::stats::Seldom;
-use hashbrown::HashMap;
 use nufw_proto::gateway::Expiry;
 use nufw_proto::{ConnId, CtEntry, TcpState};
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Connections that are known here; the kernel is not told of further ones, which the server ends all the same.
@@ -33,16 +32,21 @@ struct Limited {
     finished: bool,
 }
 
+impl OfRow for Limited {
+    fn row(&self) -> ConnId {
+        self.row
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
 /// Those connections.
 #[derive(Debug)]
 pub(super) struct Expiries {
     control: Option<Control>,
-    known: HashMap<u32, Limited>,
-    by_row: HashMap<ConnId, u32>,
-    last_token: u32,
-    fresh: VecDeque<u32>,
-    /// When to look again, in the order of time.
-    looks: VecDeque<(Instant, u32)>,
+    known: Watched<Limited>,
     told: Vec<ConnId>,
     answers: Vec<(u32, Answer)>,
     warned: Seldom,
@@ -65,11 +69,7 @@ impl Expiries {
     pub(super) fn new(control: Option<Control>) -> Self {
         Self {
             control,
-            known: HashMap::new(),
-            by_row: HashMap::new(),
-            last_token: 0,
-            fresh: VecDeque::new(),
-            looks: VecDeque::new(),
+            known: Watched::every(LOOK_EVERY),
             told: Vec::new(),
             answers: Vec::new(),
             warned: Seldom::default(),
@@ -78,7 +78,7 @@ impl Expiries {
 
     /// The server limits a connection's time.
     pub(super) fn order(&mut self, Expiry { live, seconds }: Expiry, now: Instant) {
-        if self.control.is_none() || self.by_row.contains_key(&live.row) {
+        if self.control.is_none() || self.known.of(live.row).is_some() {
             return;
         }
         if self.known.len() >= MAX_KNOWN {
@@ -90,15 +90,6 @@ impl Expiries {
             }
             return;
         }
-        let mut token = self.last_token;
-        loop {
-            token = token.wrapping_add(1);
-            if token != 0 && !self.known.contains_key(&token) {
-                break;
-            }
-        }
-        self.last_token = token;
-        self.by_row.insert(live.row, token);
         let limited = Limited {
             row: live.row,
             target: Target {
@@ -110,13 +101,12 @@ impl Expiries {
             carried: None,
             finished: false,
         };
-        self.known.insert(token, limited);
-        self.fresh.push_back(token);
+        self.known.add(limited);
     }
 
     /// Whether [`Self::step`] has something to do at once.
     pub(super) fn has_work(&self) -> bool {
-        !self.fresh.is_empty()
+        self.known.has_fresh()
     }
 
     /// Rows whose entries are deleted since their connections are over.
@@ -130,12 +120,12 @@ impl Expiries {
             return;
         };
         for _ in 0..REQUESTS / crate::conntrack::IN_FLIGHT {
-            self.look_at_those_due(&mut control, now);
-            if !control.is_busy() {
-                break;
-            }
             let mut answers = std::mem::take(&mut self.answers);
-            if let Err(error) = control.exchange(&mut answers)
+            let Some(exchanged) = self.known.exchange(&mut control, &mut answers, now) else {
+                self.answers = answers;
+                break;
+            };
+            if let Err(error) = exchanged
                 && self.warned.may_warn(now)
             {
                 tracing::warn!(%error, "the kernel cannot be told when connections are to end; trying again");
@@ -148,32 +138,15 @@ impl Expiries {
         self.control = Some(control);
     }
 
-    fn look_at_those_due(&mut self, control: &mut Control, now: Instant) {
-        while control.has_room() {
-            let token = match self.fresh.pop_front() {
-                Some(token) => token,
-                None => match self.looks.front() {
-                    Some(&(at, token)) if at <= now => {
-                        self.looks.pop_front();
-                        token
-                    }
-                    _ => return,
-                },
-            };
-            if let Some(limited) = self.known.get(&token) {
-                control.submit(token, &limited.target, Order::Look);
-                // Should the answer be lost, it is looked again.
-                self.looks.push_back((now + LOOK_EVERY, token));
-            }
-        }
-    }
-
     fn answered(&mut self, token: u32, answer: Answer, control: &mut Control, now: Instant) {
-        let Some(limited) = self.known.get_mut(&token) else {
+        let Some(limited) = self.known.get_mut(token) else {
             return;
         };
         let entry = match answer {
-            Answer::Absent => return self.forget(token),
+            Answer::Absent => {
+                self.known.remove(token);
+                return;
+            }
             // Its status may have changed between the look and the request, or it has a fixed end already: the next look tells.
             Answer::Done | Answer::Refused(libc::EBUSY | libc::EPERM) => return,
             Answer::Refused(errno) => {
@@ -187,7 +160,9 @@ impl Expiries {
         };
         let target = limited.target;
         match limited.next(&entry, now) {
-            Step::Forget => self.forget(token),
+            Step::Forget => {
+                self.known.remove(token);
+            }
             Step::Leave => {}
             Step::Limit => {
                 let left = limited.until.saturating_duration_since(now);
@@ -201,14 +176,8 @@ impl Expiries {
                 // Told before the event of its end can be read.
                 self.told.push(limited.row);
                 control.submit(token, &target, Order::Delete);
-                self.forget(token);
+                self.known.remove(token);
             }
-        }
-    }
-
-    fn forget(&mut self, token: u32) {
-        if let Some(limited) = self.known.remove(&token) {
-            self.by_row.remove(&limited.row);
         }
     }
 }

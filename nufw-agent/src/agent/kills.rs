@@ -3,12 +3,11 @@
 //! Which ones is the server's decision; an entry is touched only while tuple, zone and id all are what was ordered. Whether
 //! the host's rules refuse by the bit is `refusals`' part: where they do not, the entry is deleted at once.
 
+use super::watched::{OfRow, Watched};
 use crate::conntrack::{Answer, Control, Order, Target};
 use crate::stats::{Seldom, Stats};
-use hashbrown::HashMap;
 use nufw_proto::gateway::{KillStep, Killed, Live};
 use nufw_proto::{ConnId, Counters, CtEntry, Mark};
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Connections that are being ended; another one is answered as failed, and the server orders it again.
@@ -44,17 +43,22 @@ struct Ending {
     since: Instant,
 }
 
+impl OfRow for Ending {
+    fn row(&self) -> ConnId {
+        self.row
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
 /// The connections that are being ended.
 #[derive(Debug)]
 pub(super) struct Kills {
     control: Option<Control>,
     bit: Mark,
-    endings: HashMap<u32, Ending>,
-    by_row: HashMap<ConnId, u32>,
-    last_token: u32,
-    fresh: VecDeque<u32>,
-    /// When to look again, in the order of time.
-    looks: VecDeque<(Instant, u32)>,
+    endings: Watched<Ending>,
     told: Vec<Killed>,
     answers: Vec<(u32, Answer)>,
     warned: Seldom,
@@ -65,11 +69,7 @@ impl Kills {
         Self {
             control,
             bit,
-            endings: HashMap::new(),
-            by_row: HashMap::new(),
-            last_token: 0,
-            fresh: VecDeque::new(),
-            looks: VecDeque::new(),
+            endings: Watched::every(LOOK_EVERY),
             told: Vec::new(),
             answers: Vec::new(),
             warned: Seldom::default(),
@@ -79,11 +79,7 @@ impl Kills {
     /// The server wants a connection ended. What is being ended already is only told again.
     pub(super) fn order(&mut self, live: Live, stats: &mut Stats, now: Instant) {
         stats.kills_ordered += 1;
-        if let Some(ending) = self
-            .by_row
-            .get(&live.row)
-            .and_then(|token| self.endings.get(token))
-        {
+        if let Some(ending) = self.endings.of(live.row) {
             if matches!(ending.stage, Stage::Refused { .. }) {
                 self.tell(live.row, KillStep::Refused);
             }
@@ -93,15 +89,6 @@ impl Kills {
             stats.kills_failed += 1;
             return self.tell(live.row, KillStep::Failed);
         }
-        let mut token = self.last_token;
-        loop {
-            token = token.wrapping_add(1);
-            if token != 0 && !self.endings.contains_key(&token) {
-                break;
-            }
-        }
-        self.last_token = token;
-        self.by_row.insert(live.row, token);
         let ending = Ending {
             row: live.row,
             target: Target {
@@ -112,13 +99,12 @@ impl Kills {
             stage: Stage::Look,
             since: now,
         };
-        self.endings.insert(token, ending);
-        self.fresh.push_back(token);
+        self.endings.add(ending);
     }
 
     /// Whether [`Self::step`] has something to do at once.
     pub(super) fn has_work(&self) -> bool {
-        !self.fresh.is_empty()
+        self.endings.has_fresh()
     }
 
     /// What the server should hear.
@@ -133,12 +119,12 @@ impl Kills {
             return;
         };
         for _ in 0..REQUESTS / crate::conntrack::IN_FLIGHT {
-            self.look_at_those_due(&mut control, now);
-            if !control.is_busy() {
-                break;
-            }
             let mut answers = std::mem::take(&mut self.answers);
-            if let Err(error) = control.exchange(&mut answers)
+            let Some(exchanged) = self.endings.exchange(&mut control, &mut answers, now) else {
+                self.answers = answers;
+                break;
+            };
+            if let Err(error) = exchanged
                 && self.warned.may_warn(now)
             {
                 tracing::warn!(%error, "the kernel's connection table cannot be asked about single connections; asking again");
@@ -151,26 +137,6 @@ impl Kills {
         self.control = Some(control);
     }
 
-    fn look_at_those_due(&mut self, control: &mut Control, now: Instant) {
-        while control.has_room() {
-            let token = match self.fresh.pop_front() {
-                Some(token) => token,
-                None => match self.looks.front() {
-                    Some(&(at, token)) if at <= now => {
-                        self.looks.pop_front();
-                        token
-                    }
-                    _ => return,
-                },
-            };
-            if let Some(ending) = self.endings.get(&token) {
-                control.submit(token, &ending.target, Order::Look);
-                // Should the answer be lost, it is looked again.
-                self.looks.push_back((now + LOOK_EVERY, token));
-            }
-        }
-    }
-
     fn answered(
         &mut self,
         token: u32,
@@ -181,7 +147,7 @@ impl Kills {
         now: Instant,
     ) {
         let bit = self.bit.0;
-        let Some(ending) = self.endings.get_mut(&token) else {
+        let Some(ending) = self.endings.get_mut(token) else {
             return;
         };
         let target = ending.target;
@@ -251,8 +217,7 @@ impl Kills {
     }
 
     fn over(&mut self, token: u32, step: KillStep, stats: &mut Stats) {
-        if let Some(ending) = self.endings.remove(&token) {
-            self.by_row.remove(&ending.row);
+        if let Some(ending) = self.endings.remove(token) {
             match step {
                 KillStep::Failed => stats.kills_failed += 1,
                 KillStep::Gone | KillStep::Refused => stats.killed += 1,
