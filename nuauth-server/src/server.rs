@@ -13,14 +13,16 @@ use crate::hooks::{Helper, HookCounts, Hooks};
 use crate::hub::{Event, Hub, WAITING_EVENTS};
 use crate::identify;
 use crate::journal::{self, Journal, Known};
+use crate::kept::Kept;
 use crate::observe::{self, Reloads, Watched};
-use crate::policy::Policy;
+use crate::policy::{Against, Policy};
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
 use crate::sandbox;
-use crate::tickets::{self, Tickets};
+use crate::tickets::Tickets;
 use crate::unlogged;
 use crate::users::Users;
+use crate::watch::{EVERY, Watch};
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
 use nufw_common::clock;
@@ -29,7 +31,7 @@ use nufw_common::lifecycle::{self, Shutdown, Signal, Signals};
 use nufw_common::listen::Bound;
 use nufw_common::tls;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -48,6 +50,8 @@ const WAITING_ORDERS: usize = 16;
 struct Files {
     users: Users,
     policy: Policy,
+    /// Where the access lists came from.
+    lists: Vec<PathBuf>,
     for_gateways: Arc<rustls::ServerConfig>,
     for_clients: Arc<rustls::ServerConfig>,
     revoked: Revoked,
@@ -56,9 +60,23 @@ struct Files {
 
 impl Files {
     fn load(config: &ServerConfig) -> anyhow::Result<Self> {
-        let users = Users::load(&config.users, config.mark_mask)?;
-        let read = Policy::load(&config.policy, &users)?;
-        let in_force = in_force(&config.policy);
+        let users = Users::load(&config.users, config.user_mask())?;
+        let against = Against {
+            users: &users,
+            all_known: true,
+            marks: &config.marks,
+        };
+        let read = Policy::load(&config.policy, &against)?;
+        let kept = Kept::beside(&config.log.spool.path);
+        if let Err(error) = kept.keep(read.policy.version_text(), read.policy.normal()) {
+            // Decisions do not hang on it.
+            tracing::warn!(%error, "the access lists cannot be kept beside the spool: rows of theirs cannot be explained later");
+        }
+        let in_force = PolicyInForce {
+            file: config.policy.display().to_string(),
+            version: read.policy.version_text().to_owned(),
+            read: clock::wall().micros(),
+        };
         let known = |(_, user): &&(ipnet::IpNet, Arc<str>)| users.by_name(user).is_none();
         for (network, user) in config.identify.networks.iter().filter(known) {
             tracing::warn!(%network, "identify: there is no user \"{user}\" whom an address of this network could be");
@@ -74,19 +92,10 @@ impl Files {
             for_clients: tls::server_config(&config.tls.for_clients())?,
             revoked: Revoked::load(config.tls.crl.as_deref())?,
             policy: read.policy.rejecting(config.rejects_by_default),
+            lists: read.files,
             users,
             in_force,
         })
-    }
-}
-
-/// Which access lists these are, for people who compare.
-fn in_force(path: &Path) -> PolicyInForce {
-    let version = std::fs::read(path).map(|bytes| tickets::digest(&bytes));
-    PolicyInForce {
-        file: path.display().to_string(),
-        version: version.unwrap_or_default(),
-        read: clock::wall().micros(),
     }
 }
 
@@ -162,6 +171,11 @@ async fn serve(
         .or_exit(Exit::OsErr)?
         .unzip();
     let hook_counts = hook_counts.unwrap_or_default();
+    let mut watch = Watch::on(config.watch.then(|| config.users.clone()));
+    if config.watch {
+        watch.add(files.lists.iter().cloned());
+    }
+    let mut looks = tokio::time::interval(EVERY);
     let (mut server, mut hub) = start(config, overrides, files, hooks, hook_counts).await?;
     let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
     server.open(gateway_listeners, client_listeners, socket, &shutdown);
@@ -182,13 +196,17 @@ async fn serve(
     let crashed = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => drop(server.reload()),
+                Signal::Reload => drop(server.reload(&mut watch)),
                 Signal::Terminate => break false,
+            },
+            _ = looks.tick(), if server.config.watch => if watch.has_changed() {
+                tracing::info!("users or access lists have changed");
+                drop(server.reload(&mut watch));
             },
             Some(order) = server.orders.recv() => match order {
                 Order::Reload(answer) => {
                     // Whoever asked may have gone.
-                    let _ = answer.send(server.reload());
+                    let _ = answer.send(server.reload(&mut watch));
                 }
                 Order::Drain(within) => {
                     tracing::info!(seconds = within.as_secs(), "draining: the server ends when nothing waits");
@@ -427,8 +445,8 @@ impl Server {
     }
 
     /// Reads users, access lists, gateway names, certificates and revocation list again. Sessions and links stay; all
-    /// that was there stays when one file is bad.
-    fn reload(&self) -> Result<(), String> {
+    /// that was there stays when one file is bad. Further files that were read are watched from then on.
+    fn reload(&self, watch: &mut Watch) -> Result<(), String> {
         lifecycle::notify_reloading();
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
@@ -436,6 +454,9 @@ impl Server {
         self.reloads.made(loaded.is_ok());
         match loaded {
             Ok((files, config)) => {
+                if self.config.watch {
+                    watch.add(files.lists);
+                }
                 self.gateways.tls.store(files.for_gateways);
                 let names = config.gateways.names.clone();
                 self.control.administration.gateways.store(Arc::new(names));

@@ -4,7 +4,7 @@
 
 use super::{Level, Report};
 use crate::config::{OnLoss, Override, ServerConfig};
-use crate::policy::{Policy, word};
+use crate::policy::{Against, Policy, word};
 use crate::unlogged;
 use crate::users::Users;
 use nufw_common::clock;
@@ -137,7 +137,7 @@ fn revocation_list(path: &Path, report: &mut Report) {
 
 fn users(config: &ServerConfig, report: &mut Report) -> Option<Users> {
     let path = &config.users;
-    let users = match Users::load(path, config.mark_mask) {
+    let users = match Users::load(path, config.user_mask()) {
         Ok(users) => users,
         Err(errors) => {
             for line in errors.lines() {
@@ -171,12 +171,22 @@ fn users(config: &ServerConfig, report: &mut Report) -> Option<Users> {
 
 fn policy(config: &ServerConfig, users: &Users, report: &mut Report) {
     let path = config.policy.display();
-    match Policy::load(&config.policy, users) {
+    let known = Against {
+        users,
+        all_known: true,
+        marks: &config.marks,
+    };
+    match Policy::load(&config.policy, &known) {
         Ok(read) => {
             report.add(
                 Level::Ok,
                 "access lists",
-                format!("{path}: {} rules, then drop", read.policy.rules().len()),
+                format!(
+                    "{path}: {} rules, {}, then drop; version {}",
+                    read.policy.rules().len(),
+                    read.policy.order().word(),
+                    read.policy.version_text()
+                ),
             );
             for rule in read.policy.rules() {
                 let ruling = rule.ruling();

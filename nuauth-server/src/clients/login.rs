@@ -13,7 +13,8 @@ use crate::tickets::{self, Facts};
 use crate::users::Users;
 use nufw_common::clock;
 use nufw_proto::client::{
-    Capabilities, Hello, Login, REASONS, Refusal, Renewed, Resume, TICKETS, ToClient, ToServer, Welcome,
+    Capabilities, Hello, Login, PROGRAM_HASHES, REASONS, Refusal, Renewed, Resume, TICKETS, ToClient,
+    ToServer, Welcome,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, SessionId, Text};
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ impl ClientPort {
             .map(|mechanism| Text::lossy(mechanism.name()))
             .collect();
         let tickets = self.tickets.as_ref().map_or(Capabilities::default(), |_| TICKETS);
-        let capabilities = REASONS.and(tickets);
+        let capabilities = PROGRAM_HASHES.and(REASONS).and(tickets);
         let welcome = ToClient::Welcome(Welcome {
             software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
             capabilities,
@@ -69,6 +70,7 @@ impl ClientPort {
                 u64::try_from(clock::wall().micros().saturating_sub(at)).unwrap_or_default(),
             ),
             renewable: agreed.has(REASONS),
+            hashes: agreed.has(PROGRAM_HASHES),
             replaces: shown.replaces,
             ..SessionFacts::new(shown.identity, Addr::from(peer.address.ip()), hello.os)
         };

@@ -8,6 +8,7 @@ mod places;
 mod spool;
 
 use super::ends::{RawPolicyFile, RawReject, on_end};
+use super::marks::RawMarks;
 use super::sessions::{RawHooks, RawIdentify, RawSessions};
 use super::{Clients, Gateways, ServerConfig, Tls};
 use crate::engine;
@@ -38,6 +39,8 @@ pub(super) struct Raw {
     tls: Option<Tried<RawTls>>,
     users: Option<Tried<RawFile>>,
     policy: Option<Tried<RawPolicyFile>>,
+    #[serde(default)]
+    marks: Tried<RawMarks>,
     #[serde(default)]
     sessions: Tried<RawSessions>,
     #[serde(default)]
@@ -155,8 +158,13 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let users = users.map(|raw| check.path(&raw.file));
     let raw_policy = check.required("policy", raw.policy);
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
+    let watch = raw_policy.as_ref().and_then(|raw| raw.watch).unwrap_or(true);
     let on_reload = on_end(raw_policy.as_ref().and_then(|raw| raw.on_reload));
     let kernel_ends_after = check.kernel_ends_after(raw_policy.and_then(|raw| raw.kernel_ends_after));
+    let raw_marks = check.problems.take(raw.marks.0).unwrap_or_default();
+    let marks = raw_marks.check(mark_mask, |key, found, expected| {
+        check.reject(key, found, expected);
+    });
     let sessions = check.problems.take(raw.sessions.0).unwrap_or_default();
     let hours = check.hours(&sessions);
     let hooks = check.problems.take(raw.hooks.0).unwrap_or_default();
@@ -180,6 +188,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             let base = engine::Limits {
                 dead_after,
                 mark_mask,
+                user_marks: marks.user,
                 on_reload,
                 kernel_ends_after,
                 rejects: reject.rejects(),
@@ -219,6 +228,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             tls,
             users,
             policy,
+            watch,
+            marks,
             rejects_by_default: reject.rejects_by_default(),
             log,
             control,

@@ -447,6 +447,7 @@ every! { client_to_server: client::ToServer {
     Announce { "one" => batch(vec![client::Announce { mine: mine(Some("/opt/ü")) }]), }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    ProgramHashes { "one" => batch(vec![client::ProgramHash { id: ClaimId(7), sha256: [0x5a; 32] }]), }
     Resume { "usual" => client::Resume { ticket: SecretBytes::new((0..96).collect()).unwrap() }, }
     Again {
         "plain" => client::Login {
@@ -515,5 +516,9 @@ every! { server_to_client: client::ToClient {
         "expired" => ended(client::EndCause::Expired),
         "hours" => ended(client::EndCause::Hours),
         "misbehaved" => ended(client::EndCause::Misbehaved),
+    }
+    HashPrograms {
+        "wanted" => client::HashPrograms { wanted: true },
+        "no-more" => client::HashPrograms { wanted: false },
     }
 }}
