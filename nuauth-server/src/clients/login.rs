@@ -13,7 +13,8 @@ use crate::tickets::{self, Facts};
 use crate::users::Users;
 use nufw_common::clock;
 use nufw_proto::client::{
-    Capabilities, Hello, Login, REASONS, Refusal, Renewed, Resume, TICKETS, ToClient, ToServer, Welcome,
+    Capabilities, Hello, Login, REASONS, REFUSALS, Refusal, Renewed, Resume, TICKETS, ToClient, ToServer,
+    Welcome,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, SessionId, Text};
 use std::net::SocketAddr;
@@ -31,7 +32,12 @@ impl ClientPort {
             .map(|mechanism| Text::lossy(mechanism.name()))
             .collect();
         let tickets = self.tickets.as_ref().map_or(Capabilities::default(), |_| TICKETS);
-        let capabilities = REASONS.and(tickets);
+        let refusals = if self.tells_refusals {
+            REFUSALS
+        } else {
+            Capabilities::default()
+        };
+        let capabilities = REASONS.and(tickets).and(refusals);
         let welcome = ToClient::Welcome(Welcome {
             software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
             capabilities,
@@ -69,6 +75,7 @@ impl ClientPort {
                 u64::try_from(clock::wall().micros().saturating_sub(at)).unwrap_or_default(),
             ),
             renewable: agreed.has(REASONS),
+            hears_refusals: agreed.has(REFUSALS),
             replaces: shown.replaces,
             ..SessionFacts::new(shown.identity, Addr::from(peer.address.ip()), hello.os)
         };

@@ -54,6 +54,7 @@ impl Engine {
                 };
                 if let Some(pending) = self.pending.remove(question) {
                     self.refuse(&pending, why, Some((&claimant, &ruling)), now, out);
+                    self.tell_denied(session, mine, decision == Decision::Reject, now, out);
                 }
             }
         }

@@ -516,4 +516,16 @@ every! { server_to_client: client::ToClient {
         "hours" => ended(client::EndCause::Hours),
         "misbehaved" => ended(client::EndCause::Misbehaved),
     }
+    Denied {
+        "dropped" => client::Denied {
+            mine: client::Mine { seen: every_transport()[0], program: Some(text("/usr/bin/ssh")) },
+            rejected: false,
+            untold: 0,
+        },
+        "rejected" => client::Denied {
+            mine: client::Mine { seen: every_transport()[1], program: None },
+            rejected: true,
+            untold: 300,
+        },
+    }
 }}

@@ -14,4 +14,6 @@ mod proofs;
 #[cfg(test)]
 mod session;
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod support;
