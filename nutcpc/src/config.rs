@@ -401,6 +401,7 @@ impl Check<'_> {
 
     /// Whose file it is does not say where paths begin: they are whole, or begin at the user's home.
     fn path(&mut self, key: &str, path: &Path) -> PathBuf {
+        let path = &self.with_user(key, path);
         if let Ok(rest) = path.strip_prefix("~")
             && let Some(home) = &self.files.home_dir
         {
@@ -411,6 +412,22 @@ impl Check<'_> {
             self.reject(key, &path.display().to_string(), expected);
         }
         path.to_owned()
+    }
+
+    /// `%u` as a part of a path, too.
+    fn with_user(&mut self, key: &str, path: &Path) -> PathBuf {
+        if !path.iter().any(|part| part == "%u") {
+            return path.to_owned();
+        }
+        let Some(user) = &self.files.user else {
+            let expected = "a path without %u: the user who runs this has no name on this host";
+            self.reject(key, &path.display().to_string(), expected);
+            return path.to_owned();
+        };
+        let parts = path
+            .iter()
+            .map(|part| if part == "%u" { user.as_ref() } else { part });
+        parts.collect()
     }
 
     /// A name to be found in PATH, or a whole path.

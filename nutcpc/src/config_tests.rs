@@ -87,6 +87,19 @@ fn the_command_line_wins_over_the_home_and_the_home_over_the_system() {
 }
 
 #[test]
+fn one_file_of_the_system_serves_every_user() {
+    let text = format!("user = \"%u\"\npassword-file = \"/run/nufw-login/%u\"\nca = \"~/x%u\"\n{ONE}");
+    let settings = Place::new(&text, "").load(&[]).unwrap();
+    let server = &settings.servers[0];
+    assert_eq!(server.user.as_deref(), Some("alice"));
+    assert_eq!(
+        server.password_file.as_deref(),
+        Some(Path::new("/run/nufw-login/alice"))
+    );
+    assert_eq!(server.ca, Path::new("/home/alice/x%u"));
+}
+
+#[test]
 fn one_servers_way_to_log_in_takes_the_place_of_everybodys() {
     let text = "user = \"a\"\npassword-file = \"/p\"\n[[server]]\naddress = \"fw1\"\n\
                 [[server]]\naddress = \"fw2\"\ncertificate = \"/c\"\nkey = \"/k\"\n";

@@ -31,7 +31,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measures the path of a packet, the log alone, or the gateway.
+    /// Measures the path of a packet, the log alone, the gateway, or the client.
     Bench {
         /// What to measure.
         #[arg(value_enum, default_value_t = Measured::Path)]
@@ -43,7 +43,7 @@ enum Command {
         #[arg(long)]
         quick: bool,
         /// Of the log, only what has this in its name: mariadb, sqlite-cleaning, postgresql-kernel, ulogd2, archive; of the
-        /// gateway: full, buffers, floods, throughput, overrun, live, restart, split.
+        /// gateway: full, buffers, floods, throughput, overrun, live, restart, split; of the client: old, started, one, replaced.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
@@ -107,6 +107,12 @@ enum Command {
         #[arg(long, default_value_t = 4096)]
         keep: usize,
     },
+    /// Holds many connections within its host, and opens others when it is told.
+    Sockets {
+        /// Connections from the start; each is two sockets.
+        #[arg(long)]
+        connections: u32,
+    },
     /// Accepts every packet of a queue with one mark.
     AcceptAll {
         /// Queue number.
@@ -124,6 +130,8 @@ enum Measured {
     Path,
     /// Whole lives into each database, the bare loop beside them, and ulogd2.
     Log,
+    /// How soon the client knows whose a connection is, on a host with 10,000 sockets.
+    Client,
     /// What the gateway loses: at full rate, in floods, by overruns and restarts, beside conntrack and ulogd2.
     Gateway,
 }
@@ -158,6 +166,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             match what {
                 Measured::Path => lab::bench(&options, &mut out),
                 Measured::Log => lab::bench_log(&options, &mut out),
+                Measured::Client => lab::bench_client(&options, &mut out),
                 Measured::Gateway => lab::bench_gateway(&options, &mut out),
             }
         }
@@ -217,6 +226,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Sink { port, keep } => lab::sink(port, keep, &mut out),
+        Command::Sockets { connections } => lab::sockets(connections, std::io::stdin().lock(), &mut out),
         Command::AcceptAll { queue, mark } => lab::accept_all(queue, mark, &mut out),
     }
 }

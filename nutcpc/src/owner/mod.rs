@@ -4,6 +4,7 @@
 //! microseconds (`sock_diag` answers within the call; /proc is bounded by a budget), never on anything remote.
 
 mod diag;
+mod known;
 mod matching;
 mod proc_net;
 mod program;

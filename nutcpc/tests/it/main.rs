@@ -8,6 +8,8 @@ mod endings;
 #[cfg(test)]
 mod owner;
 #[cfg(test)]
+mod pam;
+#[cfg(test)]
 mod peer;
 #[cfg(test)]
 mod proofs;
