@@ -16,7 +16,7 @@ const PERIOD: Duration = Duration::from_mins(1);
 pub(super) struct Told {
     /// When counting begins anew.
     until: Duration,
-    told: usize,
+    count: usize,
     untold: u32,
 }
 
@@ -25,13 +25,13 @@ impl Told {
     fn take(&mut self, most: usize, now: Duration) -> Option<u32> {
         if now >= self.until {
             self.until = now + PERIOD;
-            self.told = 0;
+            self.count = 0;
         }
-        if self.told >= most {
+        if self.count >= most {
             self.untold = self.untold.saturating_add(1);
             return None;
         }
-        self.told += 1;
+        self.count += 1;
         Some(std::mem::take(&mut self.untold))
     }
 }
