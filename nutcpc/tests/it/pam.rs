@@ -93,7 +93,9 @@ fn the_script_passes_shellcheck() {
             String::from_utf8_lossy(&output.stdout)
         ),
         Err(_) => {
-            eprintln!("SKIPPED the_script_passes_shellcheck: it needs shellcheck: apt-get install shellcheck");
+            eprintln!(
+                "SKIPPED the_script_passes_shellcheck: it needs shellcheck: apt-get install shellcheck"
+            );
         }
     }
 }
