@@ -65,6 +65,8 @@ pub(crate) struct ClientPort {
     pub(crate) next_session: AtomicU64,
     /// With what sessions are had again, if they are.
     pub(crate) tickets: Option<Arc<Tickets>>,
+    /// Whether clients that want it hear of refusals.
+    pub(crate) tells_refusals: bool,
 }
 
 /// A connection after TLS.

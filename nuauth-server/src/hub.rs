@@ -407,6 +407,9 @@ impl Hub {
                 Effect::Renew { session, within } => {
                     self.hand_to_session(session, ToSession::Say(renew(within)));
                 }
+                Effect::Denied { session, denied } => {
+                    self.hand_to_session(session, ToSession::Say(client::ToClient::Denied(*denied)));
+                }
                 Effect::Session(word) => self.tell_hooks(&word),
                 Effect::Proof { proof, result } => {
                     if let Some(answer) = self.proofs.remove(&proof) {

@@ -363,6 +363,7 @@ async fn start(
         tokens: Mutex::new(HashMap::new()),
         next_session: AtomicU64::new(1),
         tickets: tickets.clone(),
+        tells_refusals: config.engine.refusals_told > 0,
     });
     let (orders_in, orders) = mpsc::channel(WAITING_ORDERS);
     let reloads = Arc::new(Reloads::new());

@@ -17,6 +17,9 @@ pub const REASONS: Capabilities = Capabilities(1 << 1);
 /// A session can be had again by a [`Ticket`].
 pub const TICKETS: Capabilities = Capabilities(1 << 2);
 
+/// The server tells of refused connections as [`Denied`]: offered by a client that wants it, agreed to by a server that may.
+pub const REFUSALS: Capabilities = Capabilities(1 << 4);
+
 /// What a client says of its operating system: claimed, never proven.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OsInfo {
@@ -260,6 +263,17 @@ pub enum EndCause {
     Misbehaved,
 }
 
+/// A connection that this client claimed was refused by the access lists. Told at a bounded rate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denied {
+    /// The connection and its program, as the client claimed them.
+    pub mine: Mine,
+    /// The program was told at once; otherwise its packets are dropped silently.
+    pub rejected: bool,
+    /// Refusals before this one that were not told, since there were too many.
+    pub untold: u32,
+}
+
 messages! {
     /// What a client says to the server.
     ToServer, "client-to-server" {
@@ -317,5 +331,7 @@ messages! {
         154 => Renewed(Renewed),
         /// The session is over.
         155 => Ended(Ended),
+        /// A connection of the user's was refused.
+        160 => Denied(Denied),
     }
 }

@@ -14,7 +14,9 @@ use nufw_common::backoff::Backoff;
 use nufw_common::exit::Exit;
 use nufw_common::tls::{self, ClientTls, TlsError};
 use nufw_common::{clock, lifecycle};
-use nufw_proto::client::{EndCause, Hello, OsInfo, PROGRAM_HASHES, REASONS, Refusal, TICKETS};
+use nufw_proto::client::{
+    Capabilities, EndCause, Hello, OsInfo, PROGRAM_HASHES, REASONS, REFUSALS, Refusal, TICKETS,
+};
 use nufw_proto::{CLIENT_ALPN, SecretBytes, Text};
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +32,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 const GOOD_SESSION: Duration = Duration::from_secs(30);
 
 /// What a client needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Name or address of the server.
     pub host: String,
@@ -56,6 +58,8 @@ pub struct Options {
     pub stay: bool,
     /// Where the ticket for the next login is kept, beside memory.
     pub ticket_file: Option<PathBuf>,
+    /// Be told of refused connections, where the server tells of them.
+    pub hears_refusals: bool,
 }
 
 /// Why a client ends.
@@ -82,6 +86,9 @@ pub enum ClientError {
     /// The kernel does not tell of addresses.
     #[error("the addresses of this host cannot be watched (rtnetlink): {0}")]
     Addresses(io::Error),
+    /// The system gives no thread or no runtime.
+    #[error("the session cannot be started: {0}")]
+    Runtime(io::Error),
     /// Another user's sockets can be seen only by root.
     #[error("claiming another user's sockets (--system) needs root: run it by the service manager")]
     NotRoot,
@@ -99,7 +106,7 @@ impl ClientError {
             Self::Lost(_) => Exit::Unavailable,
             Self::Ended(_) => Exit::TempFail,
             Self::Credentials(_) | Self::Tls(_) => Exit::Config,
-            Self::Owner(_) | Self::Addresses(_) => Exit::OsErr,
+            Self::Owner(_) | Self::Addresses(_) | Self::Runtime(_) => Exit::OsErr,
             Self::NotRoot => Exit::NoPerm,
         }
     }
@@ -362,12 +369,20 @@ impl Client {
         session.run(&self.dialer, servers, tools).await
     }
 
+    fn refusals(&self) -> Capabilities {
+        if self.options.hears_refusals {
+            REFUSALS
+        } else {
+            Capabilities::default()
+        }
+    }
+
     fn hello(&self) -> Hello {
         let uname = rustix::system::uname();
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
         Hello {
             software: Text::lossy(concat!("nutcpc ", env!("CARGO_PKG_VERSION"))),
-            capabilities: PROGRAM_HASHES.and(REASONS).and(TICKETS),
+            capabilities: PROGRAM_HASHES.and(REASONS).and(TICKETS).and(self.refusals()),
             os: OsInfo {
                 name: Text::lossy(&text(uname.sysname())),
                 release: Text::lossy(&text(uname.release())),

@@ -37,7 +37,7 @@ pub enum CredentialError {
 }
 
 /// Where the password is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Password {
     /// In a file, whose first line it is; read again when credentials are reloaded.
     File(PathBuf),
@@ -48,7 +48,7 @@ pub enum Password {
 }
 
 /// How to log in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
     /// SASL PLAIN.
     Password {

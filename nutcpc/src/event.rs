@@ -2,8 +2,8 @@
 //!
 //! Only words: nothing here prints.
 
-use nufw_proto::Addr;
-use nufw_proto::client::EndCause;
+use nufw_proto::client::{Denied, EndCause};
+use nufw_proto::{Addr, Tuple};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,6 +42,17 @@ pub enum Event {
         /// A sentence.
         text: String,
     },
+    /// The server refused a connection of this user's.
+    Denied {
+        /// The connection, as its socket sees it.
+        seen: Tuple,
+        /// The program that opened it, where it is known.
+        program: Option<String>,
+        /// The program was told at once; otherwise its packets are dropped silently.
+        rejected: bool,
+        /// Refusals before this one that the server did not tell of.
+        untold: u32,
+    },
     /// The server has ended the session, and another one is not wanted now.
     Ended {
         /// Why, for programs.
@@ -72,6 +83,21 @@ impl fmt::Display for Event {
             Self::NotProved { address, reason } => write!(f, "could not prove {address}: {reason}"),
             Self::Withdrawn { address } => write!(f, "withdrew {address}"),
             Self::Notice { text } => write!(f, "server: {text}"),
+            Self::Denied {
+                seen,
+                program,
+                untold,
+                ..
+            } => {
+                write!(f, "refused: {seen}")?;
+                if let Some(program) = program {
+                    write!(f, " of {program}")?;
+                }
+                match untold {
+                    0 => Ok(()),
+                    untold => write!(f, " (and {untold} before it)"),
+                }
+            }
             Self::Ended { reason, .. } => write!(f, "the server ended the session: {reason}"),
             Self::Lost { reason, retry_in } => {
                 write!(f, "{reason}; trying again in {}", seconds(*retry_in))
@@ -102,10 +128,30 @@ impl Event {
             Self::Lost { reason, retry_in } => {
                 json!({"event": "lost", "reason": reason, "retry_in_ms": u64::try_from(retry_in.as_millis()).ok()})
             }
+            Self::Denied {
+                seen,
+                program,
+                rejected,
+                untold,
+            } => json!({
+                "event": "refused", "connection": seen.to_string(), "program": program, "rejected": rejected,
+                "untold": untold,
+            }),
             Self::Ended { cause, reason } => {
                 json!({"event": "ended", "cause": cause_word(*cause), "reason": reason})
             }
             Self::LoggedOut => json!({"event": "logged-out"}),
+        }
+    }
+}
+
+impl From<Denied> for Event {
+    fn from(denied: Denied) -> Self {
+        Self::Denied {
+            seen: denied.mine.seen,
+            program: denied.mine.program.map(Into::into),
+            rejected: denied.rejected,
+            untold: denied.untold,
         }
     }
 }

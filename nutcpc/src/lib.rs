@@ -2,18 +2,26 @@
 //! connection a packet belongs to.
 //!
 //! Decides nothing: what is claimed here is what the kernel says of this host's sockets, and only of one user's.
-//! [`Client`] is the whole of it for other programs; the command is `cli` over it.
+//! [`Client`] is the whole of it for other programs, a session after the other with one server; the command is `cli` over
+//! several of them.
 
 mod addresses;
+mod args;
+mod asks;
 mod cli;
 mod client;
+mod config;
 mod connect;
 mod credentials;
 mod error;
 mod event;
+mod notify;
 pub mod owner;
 mod proofs;
+mod servers;
 mod session;
+mod state;
+mod status;
 mod tickets;
 
 pub use cli::{command, main};

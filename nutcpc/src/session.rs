@@ -285,6 +285,7 @@ impl Session {
                 }),
                 ToClient::Heartbeat(_) => {}
                 ToClient::Ticket(ticket) => tools.tickets.keep(ticket),
+                ToClient::Denied(denied) => (tools.emit)(denied.into()),
                 ToClient::Renew(_) => again = true,
                 ToClient::Renewed(_) => tracing::debug!("the server has seen the credentials again"),
                 ToClient::Ended(over) => {

@@ -3,7 +3,7 @@
 //! Reads the command line and calls the library; nothing else.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lab::{BenchOptions, Closing, DemoOptions, FloodOptions, LoadOptions, Pace};
+use lab::{BenchOptions, Closing, CrowdOptions, DemoOptions, FloodOptions, LoadOptions, Pace, User};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measures the path of a packet, the log alone, the gateway, or the access lists.
+    /// Measures the path of a packet, the log alone, the gateway, the access lists, or the client.
     Bench {
         /// What to measure.
         #[arg(value_enum, default_value_t = Measured::Path)]
@@ -43,7 +43,7 @@ enum Command {
         #[arg(long)]
         quick: bool,
         /// Of the log, only what has this in its name: mariadb, sqlite-cleaning, postgresql-kernel, ulogd2, archive; of the
-        /// gateway: full, buffers, floods, throughput, overrun, live, restart, split.
+        /// gateway: full, buffers, floods, throughput, overrun, live, restart, split; of the client: old, started, one, replaced.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
@@ -52,6 +52,24 @@ enum Command {
         /// The directory that they are put into.
         #[arg(long)]
         out: PathBuf,
+    },
+    /// Many clients in one process, who log in, stay and come back; says as JSON each time that all are there.
+    Crowd {
+        /// The server.
+        #[arg(long)]
+        server: SocketAddr,
+        /// Its name in its certificate.
+        #[arg(long)]
+        name: String,
+        /// Who signed that.
+        #[arg(long)]
+        ca: PathBuf,
+        /// So many clients, of the users crowd0, crowd1 and so on.
+        #[arg(long)]
+        count: u32,
+        /// The address of the first one; the others follow.
+        #[arg(long)]
+        source: Ipv4Addr,
     },
     /// Opens many TCP connections and reports as JSON.
     Load {
@@ -107,6 +125,12 @@ enum Command {
         #[arg(long, default_value_t = 4096)]
         keep: usize,
     },
+    /// Holds many connections within its host, and opens others when it is told.
+    Sockets {
+        /// Connections from the start; each is two sockets.
+        #[arg(long)]
+        connections: u32,
+    },
     /// Accepts every packet of a queue with one mark.
     AcceptAll {
         /// Queue number.
@@ -124,6 +148,8 @@ enum Measured {
     Path,
     /// Whole lives into each database, the bare loop beside them, and ulogd2.
     Log,
+    /// How soon the client knows whose a connection is, on a host with 10,000 sockets.
+    Client,
     /// What the gateway loses: at full rate, in floods, by overruns and restarts, beside conntrack and ulogd2.
     Gateway,
     /// Decisions of access lists, a look at every rule beside them; nothing else runs.
@@ -140,6 +166,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn crowd(options: &CrowdOptions, out: &mut impl Write) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(lab::crowd(options, |report| {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        Ok(out.flush()?)
+    }))
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -160,9 +196,27 @@ fn run(command: Command) -> anyhow::Result<()> {
             match what {
                 Measured::Path => lab::bench(&options, &mut out),
                 Measured::Log => lab::bench_log(&options, &mut out),
+                Measured::Client => lab::bench_client(&options, &mut out),
                 Measured::Gateway => lab::bench_gateway(&options, &mut out),
                 Measured::Policy => lab::bench_policy(&options, &mut out),
             }
+        }
+        Command::Crowd {
+            server,
+            name,
+            ca,
+            count,
+            source,
+        } => {
+            let options = CrowdOptions {
+                server,
+                name,
+                ca,
+                count,
+                source,
+                password: User::PASSWORD.to_owned(),
+            };
+            crowd(&options, &mut out)
         }
         Command::Load {
             target,
@@ -220,6 +274,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Sink { port, keep } => lab::sink(port, keep, &mut out),
+        Command::Sockets { connections } => lab::sockets(connections, std::io::stdin().lock(), &mut out),
         Command::AcceptAll { queue, mark } => lab::accept_all(queue, mark, &mut out),
     }
 }

@@ -114,6 +114,9 @@ impl Proc {
             .ns
             .command_as(&self.spec.program, &identity)
             .args(&self.spec.args)
+            // A client of the lab knows nothing of the one of whoever runs it.
+            .env_remove("XDG_RUNTIME_DIR")
+            .env("XDG_CONFIG_HOME", &self.spec.dir)
             .envs(self.spec.env.iter().cloned())
             .current_dir(&self.spec.dir)
             .stdin(Stdio::null())

@@ -13,8 +13,8 @@ use crate::tickets::{self, Facts};
 use crate::users::Users;
 use nufw_common::clock;
 use nufw_proto::client::{
-    Capabilities, Hello, Login, PROGRAM_HASHES, REASONS, Refusal, Renewed, Resume, TICKETS, ToClient,
-    ToServer, Welcome,
+    Capabilities, Hello, Login, PROGRAM_HASHES, REASONS, REFUSALS, Refusal, Renewed, Resume, TICKETS,
+    ToClient, ToServer, Welcome,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, SessionId, Text};
 use std::net::SocketAddr;
@@ -32,7 +32,12 @@ impl ClientPort {
             .map(|mechanism| Text::lossy(mechanism.name()))
             .collect();
         let tickets = self.tickets.as_ref().map_or(Capabilities::default(), |_| TICKETS);
-        let capabilities = PROGRAM_HASHES.and(REASONS).and(tickets);
+        let refusals = if self.tells_refusals {
+            REFUSALS
+        } else {
+            Capabilities::default()
+        };
+        let capabilities = PROGRAM_HASHES.and(REASONS).and(tickets).and(refusals);
         let welcome = ToClient::Welcome(Welcome {
             software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
             capabilities,
@@ -71,6 +76,7 @@ impl ClientPort {
             ),
             renewable: agreed.has(REASONS),
             hashes: agreed.has(PROGRAM_HASHES),
+            hears_refusals: agreed.has(REFUSALS),
             replaces: shown.replaces,
             ..SessionFacts::new(shown.identity, Addr::from(peer.address.ip()), hello.os)
         };

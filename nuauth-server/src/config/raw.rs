@@ -82,6 +82,9 @@ struct RawClients {
     max_addresses: Option<u32>,
     address_lease: Option<HumanDuration>,
     ask_margin: Option<HumanDuration>,
+    #[serde(default)]
+    tell_refusals: bool,
+    refusals_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]

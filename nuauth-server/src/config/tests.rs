@@ -247,7 +247,7 @@ fn every_section_reaches_what_the_engine_is_told() {
     let text = format!(
         "mark-mask = \"0xff00\"\nserver-number = 16383\ndead-after = \"3s\"\n{GOOD}\n\
          [clients]\nlisten = [\"127.0.0.1:1\"]\nmechanisms = [\"PLAIN\"]\nmax-sessions = 7\nmax-addresses = 3\n\
-         address-lease = \"1m\"\nask-margin = \"1s\"\n\
+         address-lease = \"1m\"\nask-margin = \"1s\"\ntell-refusals = true\nrefusals-per-minute = 4\n\
          [log]\ndatabase = \"sqlite:log.db\"\nsync = false\n[limits]\nconnections = 9\ngreetings = 5\n"
     );
     let (dir, config) = load(&text, &[]).unwrap();
@@ -260,11 +260,34 @@ fn every_section_reaches_what_the_engine_is_told() {
     );
     assert_eq!(engine.address_lease, Duration::from_mins(1));
     assert_eq!(engine.ask_margin, Duration::from_secs(1));
+    assert_eq!(engine.refusals_told, 4);
     assert!(!engine.log_sync);
     assert_eq!(config.ports.greetings, 5);
     assert_eq!(
         config.log.database.file(),
         Some(dir.path().join("log.db").as_path())
+    );
+}
+
+#[test]
+fn nobody_hears_of_refusals_unless_the_server_may_tell() {
+    for (clients, told) in [
+        ("", 0),
+        ("refusals-per-minute = 4", 0),
+        ("tell-refusals = true", 30),
+    ] {
+        let text = format!("{GOOD}\n[clients]\n{clients}\n[log]\ndatabase = \"sqlite:log.db\"\n");
+        assert_eq!(
+            load(&text, &[]).unwrap().1.engine.refusals_told,
+            told,
+            "{clients}"
+        );
+    }
+    let text = format!("{GOOD}\n[clients]\nrefusals-per-minute = 0\n");
+    assert!(
+        load(&text, &[])
+            .unwrap_err()
+            .contains("clients.refusals-per-minute")
     );
 }
 

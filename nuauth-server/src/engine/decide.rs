@@ -49,6 +49,9 @@ impl Engine {
         let subject = self.subject(pending, &claimant, now);
         let ruling = self.judge.judge(&subject);
         self.ruled(question, &claimant, &ruling, now, out);
+        if ruling.decision != Decision::Accept {
+            self.tell_denied(session, mine, ruling.decision == Decision::Reject, now, out);
+        }
     }
 
     /// A packet from an address at which nobody is logged in: only rules for nobody can let it pass.

@@ -11,6 +11,7 @@ mod blind;
 mod by_flags;
 mod conns;
 mod decide;
+mod denials;
 mod drops;
 mod dumps;
 mod early;

@@ -5,6 +5,7 @@
 
 use super::Engine;
 use super::addressed::NO_CLIENT;
+use super::denials::Told;
 use super::kills::Leaving;
 use super::quality::Quality;
 use super::types::{Effect, Identity, Limits, Now, ProofId, SessionFacts, SessionWord};
@@ -45,6 +46,8 @@ pub(super) struct Session {
     /// Whether the client can show them on its connection.
     pub(super) renewable: bool,
     pub(super) renewal_asked: bool,
+    /// The refusals that it was told of; `None` when it does not want to hear of them.
+    pub(super) told: Option<Told>,
 }
 
 impl Session {
@@ -259,6 +262,7 @@ impl Engine {
                 ages_out,
                 renewable: facts.renewable,
                 renewal_asked: false,
+                told: facts.hears_refusals.then(Told::default),
             },
         );
         self.address_gained(session, facts.address, facts.lease, out);

@@ -154,6 +154,8 @@ pub struct SessionFacts {
     pub age: Duration,
     /// Whether the client can show them again on its connection.
     pub renewable: bool,
+    /// Whether the client wants to hear of refusals.
+    pub hears_refusals: bool,
     /// The session in whose place this one comes: of this run, and the one that got the ticket.
     pub replaces: Option<SessionId>,
     /// The client can tell hashes of programs.
@@ -172,6 +174,7 @@ impl SessionFacts {
             quality: Quality::default(),
             age: Duration::ZERO,
             renewable: false,
+            hears_refusals: false,
             replaces: None,
             hashes: false,
             lease: None,
@@ -380,6 +383,13 @@ pub enum Effect {
         /// Why.
         cause: Refusal,
     },
+    /// Tell a session's client of a refusal of what it claimed.
+    Denied {
+        /// The session.
+        session: SessionId,
+        /// What was refused.
+        denied: Box<client::Denied>,
+    },
     /// End a client's connection.
     EndSession {
         /// The session.
@@ -456,6 +466,8 @@ pub struct Limits {
     pub tells_sessions: bool,
     /// Addresses of one session; a further proof is refused.
     pub addresses_per_session: usize,
+    /// Refusals that one session is told of in a minute; further ones are a number in the next that is told. None is told at 0.
+    pub refusals_told: usize,
     /// Drops that are remembered for retransmissions; the oldest is forgotten (its retransmission makes another row).
     pub recent_drops: usize,
     /// How long after its last packet a drop is remembered.
@@ -532,6 +544,7 @@ impl Default for Limits {
             session_idle: None,
             tells_sessions: false,
             addresses_per_session: 32,
+            refusals_told: 0,
             recent_drops: 65_536,
             drop_memory: Duration::from_mins(1),
             drops_per_source: 10,

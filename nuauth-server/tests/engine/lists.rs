@@ -186,7 +186,7 @@ fn a_retransmission_of_a_stranger_has_the_row_of_its_first_packet() {
 fn the_end_of_a_period_ends_what_it_accepted() {
     let mut w = World::new();
     let gw = w.gateway_as("gw", |hello| {
-        hello.capabilities = nufw_proto::gateway::Capabilities::KILL
+        hello.capabilities = nufw_proto::gateway::Capabilities::KILL;
     });
     let until = Timestamp::from_micros(w.wall().micros() + 60_000_000);
     listening(

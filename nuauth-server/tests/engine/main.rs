@@ -13,6 +13,7 @@ mod blind;
 mod by_flags;
 mod claims;
 mod control;
+mod denials;
 mod dumps;
 mod entries;
 mod events;

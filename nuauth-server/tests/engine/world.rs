@@ -339,6 +339,10 @@ impl World {
         session
     }
 
+    pub(crate) fn login_that_hears(&mut self, name: &str, address: &str) -> SessionId {
+        self.login_with(name, address, |facts| facts.hears_refusals = true)
+    }
+
     pub(crate) fn login_with(
         &mut self,
         name: &str,

@@ -288,6 +288,7 @@ impl Sim {
                 self.forget_session(session);
             }
             Effect::Answer { .. }
+            | Effect::Denied { .. }
             | Effect::Admitted { .. }
             | Effect::HashPrograms { .. }
             | Effect::Proof { .. }

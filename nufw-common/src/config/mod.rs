@@ -46,7 +46,7 @@ impl<T> Loaded<T> {
 pub struct Loader {
     name: String,
     defaults: Option<String>,
-    file: Option<(PathBuf, bool)>,
+    files: Vec<(PathBuf, bool)>,
     conf_d: Option<PathBuf>,
     env: Vec<(String, String, String)>,
     overrides: Vec<(String, String, String)>,
@@ -58,7 +58,7 @@ impl Loader {
         Self {
             name: name.into(),
             defaults: None,
-            file: None,
+            files: Vec::new(),
             conf_d: None,
             env: Vec::new(),
             overrides: Vec::new(),
@@ -72,10 +72,10 @@ impl Loader {
         self
     }
 
-    /// The file; one that is not `required` may be absent, but not unreadable.
+    /// The file; one that is not `required` may be absent, but not unreadable. Of several, the later wins.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>, required: bool) -> Self {
-        self.file = Some((path.into(), required));
+        self.files.push((path.into(), required));
         self
     }
 
@@ -154,13 +154,13 @@ impl Loader {
     }
 
     fn fallback(&self) -> String {
-        self.file
-            .as_ref()
+        self.files
+            .last()
             .map_or_else(|| self.name.clone(), |(path, _)| path.display().to_string())
     }
 
     fn files(&self) -> Result<Vec<(PathBuf, bool)>, ConfigError> {
-        let mut files: Vec<(PathBuf, bool)> = self.file.iter().cloned().collect();
+        let mut files = self.files.clone();
         if let Some(dir) = &self.conf_d {
             files.extend(toml_files(dir)?.into_iter().map(|path| (path, true)));
         }

@@ -521,4 +521,16 @@ every! { server_to_client: client::ToClient {
         "wanted" => client::HashPrograms { wanted: true },
         "no-more" => client::HashPrograms { wanted: false },
     }
+    Denied {
+        "dropped" => client::Denied {
+            mine: client::Mine { seen: every_transport()[0], program: Some(text("/usr/bin/ssh")) },
+            rejected: false,
+            untold: 0,
+        },
+        "rejected" => client::Denied {
+            mine: client::Mine { seen: every_transport()[1], program: None },
+            rejected: true,
+            untold: 300,
+        },
+    }
 }}

@@ -468,5 +468,12 @@ pub(crate) fn server_to_client() -> impl Strategy<Value = client::ToClient> {
         any::<u32>().prop_map(|within_ms| ToClient::Renew(client::Renew { within_ms })),
         Just(ToClient::Renewed(client::Renewed)),
         ended().prop_map(ToClient::Ended),
+        (mine(), any::<bool>(), any::<u32>()).prop_map(|(mine, rejected, untold)| {
+            ToClient::Denied(client::Denied {
+                mine,
+                rejected,
+                untold,
+            })
+        }),
     ]
 }

@@ -5,6 +5,7 @@
 
 mod diag;
 mod hash;
+mod known;
 mod matching;
 mod proc_net;
 mod program;

@@ -3,10 +3,11 @@
 //! Reads /proc only. Every look is for all wanted sockets at once, begins with the processes that were the answer
 //! lately, and is bounded in time; what is not found in that time has no program, which no decision may hang on.
 
+use super::known::{Known, Spot, Unused};
 use nufw_common::clock;
 use nufw_proto::Text;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom, openat, readlinkat, readlinkat_raw, seek, statat};
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, fstat, openat, readlinkat, readlinkat_raw, seek};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -17,7 +18,11 @@ use std::time::{Duration, Instant};
 pub(super) type Program = Text<1024>;
 
 /// Processes remembered because a socket was theirs; each costs one descriptor.
-const RECENT_PROCESSES: usize = 16;
+const RECENT_PROCESSES: usize = 32;
+/// Numbers after the latest that are tried: a program may open other descriptors with each socket.
+const NEXT_FDS: u32 = 4;
+/// Unused numbers of each process that are tried.
+const UNUSED_FDS: usize = 4;
 /// Descriptor numbers remembered of each: a closed socket's number is given to the next one.
 const RECENT_FDS: usize = 8;
 /// Process ids tried before all of /proc is read: a program that has just been started has one of the latest.
@@ -35,6 +40,10 @@ struct Recent {
     fds: OwnedFd,
     /// Where its latest sockets were, newest first.
     latest: VecDeque<u32>,
+    /// Where its next ones may be.
+    unused: Unused,
+    /// How long its first thread had run when it was read.
+    ran: u64,
 }
 
 /// Looks for programs among the processes of one user.
@@ -43,6 +52,7 @@ pub(super) struct Programs {
     proc: Option<OwnedFd>,
     /// Newest first.
     recent: VecDeque<Recent>,
+    known: Known,
     /// The process id that had been given last when the previous look ended.
     newest: u32,
     rest_until: Option<Instant>,
@@ -82,6 +92,7 @@ impl Programs {
             uid,
             proc: proc.ok(),
             recent: VecDeque::new(),
+            known: Known::default(),
             newest: 0,
             rest_until: None,
             entries: vec![MaybeUninit::uninit(); 32 * 1024],
@@ -99,7 +110,10 @@ impl Programs {
         if wanted.is_empty() {
             return look.found;
         }
-        self.try_latest_fds(&mut look);
+        self.try_known(&mut look);
+        if !look.is_done() {
+            self.try_latest_fds(&mut look);
+        }
         if !look.is_done() {
             self.scan_started_since(&mut look);
         }
@@ -115,6 +129,26 @@ impl Programs {
         look.found
     }
 
+    /// The quickest way: sockets that were seen before, where they were seen.
+    fn try_known(&mut self, look: &mut Look<'_>) {
+        for &inode in look.wanted {
+            let Some(Spot { pid, fd }) = self.known.get(inode) else {
+                continue;
+            };
+            let at = self.recent.iter().position(|process| process.pid == pid);
+            if let Some(index) = at {
+                let _ = take(self.recent[index].fds.as_fd(), fd, look);
+            } else if let Some(process) = self.open_process(pid)
+                && take(process.fds.as_fd(), fd, look) == Ok(true)
+            {
+                self.remember(process);
+            }
+            if !look.found.contains_key(&inode) {
+                self.known.forget(inode);
+            }
+        }
+    }
+
     /// The quick way: the descriptors where the latest sockets were, and the ones after them.
     fn try_latest_fds(&mut self, look: &mut Look<'_>) {
         let mut hit = None;
@@ -128,10 +162,21 @@ impl Programs {
                     hits.push(fd);
                 }
             }
-            // A process that opens many sockets at once gives them numbers in a row.
+            // A process that opens many sockets at once gives them numbers in a row, but for those that are unused below.
             let next = process.latest.front().map_or(0, |&fd| fd.saturating_add(1));
             let length = u32::try_from(look.wanted.len()).unwrap_or(u32::MAX);
-            for fd in next..next.saturating_add(length) {
+            let row = next..next.saturating_add(length.saturating_add(NEXT_FDS));
+            let unused = process
+                .unused
+                .lowest(UNUSED_FDS.max(look.wanted.len()))
+                .iter()
+                .copied();
+            for fd in unused {
+                if !look.is_done() && take(process.fds.as_fd(), fd, look) == Ok(true) {
+                    hits.push(fd);
+                }
+            }
+            for fd in row {
                 if look.is_done() {
                     break;
                 }
@@ -154,47 +199,50 @@ impl Programs {
 
     /// Programs that were started since the previous look: fewer than what the recent ones have open.
     fn scan_started_since(&mut self, look: &mut Look<'_>) {
-        let Some(proc) = self.proc.take() else {
+        let Some(newest) = self.proc.as_ref().map(|proc| newest_pid(proc.as_fd())) else {
             return;
         };
-        let newest = newest_pid(proc.as_fd());
         let oldest = self.newest.max(newest.saturating_sub(NEWEST_PIDS)) + 1;
         for pid in (oldest..=newest).rev() {
             if look.is_done() {
                 break;
             }
-            self.scan_process(proc.as_fd(), pid, look);
+            self.scan_process(pid, look);
         }
         self.newest = newest;
-        self.proc = Some(proc);
     }
 
+    /// Those that have run since they were read come first: nobody else can have opened a socket, save with a further thread.
     fn scan_recent(&mut self, look: &mut Look<'_>) {
+        let order = self.recent.iter().enumerate().map(|(index, process)| {
+            let ran = run_time(process.fds.as_fd());
+            (ran == process.ran, index, ran)
+        });
+        let mut order: Vec<(bool, usize, u64)> = order.collect();
+        order.sort_unstable();
         let mut hit = None;
-        let mut index = 0;
-        while index < self.recent.len() && !look.is_done() && clock::mono() < look.until {
+        for (_, index, ran) in order {
+            if look.is_done() || clock::mono() >= look.until {
+                break;
+            }
             let process = &mut self.recent[index];
-            match scan(process.fds.as_fd(), &mut self.entries, look) {
+            process.ran = ran;
+            match process.scan(&mut self.entries, &mut self.known, look) {
                 Ok(hits) if hits.is_empty() => {}
                 Ok(hits) => {
                     process.remember(&hits);
-                    hit = Some(index);
+                    hit = Some(process.pid);
                 }
-                Err(_) => {
-                    // The process is gone.
-                    self.recent.remove(index);
-                    continue;
-                }
+                // It is gone.
+                Err(_) => process.pid = 0,
             }
-            index += 1;
         }
-        self.bring_forward(hit);
+        self.recent.retain(|process| process.pid != 0);
+        let at = self.recent.iter().position(|process| Some(process.pid) == hit);
+        self.bring_forward(at);
     }
 
     fn scan_all(&mut self, look: &mut Look<'_>) {
-        let Some(proc) = self.proc.take() else {
-            return;
-        };
         let mut tried: HashSet<u32> = self.recent.iter().map(|process| process.pid).collect();
         let newest = self.newest;
         for pid in (newest.saturating_sub(NEWEST_PIDS) + 1..=newest).rev() {
@@ -202,11 +250,11 @@ impl Programs {
                 break;
             }
             if tried.insert(pid) {
-                self.scan_process(proc.as_fd(), pid, look);
+                self.scan_process(pid, look);
             }
         }
         if !look.is_done() {
-            let mut pids = self.process_ids(proc.as_fd());
+            let mut pids = self.process_ids();
             // Newest first; numbers above the newest are from before the counter wrapped.
             pids.sort_unstable_by_key(|&pid| std::cmp::Reverse((pid <= newest, pid)));
             for pid in pids {
@@ -214,42 +262,51 @@ impl Programs {
                     break;
                 }
                 if tried.insert(pid) {
-                    self.scan_process(proc.as_fd(), pid, look);
+                    self.scan_process(pid, look);
                 }
             }
         }
-        self.proc = Some(proc);
     }
 
     /// Looks through one process if it is the user's, and remembers it if it holds a wanted socket.
-    fn scan_process(&mut self, proc: BorrowedFd<'_>, pid: u32, look: &mut Look<'_>) {
-        let mine = statat(proc, DecInt::new(pid), AtFlags::empty()).is_ok_and(|stat| stat.st_uid == self.uid);
-        if !mine {
+    fn scan_process(&mut self, pid: u32, look: &mut Look<'_>) {
+        let Some(mut process) = self.open_process(pid) else {
             return;
+        };
+        if let Ok(hits) = process.scan(&mut self.entries, &mut self.known, look)
+            && !hits.is_empty()
+        {
+            process.remember(&hits);
+            self.remember(process);
         }
-        let path = format!("{pid}/fd");
+    }
+
+    /// A process, if it is the user's.
+    fn open_process(&self, pid: u32) -> Option<Recent> {
+        let proc = self.proc.as_ref()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(fds) = openat(proc, path, flags, Mode::empty()) else {
-            return;
-        };
-        let Ok(hits) = scan(fds.as_fd(), &mut self.entries, look) else {
-            return;
-        };
-        if hits.is_empty() {
-            return;
-        }
-        let mut process = Recent {
+        let fds = openat(proc, format!("{pid}/fd"), flags, Mode::empty()).ok()?;
+        // Of what was opened: the number may have become another process's meanwhile.
+        let mine = fstat(&fds).is_ok_and(|stat| stat.st_uid == self.uid);
+        mine.then(|| Recent {
             pid,
             fds,
             latest: VecDeque::new(),
-        };
-        process.remember(&hits);
+            unused: Unused::default(),
+            ran: 0,
+        })
+    }
+
+    fn remember(&mut self, process: Recent) {
         self.recent.truncate(RECENT_PROCESSES - 1);
         self.recent.push_front(process);
     }
 
-    fn process_ids(&mut self, proc: BorrowedFd<'_>) -> Vec<u32> {
+    fn process_ids(&mut self) -> Vec<u32> {
         let mut pids = Vec::new();
+        let Some(proc) = &self.proc else {
+            return pids;
+        };
         if seek(proc, SeekFrom::Start(0)).is_err() {
             return pids;
         }
@@ -274,41 +331,48 @@ impl Recent {
         for &fd in hits {
             self.latest.retain(|&known| known != fd);
             self.latest.push_front(fd);
+            self.unused.taken(fd);
         }
         self.latest.truncate(RECENT_FDS);
     }
-}
 
-/// Reads every descriptor of one process; answers those that were wanted.
-fn scan(
-    fds: BorrowedFd<'_>,
-    entries: &mut [MaybeUninit<u8>],
-    look: &mut Look<'_>,
-) -> Result<Vec<u32>, Errno> {
-    seek(fds, SeekFrom::Start(0))?;
-    let mut hits = Vec::new();
-    let mut dir = RawDir::new(fds, entries);
-    let mut read = 0_u32;
-    while let Some(entry) = dir.next() {
-        let entry = entry?;
-        let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if let Ok(Some(inode)) = socket_inode(fds, entry.file_name())
-            && look.is_wanted(inode)
-        {
-            look.found.insert(inode, executable(fds));
-            hits.push(fd);
-            if look.is_done() {
+    /// Reads every descriptor; answers those that were wanted, and remembers where the others are.
+    fn scan(
+        &mut self,
+        entries: &mut [MaybeUninit<u8>],
+        known: &mut Known,
+        look: &mut Look<'_>,
+    ) -> Result<Vec<u32>, Errno> {
+        let fds = self.fds.as_fd();
+        seek(fds, SeekFrom::Start(0))?;
+        let mut hits = Vec::new();
+        let mut unused = Unused::default();
+        let mut dir = RawDir::new(fds, entries);
+        let mut read = 0_u32;
+        while let Some(entry) = dir.next() {
+            let entry = entry?;
+            let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            unused.used(fd);
+            if let Ok(Some(inode)) = socket_inode(fds, entry.file_name()) {
+                known.saw(inode, Spot { pid: self.pid, fd });
+                if look.is_wanted(inode) {
+                    look.found.insert(inode, executable(fds));
+                    hits.push(fd);
+                    if look.is_done() {
+                        break;
+                    }
+                }
+            }
+            read += 1;
+            if read.is_multiple_of(1024) && clock::mono() >= look.until {
                 break;
             }
         }
-        read += 1;
-        if read.is_multiple_of(1024) && clock::mono() >= look.until {
-            break;
-        }
+        self.unused = unused;
+        Ok(hits)
     }
-    Ok(hits)
 }
 
 /// Looks at one descriptor; tells whether it was wanted.
@@ -339,6 +403,24 @@ fn executable(fds: BorrowedFd<'_>) -> Option<Program> {
     // The kernel says so when the file was replaced, as by an upgrade: the program is still that one.
     let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
     (path.len() <= 1024).then(|| Text::lossy(path))
+}
+
+/// How long the first thread of a process has run, nanoseconds (/proc/PID/schedstat); 0 where it cannot be known.
+fn run_time(fds: BorrowedFd<'_>) -> u64 {
+    let read = || {
+        let file = openat(
+            fds,
+            "../schedstat",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .ok()?;
+        let mut text = [0; 96];
+        let length = rustix::io::read(&file, &mut text).ok()?;
+        let text = str::from_utf8(&text[..length]).ok()?;
+        text.split_ascii_whitespace().next()?.parse().ok()
+    };
+    read().unwrap_or(0)
 }
 
 /// The process id that was given last (last field of /proc/loadavg); 0 when it cannot be read.

@@ -14,6 +14,10 @@ const LONG: Duration = Duration::from_mins(1);
 fn nutcpc(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nutcpc"));
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    // Neither the configuration of whoever runs the tests nor one nutcpc at a time.
+    for name in ["XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "HOME"] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -8,10 +8,14 @@ mod endings;
 #[cfg(test)]
 mod owner;
 #[cfg(test)]
+mod pam;
+#[cfg(test)]
 mod peer;
 #[cfg(test)]
 mod proofs;
 #[cfg(test)]
 mod session;
+#[cfg(test)]
+mod several;
 #[cfg(test)]
 mod support;

@@ -403,6 +403,41 @@ impl Drop for OtherUser {
     }
 }
 
+#[test]
+fn a_socket_is_found_where_it_is_and_not_where_it_was() {
+    if !in_namespace(
+        module_path!(),
+        "a_socket_is_found_where_it_is_and_not_where_it_was",
+    ) {
+        return;
+    }
+    let mut owner = owner();
+    let (socket, local) = connecting(Domain::IPV4, None, at(BLACK_HOLE));
+    let asked = tuple(Transport::Tcp, local, at(BLACK_HOLE));
+    assert_mine(find(&mut owner, asked), asked);
+    // Another number, and somebody else's socket has its own.
+    let moved = socket.try_clone().unwrap();
+    drop(socket);
+    let (other, local) = connecting(Domain::IPV4, None, at(BLACK_HOLE));
+    let others = tuple(Transport::Tcp, local, at(BLACK_HOLE));
+    for _ in 0..2 {
+        assert_mine(find(&mut owner, asked), asked);
+        assert_mine(find(&mut owner, others), others);
+    }
+    // Many more sockets, of which some go and others take their numbers.
+    let mut many: Vec<_> = (0..300)
+        .map(|_| connecting(Domain::IPV4, None, at(BLACK_HOLE)))
+        .collect();
+    for i in 0..300 {
+        let at_random = i * 7 % many.len();
+        many[at_random] = connecting(Domain::IPV4, None, at(BLACK_HOLE));
+        let asked = tuple(Transport::Tcp, many[at_random].1, at(BLACK_HOLE));
+        assert_mine(find(&mut owner, asked), asked);
+    }
+    drop((moved, other));
+    assert_eq!(find(&mut owner, asked), Finding::NotMine);
+}
+
 /// Not a test of its own: what the other user's process does.
 #[test]
 fn the_other_user() {

@@ -92,6 +92,7 @@ impl Pki {
             once: false,
             stay: false,
             ticket_file: None,
+            hears_refusals: false,
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Figures only, never a judgement: the machine is noisy, so ratios within one run are what counts.
 
+mod client;
 mod figures;
 mod gateway;
 mod log;
 mod policy;
 mod system;
 
+pub use client::bench_client;
 pub use gateway::bench_gateway;
 pub use log::bench_log;
 pub use policy::bench_policy;

@@ -35,7 +35,19 @@ pub(super) struct RawLimits {
     password_checks: Option<u32>,
 }
 
+/// Refusals that a client is told of in a minute, where it is told any.
+const REFUSALS_TOLD: usize = 30;
+
 impl Check<'_> {
+    fn refusals_told(&mut self, clients: &RawClients) -> usize {
+        let most = self.count(
+            "clients.refusals-per-minute",
+            clients.refusals_per_minute,
+            REFUSALS_TOLD,
+        );
+        if clients.tell_refusals { most } else { 0 }
+    }
+
     pub(super) fn port_limits(&mut self, raw: &RawLimits) -> PortLimits {
         PortLimits {
             greetings: self.count("limits.greetings", raw.greetings, 1024),
@@ -107,6 +119,7 @@ impl Check<'_> {
                 1..=60,
             ),
             ended_unseen: self.count("limits.ended-unseen", limits.ended_unseen, base.ended_unseen),
+            refusals_told: self.refusals_told(clients),
             ask_margin: self.duration("clients.ask-margin", clients.ask_margin, base.ask_margin, 1..=60),
             confirm_within: self.duration(
                 "limits.confirm-within",

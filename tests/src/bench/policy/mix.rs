@@ -51,7 +51,7 @@ impl Numbers {
     }
 
     fn below(&mut self, bound: u32) -> u32 {
-        u32::try_from((self.next() >> 32) * u64::from(bound) >> 32).unwrap_or(0)
+        u32::try_from(((self.next() >> 32) * u64::from(bound)) >> 32).unwrap_or(0)
     }
 
     fn percent(&mut self, share: u32) -> bool {

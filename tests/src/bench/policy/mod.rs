@@ -1,12 +1,13 @@
-//! The access lists alone: decisions a second on one core, beside a look at every rule.
+//! The access lists alone: decisions a second on one core, beside a look at every rule; and many clients of one server.
 //!
 //! Rules, users and packets come from `mix`, the same in every run. Every answer that is compared is compared with that of a
 //! look at every rule; a difference ends the measurement.
 
+mod clients;
 mod mix;
 
 use super::figures::{Figure, Figures, Rate};
-use super::{BenchOptions, ratio};
+use super::{BenchOptions, ratio, say};
 use anyhow::{Context as _, Result, ensure};
 use mix::Mix;
 use nuauth_server::engine::Subject;
@@ -31,6 +32,9 @@ struct Size {
     compared: usize,
     /// How long decisions are counted.
     time: Duration,
+    clients: (&'static str, u32),
+    /// How long verdicts are timed while nothing else happens.
+    quiet: Duration,
 }
 
 const WHOLE: Size = Size {
@@ -39,6 +43,8 @@ const WHOLE: Size = Size {
     packets: 200_000,
     compared: 20_000,
     time: Duration::from_secs(3),
+    clients: ("clients-10000", 10_000),
+    quiet: Duration::from_secs(10),
 };
 const QUICK: Size = Size {
     repeats: 1,
@@ -46,6 +52,8 @@ const QUICK: Size = Size {
     packets: 2000,
     compared: 500,
     time: Duration::from_millis(100),
+    clients: ("clients-20", 20),
+    quiet: Duration::from_secs(1),
 };
 
 /// Measures the access lists and writes the figures.
@@ -58,6 +66,7 @@ pub fn bench_policy(options: &BenchOptions, out: &mut impl Write) -> Result<()> 
     let mix = Mix::new(size.users, size.packets)?;
     let mut figures = Figures::new("policy");
     for (name, rules) in CASES {
+        say(format_args!("{name}"));
         let file = dir.path().join(format!("{name}.toml"));
         std::fs::write(&file, mix.rules(rules))?;
         let began = clock::mono();
@@ -87,6 +96,7 @@ pub fn bench_policy(options: &BenchOptions, out: &mut impl Write) -> Result<()> 
             ));
         }
     }
+    clients::run(size.clients, size.quiet, &mut figures)?;
     if options.json {
         figures.write_json(out)
     } else {
