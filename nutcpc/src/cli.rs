@@ -5,6 +5,7 @@
 use crate::client::{Client, Command, Options};
 use crate::credentials::{Login, Password, read_password};
 use crate::event::Event;
+use crate::sasl::Mechanism;
 use anyhow::{Context as _, anyhow};
 use clap::{ArgAction, Parser};
 use nufw_common::exit::{Exit, Failure, OrExit as _, report};
@@ -88,6 +89,9 @@ struct Args {
     /// The certificate's private key, PEM
     #[arg(long, short = 'K', value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// Log in by this alone: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN or EXTERNAL [default: the best that is offered]
+    #[arg(long, value_name = "NAME", value_parser = mechanism)]
+    mechanism: Option<Mechanism>,
     /// Answer for another user's sockets; needs root
     #[arg(long, requires = "uid")]
     system: bool,
@@ -218,6 +222,12 @@ fn options(args: Args) -> Result<Options, Failure> {
             return Err(Failure::new(Exit::Usage, error));
         }
     };
+    if let Some(wanted) = args.mechanism
+        && !login.mechanisms().contains(&wanted)
+    {
+        let error = anyhow!("--mechanism {wanted} is not for these credentials");
+        return Err(Failure::new(Exit::Usage, error));
+    }
     Ok(Options {
         host,
         port,
@@ -226,12 +236,17 @@ fn options(args: Args) -> Result<Options, Failure> {
         ca: args.ca,
         crl: args.crl,
         certificate,
+        mechanism: args.mechanism,
         login,
         system_uid: args.uid.filter(|_| args.system),
         once: args.once,
         stay: args.stay,
         ticket_file: args.ticket_file,
     })
+}
+
+fn mechanism(name: &str) -> Result<Mechanism, String> {
+    Mechanism::parse(name).ok_or_else(|| "there is no such mechanism here".to_owned())
 }
 
 /// With a ticket the terminal is asked only when it turns out not to be good any more.

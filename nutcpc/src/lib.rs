@@ -13,6 +13,7 @@ mod error;
 mod event;
 pub mod owner;
 mod proofs;
+mod sasl;
 mod session;
 mod tickets;
 
@@ -21,3 +22,4 @@ pub use client::{Client, ClientError, Command, Options};
 pub use credentials::{CredentialError, Login, MAX_PASSWORD, Password};
 pub use error::{LoginError, Remedy};
 pub use event::Event;
+pub use sasl::Mechanism;

@@ -366,7 +366,8 @@ impl Engine {
             return;
         };
         let Some(identity) = users.get(&user) else {
-            if self.limits.on_removal == OnEnd::Kill {
+            // Where directories are asked, somebody who is not known may only not have logged in since the start.
+            if self.limits.all_known && self.limits.on_removal == OnEnd::Kill {
                 self.kills.want(id, CloseReason::KilledRemoved);
             }
             return;

@@ -58,9 +58,10 @@ pub struct ReadPolicy {
 }
 
 impl Policy {
-    /// Reads the file; a rule for a user that does not exist is refused, one for a group that nobody is in is noted.
-    pub fn load(path: &Path, users: &Users) -> Result<ReadPolicy, ConfigError> {
-        read::load(path, users)
+    /// Reads the file. A rule for a user that does not exist is refused where `all_known`, that is where the users file names
+    /// every user; else it is noted, as one for a group that nobody is in.
+    pub fn load(path: &Path, users: &Users, all_known: bool) -> Result<ReadPolicy, ConfigError> {
+        read::load(path, users, all_known)
     }
 
     /// Lists that drop everything: what stands in where no policy can be trusted.

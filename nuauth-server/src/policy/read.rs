@@ -149,11 +149,12 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 /// Reads and checks the file.
-pub(super) fn load(path: &Path, users: &Users) -> Result<ReadPolicy, ConfigError> {
+pub(super) fn load(path: &Path, users: &Users, all_known: bool) -> Result<ReadPolicy, ConfigError> {
     let loaded = Loader::new("policy").file(path, true).load::<RawPolicy>()?;
     let mut reader = Reader {
         origins: &loaded.origins,
         users,
+        all_known,
         groups: users.groups(),
         names: HashSet::new(),
         problems: Problems::default(),
@@ -181,6 +182,7 @@ pub(super) fn load(path: &Path, users: &Users) -> Result<ReadPolicy, ConfigError
 struct Reader<'a> {
     origins: &'a Origins,
     users: &'a Users,
+    all_known: bool,
     groups: BTreeSet<&'a str>,
     names: HashSet<String>,
     problems: Problems,
@@ -383,6 +385,12 @@ impl Reader<'_> {
         for (index, name) in self.list(key, raw).iter().enumerate() {
             match self.users.by_name(name) {
                 Some(user) => names.push(Arc::clone(user.name())),
+                None if !self.all_known => {
+                    let key = format!("{key}[{index}]");
+                    let text = format_args!("the users file has no user \"{name}\"; another back-end may");
+                    self.notes.push(self.origins.complain(&key, text).to_string());
+                    names.push(Arc::from(name.as_str()));
+                }
                 None => self.reject(
                     &format!("{key}[{index}]"),
                     format_args!("\"{name}\""),
@@ -397,7 +405,8 @@ impl Reader<'_> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for (index, name) in self.list(key, raw).iter().enumerate() {
             let key = format!("{key}[{index}]");
-            if !self.groups.contains(name.as_str()) {
+            // Groups of directories are not known before somebody logs in.
+            if self.all_known && !self.groups.contains(name.as_str()) {
                 let note = self
                     .origins
                     .complain(&key, format_args!("nobody is in group \"{name}\""));

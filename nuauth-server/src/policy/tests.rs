@@ -15,7 +15,7 @@ fn read(text: &str) -> Result<ReadPolicy, String> {
     let path = dir.path().join("policy.toml");
     std::fs::write(&path, text).unwrap();
     let strip = |text: String| text.replace(&format!("{}/", dir.path().display()), "");
-    Policy::load(&path, &users)
+    Policy::load(&path, &users, true)
         .map(|mut read| {
             read.notes = read.notes.into_iter().map(strip).collect();
             read
@@ -323,7 +323,7 @@ fn rules_are_shown_as_they_match() {
 fn the_sample_is_valid() {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf");
     let users = Users::load(&conf.join("users.toml"), Mark(0x00ff_ffff)).unwrap();
-    let read = Policy::load(&conf.join("policy.toml"), &users).unwrap();
+    let read = Policy::load(&conf.join("policy.toml"), &users, true).unwrap();
     assert_eq!(read.notes, Vec::<String>::new());
     let user = &users.by_name("bob").unwrap().identity;
     let ruling = |tuple: &Tuple| read.policy.judge(user, tuple).rule.to_string();

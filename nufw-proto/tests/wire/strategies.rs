@@ -385,6 +385,7 @@ pub(crate) fn client_to_server() -> impl Strategy<Value = client::ToServer> {
         goodbye().prop_map(ToServer::Goodbye),
         secret().prop_map(|ticket| ToServer::Resume(client::Resume { ticket })),
         (text(), secret()).prop_map(|(mechanism, response)| ToServer::Again(Login { mechanism, response })),
+        secret().prop_map(|response| ToServer::Respond(client::Respond { response })),
     ]
 }
 
@@ -460,5 +461,6 @@ pub(crate) fn server_to_client() -> impl Strategy<Value = client::ToClient> {
         any::<u32>().prop_map(|within_ms| ToClient::Renew(client::Renew { within_ms })),
         Just(ToClient::Renewed(client::Renewed)),
         ended().prop_map(ToClient::Ended),
+        secret().prop_map(|challenge| ToClient::Challenge(client::Challenge { challenge })),
     ]
 }
