@@ -269,7 +269,8 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
             })?;
         }
         Some(Command::DirectoryWorker { kind }) => {
-            nufw_common::logging::init("info");
+            // It has a line for every message that it did not ask for.
+            nufw_common::logging::init_quieted("info", Some("ldap3"));
             let mode = sandbox_mode(cli.sandbox.as_deref())?;
             directory::run_worker(kind, cli.user.as_deref(), mode)?;
         }

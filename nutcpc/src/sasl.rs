@@ -139,11 +139,16 @@ impl Conversation {
 
     /// Answers the server; with nothing, when it has proven itself.
     pub(crate) fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, LoginError> {
-        let iterations = std::str::from_utf8(challenge)
-            .ok()
-            .and_then(|text| text.split(',').find_map(|part| part.strip_prefix("i=")));
-        if iterations.is_some_and(|text| text.parse().map_or(true, |n: u32| n > MOST_ITERATIONS)) {
-            let why = format!("it wants more than {MOST_ITERATIONS} rounds of computing");
+        let text = std::str::from_utf8(challenge).unwrap_or_default();
+        // `rsasl` takes the first two bytes of every part for granted, and panics without them.
+        if text.split(',').any(|part| part.len() < 2) {
+            let why = "a part of its message is no attribute".to_owned();
+            return Err(LoginError::Conversation(why));
+        }
+        let iterations = text.split(',').find_map(|part| part.strip_prefix("i="));
+        let usable = 1..=MOST_ITERATIONS;
+        if iterations.is_some_and(|text| text.parse().map_or(true, |n: u32| !usable.contains(&n))) {
+            let why = format!("it wants more than {MOST_ITERATIONS} rounds of computing, or none");
             return Err(LoginError::Conversation(why));
         }
         let mut message = Vec::new();
@@ -207,4 +212,31 @@ pub(crate) fn begin(
 /// What a message may carry of a conversation.
 pub(crate) fn secret(message: Vec<u8>) -> Result<SecretBytes, LoginError> {
     SecretBytes::new(message).map_err(|error| LoginError::Conversation(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_message_of_a_server_is_an_error() {
+        let password = Zeroizing::new("wonderland".to_owned());
+        for challenge in [
+            &b""[..],
+            b",",
+            b"r",
+            b"r=x,",
+            b"r=x,s,i=4096",
+            b"r=x,s=c2FsdA==,i=0",
+            b"r=x,s=c2FsdA==,i=",
+            b"m=x",
+            b"\xff",
+        ] {
+            let (mut conversation, first) =
+                Conversation::begin(Mechanism::Scram, "alice", &password, Exported::default()).unwrap();
+            assert!(first.starts_with(b"y,,n=alice,r=") || first.starts_with(b"n,,n=alice,r="));
+            let answer = conversation.answer(challenge);
+            assert!(answer.is_err(), "{challenge:?}: {answer:?}");
+        }
+    }
 }

@@ -32,6 +32,32 @@ pub(crate) type Exported = [u8; 32];
 pub(crate) struct Conversation {
     session: Session<Proven, Binding>,
     name: Arc<Mutex<Option<String>>>,
+    stage: Stage,
+}
+
+/// How far a conversation is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    First,
+    Final,
+    Over,
+}
+
+impl Stage {
+    /// Whether `rsasl` can be given this: it takes the first two bytes of every part for granted, and panics without them. And it
+    /// panics when it is asked after an error.
+    fn takes(self, message: &[u8]) -> bool {
+        let mut parts = message.split(|byte| *byte == b',').enumerate();
+        match self {
+            Self::First => parts.all(|(index, part)| match index {
+                0 => true,
+                1 => part.is_empty() || part.starts_with(b"a="),
+                _ => part.len() >= 2,
+            }),
+            Self::Final => parts.all(|(_, part)| part.len() >= 2),
+            Self::Over => false,
+        }
+    }
 }
 
 /// What comes next.
@@ -135,7 +161,11 @@ impl Conversation {
         let session = SASLServer::with_cb(config, Binding(exported))
             .start_suggested(wanted)
             .map_err(unusable)?;
-        Ok(Self { session, name })
+        Ok(Self {
+            session,
+            name,
+            stage: Stage::First,
+        })
     }
 
     /// Who wants to log in, once it was said: as `SASLprep` leaves it.
@@ -145,15 +175,18 @@ impl Conversation {
 
     /// Takes the client's next message.
     pub(crate) fn step(&mut self, response: &[u8]) -> Result<Step, LoginError> {
+        let malformed = |why: String| LoginError::Malformed {
+            mechanism: "SCRAM",
+            why,
+        };
+        if !std::mem::replace(&mut self.stage, Stage::Over).takes(response) {
+            return Err(malformed("a part of it is no attribute".to_owned()));
+        }
         let mut answer = Vec::new();
-        let state =
-            self.session
-                .step(Some(response), &mut answer)
-                .map_err(|error| LoginError::Malformed {
-                    mechanism: "SCRAM",
-                    why: error.to_string(),
-                })?;
+        let stepped = self.session.step(Some(response), &mut answer);
+        let state = stepped.map_err(|error| malformed(error.to_string()))?;
         if state.is_running() {
+            self.stage = Stage::Final;
             return Ok(Step::Challenge(answer));
         }
         Ok(match self.session.validation() {

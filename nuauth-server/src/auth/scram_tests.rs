@@ -1,5 +1,6 @@
 use super::*;
 use crate::users::tests::load;
+use proptest::prelude::*;
 use rsasl::prelude::SASLClient;
 use rsasl::property::Password;
 
@@ -184,4 +185,21 @@ fn malformed_messages_end_the_conversation() {
     }
     assert_eq!(unescaped("a=2Cb=3Dc").as_deref(), Some("a,b=c"));
     assert_eq!(unescaped("a=b"), None);
+}
+
+proptest! {
+    /// A peer that nobody knows must not be able to end the server.
+    #[test]
+    fn any_messages_are_an_answer_or_an_error(
+        messages in prop::collection::vec(prop::collection::vec(prop::sample::select(b"n,y,p,a=r=c=m\xff\x00,,bilcews=".to_vec()), 0..24), 1..4),
+        begun in any::<bool>(),
+    ) {
+        let mut server = Conversation::begin(Mechanism::Scram, false, [1; 32], keys()).unwrap();
+        if begun {
+            prop_assert!(matches!(server.step(b"n,,n=alice,r=abc"), Ok(Step::Challenge(_))));
+        }
+        for message in messages {
+            prop_assert!(!matches!(server.step(&message), Ok(Step::Proven(_))));
+        }
+    }
 }

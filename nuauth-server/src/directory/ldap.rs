@@ -18,8 +18,8 @@ use tokio::sync::Semaphore;
 
 /// Values of one attribute that holds a name, an id or a mark; an entry with more is not usable.
 const MAX_VALUES: usize = 16;
-/// Attributes of which at least one changes with the password: of OpenLDAP and other servers after RFC 4512, of password
-/// policies, of Active Directory.
+/// Attributes of which at least one changes with the password: of servers after RFC 4512 (`entryCSN` of `slapd`), of
+/// password policies, of Active Directory.
 const VERSION: [&str; 5] = [
     "entryCSN",
     "modifyTimestamp",

@@ -408,6 +408,10 @@ pub struct LiveConn {
 
 /// Every bound of the engine. What happens at each is said with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "settings that have nothing to do with each other"
+)]
 pub struct Limits {
     /// Packets that wait for a decision, all gateways together; a further one is dropped.
     pub pending_asks: usize,
