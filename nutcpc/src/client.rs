@@ -290,6 +290,10 @@ impl Client {
                 Err(AttemptError::Login(error)) if error.remedy() == Remedy::Credentials => {
                     return Err(error.into());
                 }
+                // At another address of the server the ticket would be worthless, and forgotten.
+                Err(AttemptError::Login(error)) if error.is_unsaid() && self.tickets.current().is_some() => {
+                    return Err(error.into());
+                }
                 Err(error @ AttemptError::Credentials(_)) => return Err(error),
                 Err(AttemptError::Login(error)) => {
                     tracing::debug!(%server, %error, "no login there");

@@ -38,6 +38,8 @@ complete -c nuauth-server -n "__fish_nuauth_server_needs_command" -f -a "privile
 complete -c nuauth-server -n "__fish_nuauth_server_needs_command" -f -a "pki" -d 'Make certificates: an authority, servers, gateways, users'
 complete -c nuauth-server -n "__fish_nuauth_server_needs_command" -f -a "db" -d 'Look after the log\'s database'
 complete -c nuauth-server -n "__fish_nuauth_server_needs_command" -f -a "hash-password" -d 'Read a password, print its hash for users.toml'
+complete -c nuauth-server -n "__fish_nuauth_server_needs_command" -f -a "directory-helper" -d 'The process that asks directories; the server starts it'
+complete -c nuauth-server -n "__fish_nuauth_server_needs_command" -f -a "directory-worker" -d 'A process that asks one directory; the helper starts it'
 complete -c nuauth-server -n "__fish_nuauth_server_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand run" -s f -l config -d 'The configuration file; paths in it are relative to its directory' -r -F
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand run" -l log-sync -d 'Accept a packet only after its row is on disk (true), or at once (false); overrides log.sync' -r -f -a "true\t''
@@ -158,15 +160,31 @@ complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand hash-passwor
 false\t''"
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand hash-password" -l user -d 'Become this user when started as root, after the ports are open; overrides privileges.user' -r
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand hash-password" -l sandbox -d 'enforce, best-effort or off: what the kernel holds the running server to; overrides privileges.sandbox' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand hash-password" -l scram -d 'Print keys for SCRAM-SHA-256 (the key scram), by which the password never leaves the client'
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand hash-password" -s h -l help -d 'Print help'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "run" -d 'Run the server in the foreground (also without any command)'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "check" -d 'Check every file, print what was understood, exit 78 if something is wrong'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "status" -d 'Show how the running server is: gateways, sessions, decisions, journal'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "privileges" -d 'Print what a running server holds: user, capabilities, filters, sandbox'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "pki" -d 'Make certificates: an authority, servers, gateways, users'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "db" -d 'Look after the log\'s database'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "hash-password" -d 'Read a password, print its hash for users.toml'
-complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-helper" -l system-user -d 'Whom workers of users.system become' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-helper" -s f -l config -d 'The configuration file; paths in it are relative to its directory' -r -F
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-helper" -l log-sync -d 'Accept a packet only after its row is on disk (true), or at once (false); overrides log.sync' -r -f -a "true\t''
+false\t''"
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-helper" -l user -d 'Become this user when started as root, after the ports are open; overrides privileges.user' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-helper" -l sandbox -d 'enforce, best-effort or off: what the kernel holds the running server to; overrides privileges.sandbox' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-helper" -s h -l help -d 'Print help'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-worker" -s f -l config -d 'The configuration file; paths in it are relative to its directory' -r -F
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-worker" -l log-sync -d 'Accept a packet only after its row is on disk (true), or at once (false); overrides log.sync' -r -f -a "true\t''
+false\t''"
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-worker" -l user -d 'Become this user when started as root, after the ports are open; overrides privileges.user' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-worker" -l sandbox -d 'enforce, best-effort or off: what the kernel holds the running server to; overrides privileges.sandbox' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand directory-worker" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "run" -d 'Run the server in the foreground (also without any command)'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "check" -d 'Check every file, print what was understood, exit 78 if something is wrong'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "status" -d 'Show how the running server is: gateways, sessions, decisions, journal'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "privileges" -d 'Print what a running server holds: user, capabilities, filters, sandbox'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "pki" -d 'Make certificates: an authority, servers, gateways, users'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "db" -d 'Look after the log\'s database'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "hash-password" -d 'Read a password, print its hash for users.toml'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "directory-helper" -d 'The process that asks directories; the server starts it'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "directory-worker" -d 'A process that asks one directory; the helper starts it'
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and not __fish_seen_subcommand_from run check status privileges pki db hash-password directory-helper directory-worker help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and __fish_seen_subcommand_from pki" -f -a "init" -d 'Make a certificate authority: ca.crt, ca.key, and ca.crl that revokes nothing'
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and __fish_seen_subcommand_from pki" -f -a "server" -d 'Make an authentication server\'s certificate'
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand help; and __fish_seen_subcommand_from pki" -f -a "gateway" -d 'Make a gateway\'s certificate; its name must be among gateways.names'

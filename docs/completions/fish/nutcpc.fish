@@ -9,6 +9,7 @@ complete -c nutcpc -l password-file -d 'File whose first line is the password; o
 complete -c nutcpc -l password-fd -d 'Number of an open file descriptor to read the password from (0 is standard input)' -r
 complete -c nutcpc -s C -l certificate -d 'Your certificate, PEM: log in by it instead of a password' -r -F
 complete -c nutcpc -s K -l key -d 'The certificate\'s private key, PEM' -r -F
+complete -c nutcpc -l mechanism -d 'Log in by this alone: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN or EXTERNAL [default: the best that is offered]' -r
 complete -c nutcpc -l uid -d 'Number of the user whose sockets are claimed' -r
 complete -c nutcpc -l ticket-file -d 'Keep the ticket that the server gives in this file: for a while the next login needs no password, also after this program was ended by force' -r -F
 complete -c nutcpc -l system -d 'Answer for another user\'s sockets; needs root'

@@ -189,7 +189,7 @@ fn configure(dir: &Path) {
          access to attrs=userPassword by * auth\n\
          access to * by dn=\"cn=reader,dc=example,dc=org\" read by * auth\n"
     );
-    write(&Path::new(&format!("{dir}/slapd.conf")), &text);
+    write(Path::new(&format!("{dir}/slapd.conf")), &text);
 }
 
 /// An authority and a certificate for `localhost`.

@@ -108,6 +108,28 @@ async fn a_lost_session_is_had_again_by_the_ticket_and_a_bad_one_falls_back_upon
 }
 
 #[tokio::test]
+async fn a_ticket_that_cannot_be_checked_at_the_moment_is_kept_and_shown_nowhere_else() {
+    let pki = Pki::new();
+    let [peer, other] = [
+        Peer::new(&pki, "127.0.0.1:0").await,
+        Peer::new(&pki, "127.0.0.1:0").await,
+    ];
+    let mut options = pki.options(peer.address);
+    options.also = vec![other.address];
+    let _client = Running::start(options);
+    let mut connection = session(&peer).await;
+    connection.give_ticket(b"a ticket").await;
+    drop(connection);
+    for _ in 0..2 {
+        // Whoever went to the other address would wait there for longer than this side waits here.
+        let (mut connection, _) = peer.accept_login().await;
+        connection.welcome_with(&["PLAIN"], everything()).await;
+        assert!(matches!(connection.next().await, Some(ToServer::Resume(_))));
+        connection.refuse(Refusal::Unavailable).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_without_tickets_is_logged_in_to_as_ever() {
     let pki = Pki::new();
     let peer = Peer::new(&pki, "127.0.0.1:0").await;
