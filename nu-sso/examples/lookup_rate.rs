@@ -99,6 +99,8 @@ fn live(number: u64) -> Result<[Change; 2]> {
         client_app: Some(word("/usr/lib/firefox-esr/firefox-esr")),
         acl: word("web"),
         parent: None,
+        policy: Arc::from(""),
+        auth: None,
     }));
     let established = Change::Established(Box::new(Established {
         id: id(number)?,

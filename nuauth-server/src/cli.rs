@@ -3,6 +3,7 @@
 //! Parses and dispatches; what a command does is its module's business.
 
 use crate::config::{DEFAULT_PATH, Override};
+use crate::policy_command::{self, PolicyCommand};
 use crate::{check, db, directory, hash_password, pki, status};
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{Exit, Failure, OrExit as _};
@@ -48,6 +49,7 @@ From nothing to a running server:
   nuauth-server hash-password        # for users.toml
   nuauth-server db migrate           # unless the log is a file of SQLite
   nuauth-server check                # is everything right, and what was understood?
+  nuauth-server policy test --user alice 10.0.0.5:4000 10.1.0.9:22
   nuauth-server                      # runs in the foreground
   nuauth-server status               # how the running one is
 
@@ -95,6 +97,9 @@ pub enum Command {
     /// Look after the log's database
     #[command(subcommand)]
     Db(Db),
+    /// Check, show, try out, compare and replay access lists; explain what they decided
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Read a password, print its hash for users.toml
     #[command(after_help = "Asks twice at a terminal, else reads one line:\n  \
                             printf '%s\\n' \"$PASSWORD\" | nuauth-server hash-password")]
@@ -216,6 +221,8 @@ fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
 pub enum Next {
     /// Nothing.
     Done,
+    /// Nothing but to say by the exit code that two things that were compared differ.
+    Differs,
     /// Run the server.
     Run {
         /// The configuration file.
@@ -257,6 +264,7 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
         Some(Command::Status { json }) => status::run(&cli.config, &overrides, json, out)?,
         Some(Command::Privileges { pid, json }) => privileges::print("nuauth-server", pid, json, out)?,
         Some(Command::Pki(command)) => pki::run(&command, out)?,
+        Some(Command::Policy(command)) => return policy_command::run(&command, &cli.config, &overrides, out),
         Some(Command::Db(Db::Migrate)) => db::migrate(&cli.config, &overrides, out)?,
         Some(Command::HashPassword { scram }) => hash_password::run(scram, out)?,
         Some(Command::DirectoryHelper { system_user }) => {

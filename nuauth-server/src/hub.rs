@@ -14,7 +14,7 @@ use crate::hooks::Hooks;
 use crate::journal::{Entry, Journal, Report};
 use nufw_common::clock;
 use nufw_common::watchdog::Watchdog;
-use nufw_proto::client::{ClaimRequest, EndCause, Refusal};
+use nufw_proto::client::{ClaimRequest, EndCause, HashPrograms, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
 use nufw_proto::{Addr, Batch, MAX_BATCH, SessionId, Text, Tuple, client};
 use std::collections::HashMap;
@@ -426,6 +426,10 @@ impl Hub {
                     self.links.remove(&link);
                 }
                 Effect::Admitted { session } => self.hand_to_session(session, ToSession::Admitted),
+                Effect::HashPrograms { session, wanted } => {
+                    let message = client::ToClient::HashPrograms(HashPrograms { wanted });
+                    self.hand_to_session(session, ToSession::Say(message));
+                }
                 Effect::NotAdmitted { session, cause } => {
                     self.hand_to_session(session, ToSession::Refused(cause));
                     // Its task ends without a word.

@@ -21,9 +21,11 @@ pub mod hours;
 mod hub;
 mod identify;
 pub mod journal;
+mod kept;
 pub mod observe;
 pub mod pki;
 pub mod policy;
+pub mod policy_command;
 mod port;
 mod revocation;
 mod sandbox;
@@ -32,6 +34,7 @@ pub mod status;
 mod tickets;
 mod unlogged;
 pub mod users;
+mod watch;
 
 use nufw_common::exit::{Failure, report};
 use std::process::ExitCode;
@@ -45,17 +48,23 @@ pub fn main() -> ExitCode {
         return report(hooks::helper_main());
     }
     match cli::parse() {
-        Ok(cli) => report(run(cli)),
+        Ok(cli) => match run(cli) {
+            Ok(code) => code,
+            Err(failure) => report(Err(failure)),
+        },
         Err(code) => code,
     }
 }
 
-fn run(cli: cli::Cli) -> Result<(), Failure> {
+fn run(cli: cli::Cli) -> Result<ExitCode, Failure> {
     match cli::dispatch(cli, &mut std::io::stdout())? {
-        cli::Next::Done => Ok(()),
+        cli::Next::Done => {}
+        // As diff(1) says it.
+        cli::Next::Differs => return Ok(ExitCode::from(1)),
         cli::Next::Run { config, overrides } => {
             nufw_common::logging::init("info");
-            server::run(&config, overrides)
+            server::run(&config, overrides)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -22,6 +22,7 @@ use crate::revocation::Revoked;
 use crate::sandbox;
 use crate::tickets::Tickets;
 use crate::users::Users;
+use crate::watch::{EVERY, Watch};
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
 use files::Files;
@@ -121,6 +122,11 @@ async fn serve(
         .or_exit(Exit::OsErr)?
         .unzip();
     let hook_counts = hook_counts.unwrap_or_default();
+    let mut watch = Watch::on(config.watch.then(|| config.users.clone()));
+    if config.watch {
+        watch.add(files.lists.iter().cloned());
+    }
+    let mut looks = tokio::time::interval(EVERY);
     let (mut server, mut hub) = start(
         config,
         overrides,
@@ -149,13 +155,17 @@ async fn serve(
     let crashed = loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => drop(server.reload()),
+                Signal::Reload => drop(server.reload(&mut watch)),
                 Signal::Terminate => break false,
+            },
+            _ = looks.tick(), if server.config.watch => if watch.has_changed() {
+                tracing::info!("users or access lists have changed");
+                drop(server.reload(&mut watch));
             },
             Some(order) = server.orders.recv() => match order {
                 Order::Reload(answer) => {
                     // Whoever asked may have gone.
-                    let _ = answer.send(server.reload());
+                    let _ = answer.send(server.reload(&mut watch));
                 }
                 Order::RefreshCache(answer) => server.refresh(answer),
                 Order::Drain(within) => {
@@ -418,8 +428,8 @@ impl Server {
     }
 
     /// Reads users, access lists, gateway names, certificates and revocation list again. Sessions and links stay; all
-    /// that was there stays when one file is bad.
-    fn reload(&self) -> Result<(), String> {
+    /// that was there stays when one file is bad. Further files that were read are watched from then on.
+    fn reload(&self, watch: &mut Watch) -> Result<(), String> {
         lifecycle::notify_reloading();
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
@@ -433,6 +443,9 @@ impl Server {
         self.reloads.made(loaded.is_ok());
         match loaded {
             Ok((files, config)) => {
+                if self.config.watch {
+                    watch.add(files.lists);
+                }
                 self.gateways.tls.store(files.for_gateways);
                 let names = config.gateways.names.clone();
                 self.control.administration.gateways.store(Arc::new(names));

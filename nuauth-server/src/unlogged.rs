@@ -24,7 +24,7 @@ pub(crate) fn warnings(levels: Levels, policy: &Policy) -> Vec<String> {
             (LogMode::None, Decision::Accept) if level => sentences.push(format!(
                 "rule \"{rule}\" says log = \"none\": what it accepts leaves no row, and nobody can tell later whose it was"
             )),
-            (LogMode::Sync | LogMode::Async, _) if !level => sentences.push(format!(
+            (LogMode::Sync | LogMode::Strict | LogMode::Async, _) if !level => sentences.push(format!(
                 "rule \"{rule}\" says log = \"{}\" in vain: log.levels has no \"{name}\"",
                 word.unwrap_or_default()
             )),

@@ -8,6 +8,9 @@ pub use crate::gateway::{Capabilities, Goodbye, Heartbeat, Hook};
 use crate::{Addr, Batch, ClaimId, SecretBytes, SessionId, Text, Tuple};
 use serde::{Deserialize, Serialize};
 
+/// Hashes of programs go before claims, where [`HashPrograms`] wants them.
+pub const PROGRAM_HASHES: Capabilities = Capabilities(1 << 0);
+
 /// Why a session ends is told as [`Ended`], the refusals from [`Refusal::UserFull`] on are known, and [`Renew`] is answered.
 pub const REASONS: Capabilities = Capabilities(1 << 1);
 
@@ -105,6 +108,22 @@ pub struct Mine {
     pub seen: Tuple,
     /// Path of the program that owns the socket, if it could be learnt; claimed, never proven.
     pub program: Option<Text<1024>>,
+}
+
+/// The SHA-256 of the program of a claim that follows; claimed, never proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramHash {
+    /// The request that the claim answers.
+    pub id: ClaimId,
+    /// The hash of the program's file.
+    pub sha256: [u8; 32],
+}
+
+/// Whether the access lists look at hashes of programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashPrograms {
+    /// Send [`ProgramHash`] before claims.
+    pub wanted: bool,
 }
 
 /// A connection that the client claims unasked: it was being opened while there was no session to ask.
@@ -278,6 +297,8 @@ messages! {
         7 => Heartbeat(Heartbeat),
         /// The client goes.
         8 => Goodbye(Goodbye),
+        /// Hashes for the claims that come next; with [`PROGRAM_HASHES`].
+        20 => ProgramHashes(Batch<ProgramHash>),
         /// Login by ticket.
         24 => Resume(Resume),
         /// The credentials again.
@@ -306,6 +327,8 @@ messages! {
         135 => Heartbeat(Heartbeat),
         /// The server goes, or throws the session out.
         136 => Goodbye(Goodbye),
+        /// Whether hashes are wanted; with [`PROGRAM_HASHES`].
+        148 => HashPrograms(HashPrograms),
         /// For a later login.
         152 => Ticket(Ticket),
         /// Show the credentials again.

@@ -15,7 +15,7 @@ use nufw_common::backoff::Backoff;
 use nufw_common::exit::Exit;
 use nufw_common::tls::{self, ClientTls, TlsError};
 use nufw_common::{clock, lifecycle};
-use nufw_proto::client::{CONVERSATION, EndCause, Hello, OsInfo, REASONS, Refusal, TICKETS};
+use nufw_proto::client::{CONVERSATION, EndCause, Hello, OsInfo, PROGRAM_HASHES, REASONS, Refusal, TICKETS};
 use nufw_proto::{CLIENT_ALPN, Text};
 use std::io;
 use std::net::SocketAddr;
@@ -379,7 +379,7 @@ impl Client {
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
         Hello {
             software: Text::lossy(concat!("nutcpc ", env!("CARGO_PKG_VERSION"))),
-            capabilities: REASONS.and(TICKETS).and(CONVERSATION),
+            capabilities: PROGRAM_HASHES.and(REASONS).and(TICKETS).and(CONVERSATION),
             os: OsInfo {
                 name: Text::lossy(&text(uname.sysname())),
                 release: Text::lossy(&text(uname.release())),

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     /// Credentials that are being shown again in several messages.
     aside: Option<Conversation>,
     local: Addr,
+    /// The server wants hashes of programs.
+    hashes_programs: bool,
     /// The local address is among the host's global ones (it may be a loopback address).
     local_was_seen: bool,
 }
@@ -181,6 +183,7 @@ impl Session {
                 exported,
                 aside: None,
                 local: local.ip().into(),
+                hashes_programs: false,
                 local_was_seen: false,
             })
         };
@@ -315,6 +318,7 @@ impl Session {
                     ended = Some(Ended::Refused(refused.into()));
                     break;
                 }
+                ToClient::HashPrograms(hash) => self.hashes_programs = hash.wanted,
                 ToClient::Goodbye(goodbye) => {
                     ended = Some(Ended::Lost(format!(
                         "the server ended the session: {}",
@@ -348,6 +352,10 @@ impl Session {
             let claims = tools.owner.claims(&questions);
             tracing::trace!(questions = questions.len(), "answering");
             for claims in claims.chunks(CLAIMS_PER_FRAME) {
+                if self.hashes_programs {
+                    // They count for the claims that come next.
+                    self.queue_batch(&tools.owner.hashes(claims), ToServer::ProgramHashes)?;
+                }
                 self.queue_batch(claims, ToServer::Claims)?;
             }
         }

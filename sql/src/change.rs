@@ -149,6 +149,10 @@ pub struct OpenRow {
     /// The connection that brought this one with it, such as the control connection of FTP data: this one was never asked
     /// for, and its user is that one's.
     pub parent: Option<ConnId>,
+    /// The version of the access lists that decided; empty where none did.
+    pub policy: Arc<str>,
+    /// How the user had shown who it is, one word.
+    pub auth: Option<Arc<str>>,
 }
 
 /// What the kernel's entry adds to a row.
@@ -304,4 +308,14 @@ pub struct ActiveRow {
     pub client_os: Option<Arc<str>>,
     /// The program, as the client says.
     pub client_app: Option<Arc<str>>,
+    /// Interface the packet came in by; empty when unknown.
+    pub in_dev: Arc<str>,
+    /// Interface the packet would leave by; empty when unknown.
+    pub out_dev: Arc<str>,
+    /// Bridge port the packet came in by; empty when there is none.
+    pub phys_in: Arc<str>,
+    /// Bridge port the packet would leave by; empty when there is none.
+    pub phys_out: Arc<str>,
+    /// How the user had shown who it is, one word.
+    pub auth: Option<Arc<str>>,
 }

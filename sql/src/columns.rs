@@ -175,6 +175,8 @@ pub(crate) fn expect_text(row: &OpenRow) -> Result<(), StoreError> {
         ("client_app", row.client_app.as_ref()),
         ("gateway", Some(&row.gateway)),
         ("acl", Some(&row.acl)),
+        ("policy", Some(&row.policy)),
+        ("auth", row.auth.as_ref()),
     ];
     for (what, text) in texts {
         if text.is_some_and(|text| text.contains('\0')) {

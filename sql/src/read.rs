@@ -27,8 +27,8 @@ const CONNECTIONS: &str = "id, state, @oob_time, oob_time_sec, oob_time_usec, oo
      ip_protocol, #ip_saddr, #ip_daddr, sport, dport, tcp_sport, tcp_dport, udp_sport, udp_dport, icmp_type, icmp_code, \
      icmp_id, user_id, username, client_os, client_app, @start_timestamp, @end_timestamp, duration, packets_in, \
      packets_out, bytes_in, bytes_out, #reply_saddr, #reply_daddr, reply_sport, reply_dport, reply_icmp_type, \
-     reply_icmp_code, reply_icmp_id, gateway, ct_id, ct_mark, ct_zone, acl, close_reason, parent_id, phys_in, \
-     phys_out";
+     reply_icmp_code, reply_icmp_id, gateway, ct_id, ct_mark, ct_zone, acl, close_reason, parent_id, phys_in, phys_out, \
+     policy, auth";
 /// Those of `gaps`.
 const GAPS: &str = "id, gateway, @from_timestamp, @to_timestamp, cause, count";
 /// Those of `sessions`.

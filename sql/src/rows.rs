@@ -45,6 +45,11 @@ pub(crate) struct ActiveColumns {
     username: Option<String>,
     client_os: Option<String>,
     client_app: Option<String>,
+    oob_in: Option<String>,
+    oob_out: Option<String>,
+    phys_in: Option<String>,
+    phys_out: Option<String>,
+    auth: Option<String>,
     ip_protocol: i64,
     ip_saddr: String,
     ip_daddr: String,
@@ -89,8 +94,27 @@ impl ActiveColumns {
             ),
         };
         let gateway = text(&self.gateway);
-        let [username, client_os, client_app] =
-            [&self.username, &self.client_os, &self.client_app].map(|found| found.as_ref().map(&mut text));
+        let [
+            username,
+            client_os,
+            client_app,
+            in_dev,
+            out_dev,
+            phys_in,
+            phys_out,
+            auth,
+        ] = [
+            &self.username,
+            &self.client_os,
+            &self.client_app,
+            &self.oob_in,
+            &self.oob_out,
+            &self.phys_in,
+            &self.phys_out,
+            &self.auth,
+        ]
+        .map(|found| found.as_ref().map(&mut text));
+        let known = |text: Option<Arc<str>>| text.unwrap_or_else(|| Arc::from(""));
         let original = Direction {
             protocol: self.ip_protocol,
             src: &self.ip_saddr,
@@ -125,6 +149,11 @@ impl ActiveColumns {
             username,
             client_os,
             client_app,
+            in_dev: known(in_dev),
+            out_dev: known(out_dev),
+            phys_in: known(phys_in),
+            phys_out: known(phys_out),
+            auth,
         })
     }
 

@@ -22,7 +22,7 @@ pub fn checked(command: &mut Command) -> Result<String> {
 }
 
 /// Like [`checked`], with something on stdin.
-pub(crate) fn fed(command: &mut Command, input: &str) -> Result<String> {
+pub fn fed(command: &mut Command, input: &str) -> Result<String> {
     let shown = shown(command);
     let mut child = command
         .stdin(Stdio::piped())

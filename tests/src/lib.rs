@@ -26,8 +26,8 @@ mod wait;
 mod watching;
 
 pub use accept_all::accept_all;
-pub use bench::{BenchOptions, bench, bench_gateway, bench_log};
-pub use command::{binary, checked, in_path, missing_tools};
+pub use bench::{BenchOptions, bench, bench_gateway, bench_log, bench_policy};
+pub use command::{binary, checked, fed, in_path, missing_tools};
 pub use daemons::Lab;
 pub use demo::{DemoOptions, demo};
 pub use flood::{FloodOptions, FloodReport, flood};

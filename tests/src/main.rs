@@ -31,7 +31,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measures the path of a packet, the log alone, or the gateway.
+    /// Measures the path of a packet, the log alone, the gateway, or the access lists.
     Bench {
         /// What to measure.
         #[arg(value_enum, default_value_t = Measured::Path)]
@@ -126,6 +126,8 @@ enum Measured {
     Log,
     /// What the gateway loses: at full rate, in floods, by overruns and restarts, beside conntrack and ulogd2.
     Gateway,
+    /// Decisions of access lists, a look at every rule beside them; nothing else runs.
+    Policy,
 }
 
 fn main() -> ExitCode {
@@ -159,6 +161,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 Measured::Path => lab::bench(&options, &mut out),
                 Measured::Log => lab::bench_log(&options, &mut out),
                 Measured::Gateway => lab::bench_gateway(&options, &mut out),
+                Measured::Policy => lab::bench_policy(&options, &mut out),
             }
         }
         Command::Load {

@@ -170,6 +170,8 @@ file = "users.toml"
 
 [policy]
 file = "policy.toml"
+# A test that edits a file says itself when it is read.
+watch = false
 
 [log]
 database = "sqlite:DIR/nulog.db"

@@ -80,6 +80,8 @@ impl Conn {
             client_app: None,
             acl: Arc::from("web"),
             parent: None,
+            policy: Arc::from(""),
+            auth: None,
         }))
     }
 

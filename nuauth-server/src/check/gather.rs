@@ -4,7 +4,7 @@
 
 use super::{Level, Report};
 use crate::config::{Backend, OnLoss, Override, ServerConfig};
-use crate::policy::{Policy, word};
+use crate::policy::{Against, Policy, word};
 use crate::unlogged;
 use crate::users::Users;
 use nufw_common::clock;
@@ -137,7 +137,7 @@ fn revocation_list(path: &Path, report: &mut Report) {
 
 fn users(config: &ServerConfig, report: &mut Report) -> Option<Users> {
     let path = &config.users;
-    let users = match Users::load_with(path, config.mark_mask, &config.directories.names) {
+    let users = match Users::load_with(path, config.user_mask(), &config.directories.names) {
         Ok(users) => users,
         Err(errors) => {
             for line in errors.lines() {
@@ -228,12 +228,22 @@ fn back_ends(config: &ServerConfig, users: &Users, report: &mut Report) {
 
 fn policy(config: &ServerConfig, users: &Users, report: &mut Report) {
     let path = config.policy.display();
-    match Policy::load(&config.policy, users, config.directories.all_known()) {
+    let known = Against {
+        users,
+        all_known: config.directories.all_known(),
+        marks: &config.marks,
+    };
+    match Policy::load(&config.policy, &known) {
         Ok(read) => {
             report.add(
                 Level::Ok,
                 "access lists",
-                format!("{path}: {} rules, then drop", read.policy.rules().len()),
+                format!(
+                    "{path}: {} rules, {}, then drop; version {}",
+                    read.policy.rules().len(),
+                    read.policy.order().word(),
+                    read.policy.version_text()
+                ),
             );
             for rule in read.policy.rules() {
                 let ruling = rule.ruling();

@@ -15,8 +15,8 @@ use crate::tickets::{Facts, TicketError};
 use crate::users::scram::{KEY, ScramKeys};
 use nufw_common::clock;
 use nufw_proto::client::{
-    CONVERSATION, Capabilities, Challenge, Hello, Login, REASONS, Refusal, Resume, TICKETS, ToClient,
-    ToServer, Welcome,
+    CONVERSATION, Capabilities, Challenge, Hello, Login, PROGRAM_HASHES, REASONS, Refusal, Resume, TICKETS,
+    ToClient, ToServer, Welcome,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, SecretBytes, SessionId, Text};
 use std::net::SocketAddr;
@@ -68,7 +68,7 @@ impl ClientPort {
             .map(|mechanism| Text::lossy(mechanism.name()))
             .collect();
         let tickets = self.tickets.as_ref().map_or(Capabilities::default(), |_| TICKETS);
-        let capabilities = REASONS.and(CONVERSATION).and(tickets);
+        let capabilities = PROGRAM_HASHES.and(REASONS).and(CONVERSATION).and(tickets);
         let welcome = ToClient::Welcome(Welcome {
             software: Text::lossy(concat!("nuauth-server ", env!("CARGO_PKG_VERSION"))),
             capabilities,
@@ -112,6 +112,7 @@ impl ClientPort {
                 u64::try_from(clock::wall().micros().saturating_sub(at)).unwrap_or_default(),
             ),
             renewable: agreed.has(REASONS),
+            hashes: agreed.has(PROGRAM_HASHES),
             replaces: shown.replaces,
             ..SessionFacts::new(shown.identity, Addr::from(peer.address.ip()), hello.os)
         };

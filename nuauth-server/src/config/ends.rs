@@ -44,6 +44,7 @@ pub(super) struct RawPolicyFile {
     pub(super) file: PathBuf,
     pub(super) on_reload: Option<RawOnEnd>,
     pub(super) kernel_ends_after: Option<HumanDuration>,
+    pub(super) watch: Option<bool>,
 }
 
 /// `[reject]`

@@ -4,6 +4,7 @@
 
 mod ends;
 mod levels;
+mod marks;
 mod raw;
 mod sessions;
 
@@ -12,10 +13,11 @@ mod users;
 
 pub use users::{Backend, CertificateName, Directories, Ldap, System, ldap_port};
 
-use crate::engine;
+use crate::engine::{self, UserBits};
 use crate::hooks::HookSettings;
 use crate::hours::Hours;
 use crate::journal::SpoolSettings;
+use crate::policy::Marks;
 use nufw_common::config::{ConfigError, Loader};
 use nufw_common::listen::Place;
 use nufw_common::sandbox::Privileges;
@@ -35,7 +37,7 @@ pub const DEFAULT_PATH: &str = "/etc/nufw/nuauth.toml";
 pub struct ServerConfig {
     /// The file it came from.
     pub path: PathBuf,
-    /// The bits of a mark that are a user's number.
+    /// The bits of a mark that are ours.
     pub mark_mask: Mark,
     /// This server's permanent number, the upper part of every row id.
     pub server_number: u16,
@@ -53,6 +55,10 @@ pub struct ServerConfig {
     pub directories: Directories,
     /// The access lists' file.
     pub policy: PathBuf,
+    /// Whether users and access lists are read again when their files change.
+    pub watch: bool,
+    /// What stands where in a mark.
+    pub marks: Marks,
     /// Whether the sender is told of what no rule of it allows.
     pub rejects_by_default: bool,
     /// The log.
@@ -241,6 +247,12 @@ pub struct Override {
 }
 
 impl ServerConfig {
+    /// The bits that a user's number may have, before it is shifted to its place.
+    pub fn user_mask(&self) -> Mark {
+        let UserBits { shift, bits } = self.marks.user;
+        Mark((bits.0 & self.mark_mask.0) >> shift)
+    }
+
     /// Loads the file, the `*.toml` files of the directory `nuauth.d` beside it (named after the file), the
     /// environment (`NUAUTH_…`) and the command line, in this order.
     pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, ConfigError> {

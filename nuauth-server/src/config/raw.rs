@@ -9,6 +9,7 @@ mod spool;
 mod users;
 
 use super::ends::{RawPolicyFile, RawReject, on_end};
+use super::marks::RawMarks;
 use super::sessions::{RawHooks, RawIdentify, RawSessions};
 use super::{Clients, Gateways, ServerConfig, Tls};
 use crate::engine;
@@ -43,6 +44,8 @@ pub(super) struct Raw {
     tls: Option<Tried<RawTls>>,
     users: Option<Tried<users::RawUsers>>,
     policy: Option<Tried<RawPolicyFile>>,
+    #[serde(default)]
+    marks: Tried<RawMarks>,
     #[serde(default)]
     sessions: Tried<RawSessions>,
     #[serde(default)]
@@ -154,8 +157,13 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let users = raw_users.as_ref().map(|raw| check.path(&raw.file));
     let raw_policy = check.required("policy", raw.policy);
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
+    let watch = raw_policy.as_ref().and_then(|raw| raw.watch).unwrap_or(true);
     let on_reload = on_end(raw_policy.as_ref().and_then(|raw| raw.on_reload));
     let kernel_ends_after = check.kernel_ends_after(raw_policy.and_then(|raw| raw.kernel_ends_after));
+    let raw_marks = check.problems.take(raw.marks.0).unwrap_or_default();
+    let marks = raw_marks.check(mark_mask, |key, found, expected| {
+        check.reject(key, found, expected);
+    });
     let sessions = check.problems.take(raw.sessions.0).unwrap_or_default();
     let hours = check.hours(&sessions);
     let hooks = check.problems.take(raw.hooks.0).unwrap_or_default();
@@ -179,6 +187,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             let base = engine::Limits {
                 dead_after,
                 mark_mask,
+                user_marks: marks.user,
                 on_reload,
                 kernel_ends_after,
                 rejects: reject.rejects(),
@@ -236,6 +245,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             },
             directories,
             policy,
+            watch,
+            marks,
             rejects_by_default: reject.rejects_by_default(),
             log,
             control,

@@ -680,3 +680,44 @@ fn counting_and_adopting_are_configured_and_zero_counts_nothing() {
     let limits = load(&text, &[]).unwrap().1.engine;
     assert_eq!((limits.counters_every, limits.adopt), (Duration::ZERO, false));
 }
+
+#[test]
+fn fields_of_the_mark_are_laid_out_and_what_would_collide_is_refused() {
+    let with = |marks: &str| load(&format!("{GOOD}\n[marks]\n{marks}\n"), &[]);
+    let (_dir, config) = with(
+        "user = { shift = 8, width = 16 }\nrule = { shift = 0, width = 4 }\n\
+         groups = { shift = 4, width = 2, values = [{ match = \"staff\", value = 3 }] }",
+    )
+    .unwrap();
+    assert_eq!(config.user_mask(), Mark(0xffff));
+    assert_eq!(config.engine.user_marks.bits, Mark(0x00ff_ff00));
+    for (marks, expected) in [
+        (
+            "user = { shift = 10, width = 16 }",
+            "key marks.user.shift: found bits 0x03fffc00, expected bits of mark-mask 0x00ffffff",
+        ),
+        (
+            "user = { shift = 0, width = 16 }\nrule = { shift = 15, width = 2 }",
+            "key marks.rule.shift: found bits 0x00018000, some of them marks.user's, expected bits of its own",
+        ),
+        (
+            "user = { shift = 0, width = 0 }",
+            "expected 1 to 32 bits that fit a mark of 32",
+        ),
+        ("rule = { shift = 0, width = 4 }", "expected marks.user with it"),
+        (
+            "user = { shift = 0, width = 16 }\nos = { shift = 16, width = 1, values = [{ match = \"linux\", value = 2 }] }",
+            "key marks.os.values[0].value: found 2, expected a value from 1 to 1, what 1 bits hold",
+        ),
+        (
+            "user = { shift = 0, width = 16 }\nprograms = { shift = 16, width = 1, values = [{ match = \"/a[\", value = 1 }] }",
+            "key marks.programs.values[0].match: found string \"/a[\", expected a pattern",
+        ),
+    ] {
+        let error = with(marks).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+    let (_dir, config) = load(GOOD, &[]).unwrap();
+    assert!(config.watch);
+    assert_eq!(config.user_mask(), Mark(0x00ff_ffff));
+}

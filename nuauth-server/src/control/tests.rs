@@ -5,14 +5,14 @@ use super::socket::{Access, Level};
 use super::*;
 use crate::config::Control;
 use crate::directory::AskedAgain;
-use crate::engine::{Decision, Engine, Identity, Judge, Limits, LogMode, Ruling};
+use crate::engine::{Decision, Engine, Identity, Judge, Limits, LogMode, Ruling, Subject};
 use crate::hub::{Hub, WAITING_EVENTS};
 use crate::journal;
 use arc_swap::ArcSwap;
 use nufw_common::control::admin::Said;
 use nufw_common::control::{Client, ControlError, Endpoints, Request, Verified};
 use nufw_common::lifecycle;
-use nufw_proto::{Timestamp, Tuple};
+use nufw_proto::Timestamp;
 use nulog::{Location, Store, Upkeep, UpkeepDone};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -21,13 +21,15 @@ use tokio::io::AsyncReadExt as _;
 struct Nobody;
 
 impl Judge for Nobody {
-    fn judge(&self, _: &Identity, _: &Tuple) -> Ruling {
+    fn judge(&self, _: &Subject<'_>) -> Ruling {
         Ruling {
             decision: Decision::Drop,
             rule: Arc::from("none"),
             prefix: Arc::from(""),
             log: LogMode::Sync,
             expires: None,
+            until: None,
+            mark: nufw_proto::Mark(0),
         }
     }
 }

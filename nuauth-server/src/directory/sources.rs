@@ -69,7 +69,7 @@ impl Sources {
         Directory::new(
             Arc::new(users),
             config.directories.clone(),
-            config.mark_mask,
+            config.user_mask(),
             Arc::clone(&self.hasher),
             self.remote.clone(),
             config.ports.greeting_timeout.saturating_sub(LAST_WORD),

@@ -66,7 +66,7 @@ impl Engine {
         for session in over {
             self.session_down(session, Leaving::LoggedOut, now, out);
         }
-        self.networks_changed(out);
+        self.tell_whom_to_ask_for(out);
     }
 
     pub(super) fn addressed_users(&mut self, users: &HashMap<Arc<str>, Arc<Identity>>) {

@@ -9,6 +9,8 @@ use super::conns::{Flow, shown_by};
 use super::events::Sight;
 use super::gateways::GatewayIdx;
 use super::modes::LogMode;
+use super::quality::Quality;
+use super::subject::Subject;
 use super::types::{Effect, Identity, Now};
 use super::unasked::Unasked;
 use super::who::Who;
@@ -28,13 +30,17 @@ impl Engine {
     }
 
     pub(super) fn know_marks(&mut self, users: &HashMap<Arc<str>, Arc<Identity>>) {
-        self.marks = users.values().map(|user| (user.mark, Arc::clone(user))).collect();
+        let bits = self.limits.user_marks;
+        self.marks = users
+            .values()
+            .map(|user| (bits.place(user.mark), Arc::clone(user)))
+            .collect();
     }
 
     /// Gives an entry a row that has none, if it is a user's and would have one. One that finds no room waits for a later
     /// look.
     pub(super) fn adopt(&mut self, gateway: GatewayIdx, entry: &CtEntry, now: Now, out: &mut Vec<Effect>) {
-        let Some(user) = self.unknown(gateway, entry) else {
+        let Some(user) = self.unknown(gateway, entry, now) else {
             return;
         };
         let full =
@@ -52,9 +58,15 @@ impl Engine {
             label: ADOPTED,
             mark: user.mark,
             who: Some(Who {
-                user: user.user.clone(),
+                user: Some(user.user.clone()),
                 os: None,
                 app: None,
+                hash: None,
+                in_dev: Arc::from(""),
+                out_dev: Arc::from(""),
+                phys_in: Arc::from(""),
+                phys_out: Arc::from(""),
+                quality: Quality::default(),
             }),
             parent: None,
             received,
@@ -75,8 +87,9 @@ impl Engine {
     }
 
     /// Whose entry it is, if it should have a row and has none.
-    fn unknown(&self, gateway: GatewayIdx, entry: &CtEntry) -> Option<Arc<Identity>> {
-        let user = self.marks.get(&Mark(entry.mark.0 & self.limits.mark_mask.0))?;
+    fn unknown(&self, gateway: GatewayIdx, entry: &CtEntry, now: Now) -> Option<Arc<Identity>> {
+        let ours = Mark(entry.mark.0 & self.limits.mark_mask.0);
+        let user = self.marks.get(&self.limits.user_marks.of(ours))?;
         let link = self.gateways.get(gateway).link.as_ref()?;
         let wanted = self.limits.adopt && self.limits.levels.connections;
         // Without events nobody would tell how it ends.
@@ -94,7 +107,13 @@ impl Engine {
             .into_iter()
             .any(|tuple| self.ended.youngest(&flow(tuple), |_| true).is_some());
         // Where a rule wants no row it has none for that reason.
-        let unlogged = self.judge.judge(user, &shown).log == LogMode::None;
+        let unlogged = {
+            let subject = Subject {
+                gateway: &self.gateways.get(gateway).name,
+                ..Subject::new(Some(user), &shown, now.wall)
+            };
+            self.judge.judge(&subject).log == LogMode::None
+        };
         let known = self.conns.bound_to(&flow(entry.original), entry.id).is_some();
         (!closed && !unlogged && !known).then(|| Arc::clone(user))
     }

@@ -48,7 +48,8 @@ impl Engine {
         let early = self
             .early
             .take(&flow.tuple, now)
-            .filter(|(session, _)| at_source.contains(session));
+            // Who announces tells no hash, but does when asked.
+            .filter(|(session, _)| at_source.contains(session) && !self.judge.looks_at_hashes());
         let before = self.drops.repeat(&flow, now);
         // Who did not answer the first packet may well answer its retransmission, and who announces it has.
         if let Some(why) = before.filter(|&why| why != Refused::Timeout && early.is_none()) {
@@ -73,7 +74,7 @@ impl Engine {
             granted: None,
         };
         if pending.asked.is_empty() {
-            return self.refuse(&pending, Refused::Nobody, None, now, out);
+            return self.stranger(pending, now, out);
         }
         if self.pending.len() >= self.limits.pending_asks {
             return self.refuse(&pending, Refused::Full, None, now, out);
@@ -128,7 +129,7 @@ impl Engine {
     pub(super) fn granted_before(
         &mut self,
         pending: &Pending,
-        who: &Identity,
+        who: Option<&Identity>,
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Option<Outcome> {
@@ -137,7 +138,7 @@ impl Engine {
         let (known_since, by_flags) = (link.since, link.by_flags);
         let conn = self.conns.get_mut(slot);
         let granted = conn.granted?;
-        let same_user = conn.user == Some(who.user.id);
+        let same_user = conn.user == who.map(|who| who.user.id);
         let unbound = matches!(conn.side, Side::Unbound { .. });
         // Older than what is known of this boot of the agent: an entry may have come and gone unseen.
         let fresh = granted >= known_since && now.mono < granted + self.limits.confirm_within;
@@ -215,7 +216,7 @@ impl Engine {
             return self.odd_claim(session, now, out);
         }
         match claim.finding {
-            Finding::Mine(_) if pending.granted.is_some_and(|granted| granted.to == session) => {}
+            Finding::Mine(_) if pending.granted.is_some_and(|granted| granted.to == Some(session)) => {}
             Finding::Mine(_) if pending.logging() => self.stats.double_claims += 1,
             Finding::Mine(mine) => self.claimed(claim.id, session, &mine, now, out),
             Finding::NotMine => self.disclaimed(claim.id, session, now, out),
@@ -257,6 +258,10 @@ impl Engine {
         if !holds {
             self.stats.foreign_claims += 1;
             return self.odd_claim(session, now, out);
+        }
+        if self.judge.looks_at_hashes() {
+            // It is asked about whatever waits, and tells the hash with the answer.
+            return;
         }
         let open = self.pending.about_tuple(&mine.seen).to_vec();
         if open.is_empty() {

@@ -6,12 +6,14 @@ use super::asks::answer;
 use super::conns::{Conn, Flow, Side};
 use super::modes::{LogMode, OnOverload};
 use super::pending::{Granted, Pending};
+use super::quality::Quality;
+use super::subject::Subject;
 use super::types::{Decision, Effect, Identity, LogEntry, Now, Outcome, Refused, Ruling};
 use super::who::Who;
 use super::{Engine, sessions::Session};
 use nufw_proto::client::Mine;
 use nufw_proto::gateway::Hook;
-use nufw_proto::{BootId, ClaimId, ConnId, EventSeq, Mark, SessionId, Tuple};
+use nufw_proto::{BootId, ClaimId, ConnId, EventSeq, Mark, SessionId, Timestamp, Tuple};
 use nulog::{Change, CloseReason, OpenRow};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,22 +42,65 @@ impl Engine {
             self.disclaimed(question, session, now, out);
             return self.odd_claim(session, now, out);
         };
-        let ruling = self.judge.judge(&claimant.identity, &shown);
-        match ruling.decision {
+        let claimant = Claimant {
+            hash: claimant.hash_for(question),
+            ..Claimant::new(session, claimant, mine)
+        };
+        let subject = self.subject(pending, &claimant, now);
+        let ruling = self.judge.judge(&subject);
+        self.ruled(question, &claimant, &ruling, now, out);
+    }
+
+    /// A packet from an address at which nobody is logged in: only rules for nobody can let it pass.
+    pub(super) fn stranger(&mut self, pending: Pending, now: Now, out: &mut Vec<Effect>) {
+        let claimant = Claimant::nobody(&pending);
+        let subject = self.subject(&pending, &claimant, now);
+        let Some(ruling) = self.judge.judge_stranger(&subject) else {
+            return self.refuse(&pending, Refused::Nobody, None, now, out);
+        };
+        if self.pending.len() >= self.limits.pending_asks {
+            return self.refuse(&pending, Refused::Full, None, now, out);
+        }
+        let question = self.pending.insert(pending);
+        self.ruled(question, &claimant, &ruling, now, out);
+    }
+
+    fn subject<'a>(&'a self, pending: &'a Pending, claimant: &'a Claimant, now: Now) -> Subject<'a> {
+        Subject {
+            quality: claimant.quality.unwrap_or_default(),
+            program: claimant.program.as_deref(),
+            program_hash: claimant.hash.as_ref(),
+            os: claimant.os.as_deref(),
+            in_dev: &pending.in_dev,
+            out_dev: &pending.out_dev,
+            phys_in: &pending.ports.phys_in,
+            phys_out: &pending.ports.phys_out,
+            gateway: &self.gateways.get(pending.flow.gateway).name,
+            ..Subject::new(claimant.identity.as_deref(), &pending.flow.tuple, now.wall)
+        }
+    }
+
+    fn ruled(
+        &mut self,
+        question: ClaimId,
+        claimant: &Claimant,
+        ruling: &Ruling,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) {
+        let reject = match ruling.decision {
             Decision::Accept => {
-                let claimant = Claimant::new(session, claimant, mine);
-                self.session_used(session, now);
-                self.grant(question, &claimant, &ruling, now, out);
-            }
-            decision @ (Decision::Drop | Decision::Reject) => {
-                let claimant = Claimant::new(session, claimant, mine);
-                let why = Refused::ByRule {
-                    reject: decision == Decision::Reject,
-                };
-                if let Some(pending) = self.pending.remove(question) {
-                    self.refuse(&pending, why, Some((&claimant, &ruling)), now, out);
+                if let Some(session) = claimant.session {
+                    self.session_used(session, now);
                 }
+                return self.grant(question, claimant, ruling, now, out);
             }
+            Decision::Drop => false,
+            Decision::Reject => true,
+        };
+        if let Some(pending) = self.pending.remove(question) {
+            let why = Refused::ByRule { reject };
+            self.refuse(&pending, why, Some((claimant, ruling)), now, out);
         }
     }
 
@@ -71,14 +116,14 @@ impl Engine {
         let Some(pending) = self.pending.remove(question) else {
             return;
         };
-        if let Some(outcome) = self.granted_before(&pending, &claimant.identity, now, out) {
+        if let Some(outcome) = self.granted_before(&pending, claimant.identity.as_deref(), now, out) {
             self.stats.repeated += 1;
             return answer(&pending.packets, outcome, self.limits.rejects, out);
         }
         let flow = pending.flow;
         let mode = self.mode_of_accept(ruling.log);
         if mode == LogMode::None {
-            return self.grant_unlogged(&pending, &claimant.identity, out);
+            return self.grant_unlogged(&pending, claimant, ruling, out);
         }
         if self.conns.len() >= self.limits.connections {
             return self.refuse(&pending, Refused::Full, None, now, out);
@@ -89,16 +134,19 @@ impl Engine {
         let Some(id) = self.next_id() else {
             return self.refuse(&pending, Refused::Unlogged, None, now, out);
         };
-        let mark = self.mark_of(flow.gateway, &claimant.identity);
+        if mode == LogMode::Strict {
+            self.end_older(&flow, pending.received, out);
+        }
+        let mark = self.mark_of(flow.gateway, claimant.identity.as_deref(), ruling.mark);
         let row = self.row(id, &pending, mark, Some((claimant, ruling)));
-        let who = self.conns.who.keep(claimant.who());
+        let who = self.conns.who.keep(claimant.who(&row));
         self.conns.insert(Conn {
             id,
             gateway: flow.gateway,
             zone: flow.zone,
             original: row.original,
             side: Side::Unbound { shown: flow.tuple },
-            user: Some(claimant.identity.user.id),
+            user: claimant.identity.as_ref().map(|identity| identity.user.id),
             user_mark: mark,
             mark,
             established: false,
@@ -113,8 +161,8 @@ impl Engine {
             before_nat: matches!(pending.hook, Hook::Prerouting | Hook::Output),
             who,
         });
-        if let Some(lifetime) = ruling.expires {
-            self.kills.ends_at(id, now.mono + lifetime);
+        if let Some(left) = ruling.time_left(Duration::ZERO, now.wall) {
+            self.kills.ends_at(id, now.mono + left);
         }
         self.drops.forget(&flow);
         out.push(Effect::Log(LogEntry {
@@ -148,7 +196,7 @@ impl Engine {
     /// Whether the packet waits for its row; `None` when there is no room for the row.
     fn place_in_log(&self, mode: LogMode) -> Option<bool> {
         let room_to_wait = self.logging.len() < self.limits.waiting_commits;
-        if mode == LogMode::Sync {
+        if matches!(mode, LogMode::Sync | LogMode::Strict) {
             return room_to_wait.then_some(true);
         }
         if self.unwritten.len() < self.limits.waiting_async {
@@ -163,12 +211,26 @@ impl Engine {
         held.min(now.mono + self.limits.commit_timeout)
     }
 
+    /// A packet that nobody has decided about shows that the kernel has no entry of its flow any more: what the log still takes
+    /// for live there is over. The rule wants it to be so in the log, too, before this packet goes on.
+    fn end_older(&mut self, flow: &Flow, at: Timestamp, out: &mut Vec<Effect>) {
+        if let Some(slot) = self.conns.bound(flow) {
+            self.end_unseen(slot, CloseReason::Replaced, Some(at), out);
+        }
+    }
+
     /// The packet goes on and nothing is kept of it: what the kernel says of the connection belongs to no row.
-    fn grant_unlogged(&mut self, pending: &Pending, who: &Identity, out: &mut Vec<Effect>) {
+    fn grant_unlogged(
+        &mut self,
+        pending: &Pending,
+        claimant: &Claimant,
+        ruling: &Ruling,
+        out: &mut Vec<Effect>,
+    ) {
         self.stats.granted += 1;
         self.stats.granted_unlogged += 1;
         self.drops.forget(&pending.flow);
-        let mark = self.mark_of(pending.flow.gateway, who);
+        let mark = self.mark_of(pending.flow.gateway, claimant.identity.as_deref(), ruling.mark);
         let row = ConnId::UNLOGGED;
         answer(
             &pending.packets,
@@ -360,40 +422,66 @@ impl Engine {
             zone: pending.flow.zone,
             original: decided.map_or(pending.flow.tuple, |(claimant, _)| claimant.seen),
             shown: pending.flow.tuple,
-            user: decided.map(|(claimant, _)| claimant.identity.user.clone()),
-            client_os: decided.map(|(claimant, _)| Arc::clone(&claimant.os)),
+            user: decided.and_then(|(claimant, _)| Some(claimant.identity.as_ref()?.user.clone())),
+            client_os: decided.and_then(|(claimant, _)| claimant.os.clone()),
             client_app: decided.and_then(|(claimant, _)| claimant.program.clone()),
             acl: decided.map_or_else(empty, |(_, ruling)| Arc::clone(&ruling.rule)),
             parent: None,
+            policy: decided.map_or_else(empty, |_| self.judge.version()),
+            auth: decided
+                .and_then(|(claimant, _)| claimant.quality)
+                .map(|q| Arc::from(q.word())),
         }
     }
 }
 
-/// The claim of a session, freed from the tables that it came from.
+/// The claim of a session, freed from the tables that it came from; or nobody.
 pub(super) struct Claimant {
-    session: SessionId,
-    identity: Arc<Identity>,
-    os: Arc<str>,
+    session: Option<SessionId>,
+    identity: Option<Arc<Identity>>,
+    quality: Option<Quality>,
+    os: Option<Arc<str>>,
     program: Option<Arc<str>>,
+    hash: Option<[u8; 32]>,
     seen: Tuple,
 }
 
 impl Claimant {
     fn new(id: SessionId, session: &Session, mine: &Mine) -> Self {
         Self {
-            session: id,
-            identity: Arc::clone(&session.identity),
-            os: Arc::clone(&session.os),
+            session: Some(id),
+            identity: Some(Arc::clone(&session.identity)),
+            quality: Some(session.quality),
+            os: Some(Arc::clone(&session.os)),
             program: mine.program.as_ref().map(|program| Arc::from(program.as_str())),
+            hash: None,
             seen: mine.seen,
         }
     }
 
-    fn who(&self) -> Who {
+    fn nobody(pending: &Pending) -> Self {
+        Self {
+            session: None,
+            identity: None,
+            quality: None,
+            os: None,
+            program: None,
+            hash: None,
+            seen: pending.flow.tuple,
+        }
+    }
+
+    fn who(&self, row: &OpenRow) -> Who {
         Who {
-            user: self.identity.user.clone(),
-            os: Some(Arc::clone(&self.os)),
+            user: row.user.clone(),
+            os: self.os.clone(),
             app: self.program.clone(),
+            hash: self.hash,
+            in_dev: Arc::clone(&row.in_dev),
+            out_dev: Arc::clone(&row.out_dev),
+            phys_in: Arc::clone(&row.phys_in),
+            phys_out: Arc::clone(&row.phys_out),
+            quality: self.quality.unwrap_or_default(),
         }
     }
 }

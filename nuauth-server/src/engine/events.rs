@@ -7,6 +7,7 @@ use super::Engine;
 use super::conns::{Conn, Flow, Side, Slot, shown_by, too_old};
 use super::ended::Ended;
 use super::gateways::GatewayIdx;
+use super::quality::Quality;
 use super::types::{Effect, Now};
 use super::who::Who;
 use nufw_proto::gateway::Events;
@@ -73,9 +74,15 @@ impl Engine {
             };
             let who = row.user_id.zip(row.username).and_then(|(id, name)| {
                 self.conns.who.keep(Who {
-                    user: User { id, name },
+                    user: Some(User { id, name }),
                     os: row.client_os,
                     app: row.client_app,
+                    hash: None,
+                    in_dev: row.in_dev,
+                    out_dev: row.out_dev,
+                    phys_in: row.phys_in,
+                    phys_out: row.phys_out,
+                    quality: row.auth.as_deref().and_then(Quality::parse).unwrap_or_default(),
                 })
             });
             self.conns.insert(Conn {

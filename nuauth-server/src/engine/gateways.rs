@@ -385,13 +385,7 @@ impl Engine {
             if chunk.is_none() && !reset {
                 return;
             }
-            out.push(known(
-                link,
-                reset,
-                chunk.unwrap_or_default(),
-                &[],
-                self.addressed.covers_networks(),
-            ));
+            out.push(self.known(link, reset, chunk.unwrap_or_default(), &[]));
             reset = false;
         }
     }
@@ -403,17 +397,26 @@ impl Engine {
         } else {
             (&[], &[address])
         };
-        let others = self.addressed.covers_networks();
-        for (_, link) in self.gateways.linked() {
-            out.push(known(link.id, false, added, removed, others));
-        }
+        let links = self.gateways.linked();
+        out.extend(links.map(|(_, link)| self.known(link.id, false, added, removed)));
     }
 
-    /// Whether packets of addresses without a session may pass has changed.
-    pub(super) fn networks_changed(&mut self, out: &mut Vec<Effect>) {
-        let others = self.addressed.covers_networks();
-        for (_, link) in self.gateways.linked() {
-            out.push(known(link.id, false, &[], &[], others));
+    /// Tells every gateway whether packets from addresses without session can pass, which may have changed.
+    pub(super) fn tell_whom_to_ask_for(&self, out: &mut Vec<Effect>) {
+        let links = self.gateways.linked();
+        out.extend(links.map(|(_, link)| self.known(link.id, false, &[], &[])));
+    }
+
+    fn known(&self, link: LinkId, reset: bool, added: &[Addr], removed: &[Addr]) -> Effect {
+        let batch = |addresses: &[Addr]| Batch::try_from(addresses.to_vec()).unwrap_or_default();
+        Effect::Agent {
+            link,
+            message: ToAgent::KnownAddresses(KnownAddresses {
+                reset,
+                added: batch(added),
+                removed: batch(removed),
+                others_can_pass: self.addressed.covers_networks() || self.judge.judges_strangers(),
+            }),
         }
     }
 
@@ -458,24 +461,14 @@ impl Engine {
         self.gateways.tell_acknowledged(index, out);
     }
 
-    /// The mark that goes out with an accepting verdict.
-    pub(super) fn mark_of(&self, gateway: GatewayIdx, who: &Identity) -> Mark {
+    /// The mark that goes out with an accepting verdict: the user's number and the bits that the access lists add.
+    pub(super) fn mark_of(&self, gateway: GatewayIdx, who: Option<&Identity>, beside: Mark) -> Mark {
         match &self.gateways.get(gateway).link {
-            Some(link) if link.sets_marks => who.mark,
+            Some(link) if link.sets_marks => {
+                let number = who.map_or(Mark(0), |who| self.limits.user_marks.place(who.mark));
+                Mark((number.0 | beside.0) & self.limits.mark_mask.0)
+            }
             _ => Mark(0),
         }
-    }
-}
-
-fn known(link: LinkId, reset: bool, added: &[Addr], removed: &[Addr], others_can_pass: bool) -> Effect {
-    let batch = |addresses: &[Addr]| Batch::try_from(addresses.to_vec()).unwrap_or_default();
-    Effect::Agent {
-        link,
-        message: ToAgent::KnownAddresses(KnownAddresses {
-            reset,
-            added: batch(added),
-            removed: batch(removed),
-            others_can_pass,
-        }),
     }
 }

@@ -5,6 +5,7 @@
 
 use super::conns::{Conn, Side, Slot};
 use super::gateways::GatewayIdx;
+use super::subject::Subject;
 use super::types::{Decision, Effect, Identity, LinkId, Now};
 use super::{Engine, Outcome, Refused};
 use nufw_proto::gateway::{Expiry, KillStep, Killed, Live, ToAgent};
@@ -362,27 +363,55 @@ impl Engine {
     fn judge_conn(&mut self, slot: Slot, first: bool, now: Now) {
         let conn = self.conns.get(slot);
         let (id, received) = (conn.id, conn.received);
-        let (Some(user), Some(users)) = (conn.user, &self.kills.users) else {
+        let (Some(users), Some(who)) = (
+            &self.kills.users,
+            conn.who.and_then(|who| self.conns.who.get(who)),
+        ) else {
+            // Nothing was decided about it: it passed without a verdict.
             return;
         };
-        let Some(identity) = users.get(&user) else {
+        let identity = conn.user.and_then(|user| users.get(&user));
+        if conn.user.is_some() && identity.is_none() {
             // Where directories are asked, somebody who is not known may only not have logged in since the start.
             if self.limits.all_known && self.limits.on_removal == OnEnd::Kill {
                 self.kills.want(id, CloseReason::KilledRemoved);
             }
             return;
+        }
+        let shown = conn.shown();
+        let subject = Subject {
+            quality: who.quality,
+            program: who.app.as_deref(),
+            program_hash: who.hash.as_ref(),
+            os: who.os.as_deref(),
+            in_dev: &who.in_dev,
+            out_dev: &who.out_dev,
+            phys_in: &who.phys_in,
+            phys_out: &who.phys_out,
+            gateway: &self.gateways.get(conn.gateway).name,
+            // Of an earlier run only the ends are sought: those that it got with its first packet.
+            ..Subject::new(
+                identity.map(|identity| &**identity),
+                &shown,
+                if first { received } else { now.wall },
+            )
         };
-        let ruling = self.judge.judge(identity, &conn.shown());
+        let ruling = if identity.is_some() {
+            Some(self.judge.judge(&subject))
+        } else {
+            self.judge.judge_stranger(&subject)
+        };
         let kills = self.limits.on_reload == OnEnd::Kill;
-        match (ruling.decision, ruling.expires) {
-            (Decision::Drop | Decision::Reject, _) if kills => {
+        let Some(ruling) = ruling.filter(|ruling| ruling.decision == Decision::Accept) else {
+            if kills {
                 self.kills.want(id, CloseReason::KilledPolicy);
             }
-            (Decision::Accept, Some(lifetime)) if kills || first => {
-                let left = lifetime.saturating_sub(age(received, now.wall));
-                self.kills.ends_at(id, now.mono + left);
-            }
-            _ => {}
+            return;
+        };
+        if let Some(left) = ruling.time_left(age(received, now.wall), now.wall)
+            && (kills || first)
+        {
+            self.kills.ends_at(id, now.mono + left);
         }
     }
 

@@ -22,21 +22,25 @@ mod gateways;
 mod held;
 mod kills;
 mod lifetimes;
+mod marks;
 mod modes;
 mod pending;
 mod quality;
 mod related;
 mod sessions;
+mod subject;
 mod types;
 mod unasked;
 mod views;
 mod who;
 
 pub use kills::{Leaving, OnEnd, Rejects};
+pub use marks::UserBits;
 pub use modes::{Levels, LogMode, OnOverload};
 pub use quality::Quality;
+pub use subject::{Judge, Subject};
 pub use types::{
-    Decision, Effect, Identity, Input, Judge, Limits, LinkId, LiveConn, LogEntry, Now, OnUserLimit, Outcome,
+    Decision, Effect, Identity, Input, Limits, LinkId, LiveConn, LogEntry, Now, OnUserLimit, Outcome,
     ProofId, Refused, Ruling, SessionFacts, SessionWord, Stats,
 };
 pub use views::{ConnView, PendingView, SessionView};
@@ -161,8 +165,15 @@ impl Engine {
                 self.ids.push_back(block);
             }
             Input::Judge(judge) => {
-                self.judge = judge;
+                let before = std::mem::replace(&mut self.judge, judge);
                 self.drops.forget_all();
+                if before.judges_strangers() != self.judge.judges_strangers() {
+                    self.tell_whom_to_ask_for(out);
+                }
+                let wanted = self.judge.looks_at_hashes();
+                if before.looks_at_hashes() != wanted {
+                    self.tell_hashes_wanted(wanted, out);
+                }
             }
             Input::Users(users) => {
                 self.know_marks(&users);
@@ -290,6 +301,7 @@ impl Engine {
                     .into_iter()
                     .for_each(|a| self.announce(session, a.mine, now, out));
             }
+            client::ToServer::ProgramHashes(hashes) => self.learn_hashes(session, hashes),
             client::ToServer::Withdraw(withdraw) => self.withdraw(session, withdraw.address, now, out),
             client::ToServer::Hello(_)
             | client::ToServer::Login(_)

@@ -13,6 +13,8 @@ pub enum LogMode {
     Default,
     /// A packet is accepted only after its row is durable. A drop never waits.
     Sync,
+    /// The same, and rows of the same tuple that the log still takes for live are closed with it.
+    Strict,
     /// The packet is answered at once, its row follows.
     Async,
     /// No row.
@@ -25,6 +27,7 @@ impl LogMode {
         match self {
             Self::Default => None,
             Self::Sync => Some("sync"),
+            Self::Strict => Some("strict"),
             Self::Async => Some("async"),
             Self::None => Some("none"),
         }

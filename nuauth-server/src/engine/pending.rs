@@ -53,8 +53,8 @@ pub(super) struct Pending {
 /// What a granted question waits for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Granted {
-    /// Who claimed it.
-    pub(super) to: SessionId,
+    /// Who claimed it; `None` where a rule for nobody granted it.
+    pub(super) to: Option<SessionId>,
     /// Its row.
     pub(super) row: ConnId,
     /// How long its packets wait for it.

@@ -21,4 +21,11 @@ impl Quality {
             Self::Certificate => "certificate",
         }
     }
+
+    /// The quality of that word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Address, Self::Password, Self::Certificate]
+            .into_iter()
+            .find(|quality| quality.word() == word)
+    }
 }

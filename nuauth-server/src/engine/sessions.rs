@@ -8,8 +8,8 @@ use super::addressed::NO_CLIENT;
 use super::kills::Leaving;
 use super::quality::Quality;
 use super::types::{Effect, Identity, Limits, Now, ProofId, SessionFacts, SessionWord};
-use nufw_proto::client::{EndCause, Refusal};
-use nufw_proto::{Addr, ConnId, SessionId, Timestamp};
+use nufw_proto::client::{EndCause, ProgramHash, Refusal};
+use nufw_proto::{Addr, Batch, ClaimId, ConnId, SessionId, Timestamp};
 use nulog::{Change, SessionRow};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +29,10 @@ pub(super) struct Session {
     pub(super) identity: Arc<Identity>,
     pub(super) os: Arc<str>,
     pub(super) quality: Quality,
+    /// Its client can tell hashes of programs.
+    hashes: bool,
+    /// Those of the claims that come next.
+    program_hashes: Vec<ProgramHash>,
     pub(super) addresses: Vec<Held>,
     /// The row of the session in the log; `None` when no id could be had, or sessions are not logged.
     row: Option<ConnId>,
@@ -44,6 +48,12 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// The hash that its client told with the answer to a question.
+    pub(super) fn hash_for(&self, question: ClaimId) -> Option<[u8; 32]> {
+        let mut hashes = self.program_hashes.iter();
+        hashes.find(|hash| hash.id == question).map(|hash| hash.sha256)
+    }
+
     pub(super) fn holds(&self, address: Addr) -> bool {
         self.addresses.iter().any(|held| held.address == address)
     }
@@ -240,6 +250,8 @@ impl Engine {
                     _ => Arc::from(format!("{}-{}-{}", os[0], os[2], os[1])),
                 },
                 quality: facts.quality,
+                hashes: facts.hashes,
+                program_hashes: Vec::new(),
                 addresses: Vec::new(),
                 row,
                 since: now.wall,
@@ -251,6 +263,12 @@ impl Engine {
         );
         self.address_gained(session, facts.address, facts.lease, out);
         out.push(Effect::Admitted { session });
+        if facts.hashes && self.judge.looks_at_hashes() {
+            out.push(Effect::HashPrograms {
+                session,
+                wanted: true,
+            });
+        }
         self.tell(word, out);
         if let Some(old) = replaces {
             out.push(Effect::EndSession {
@@ -259,6 +277,25 @@ impl Engine {
                 reason: Arc::from("the same client has come back"),
             });
             self.session_down(old, Leaving::Lost, now, out);
+        }
+    }
+
+    /// Tells every client that can tell hashes whether they are wanted, which has changed.
+    pub(super) fn tell_hashes_wanted(&self, wanted: bool, out: &mut Vec<Effect>) {
+        let all = self.sessions.all.iter();
+        let mut sessions: Vec<SessionId> = all.filter(|(_, s)| s.hashes).map(|(&id, _)| id).collect();
+        sessions.sort_unstable();
+        out.extend(
+            sessions
+                .into_iter()
+                .map(|session| Effect::HashPrograms { session, wanted }),
+        );
+    }
+
+    /// Hashes for the claims that come next: as many as one message holds.
+    pub(super) fn learn_hashes(&mut self, session: SessionId, hashes: Batch<ProgramHash>) {
+        if let Some(session) = self.sessions.all.get_mut(&session).filter(|s| s.hashes) {
+            session.program_hashes = hashes.into_iter().collect();
         }
     }
 

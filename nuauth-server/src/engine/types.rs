@@ -3,13 +3,15 @@
 //! Plain data; no behaviour beyond small conversions.
 
 use super::kills::{Leaving, OnEnd, Rejects};
+use super::marks::UserBits;
 use super::modes::{Levels, LogMode, OnOverload};
 use super::quality::Quality;
+use super::subject::Judge;
 use crate::hours::Hours;
 use ipnet::IpNet;
 use nufw_proto::client::{self, ClaimRequest, EndCause, OsInfo, Refusal};
 use nufw_proto::gateway::{self, Answer, ToAgent};
-use nufw_proto::{Addr, BootId, ConnId, EventSeq, Mark, SessionId, Timestamp, Tuple};
+use nufw_proto::{Addr, BootId, ConnId, EventSeq, Mark, SessionId, Timestamp};
 use nulog::{ActiveRow, Change};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -70,12 +72,22 @@ pub struct Ruling {
     pub log: LogMode,
     /// How long a connection that it accepts may live.
     pub expires: Option<Duration>,
+    /// Until when, since the rule's period ends then.
+    pub until: Option<Timestamp>,
+    /// Bits of the mark beside the user's number.
+    pub mark: Mark,
 }
 
-/// The access lists, as the engine sees them.
-pub trait Judge: Send + Sync {
-    /// Decides about a packet of `user`. `tuple` is what the packet shows, never what a client says.
-    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling;
+impl Ruling {
+    /// How long a connection may still live that it accepts and that has lived for so long.
+    pub(super) fn time_left(&self, lived: Duration, wall: Timestamp) -> Option<Duration> {
+        let of_life = self.expires.map(|lifetime| lifetime.saturating_sub(lived));
+        let of_period = self.until.map(|until| {
+            let left = until.micros().saturating_sub(wall.micros());
+            Duration::from_micros(u64::try_from(left).unwrap_or(0))
+        });
+        of_life.into_iter().chain(of_period).min()
+    }
 }
 
 /// What was decided about a connection and why.
@@ -144,6 +156,8 @@ pub struct SessionFacts {
     pub renewable: bool,
     /// The session in whose place this one comes: of this run, and the one that got the ticket.
     pub replaces: Option<SessionId>,
+    /// The client can tell hashes of programs.
+    pub hashes: bool,
     /// Until when the address is held; for as long as the session lasts when `None`.
     pub lease: Option<Duration>,
 }
@@ -159,6 +173,7 @@ impl SessionFacts {
             age: Duration::ZERO,
             renewable: false,
             replaces: None,
+            hashes: false,
             lease: None,
         }
     }
@@ -315,12 +330,6 @@ pub enum Input {
     Stopping,
 }
 
-impl std::fmt::Debug for dyn Judge {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Judge")
-    }
-}
-
 /// What the engine wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -356,6 +365,13 @@ pub enum Effect {
     Admitted {
         /// The session.
         session: SessionId,
+    },
+    /// Tell a client whether hashes of programs are wanted.
+    HashPrograms {
+        /// The client's session.
+        session: SessionId,
+        /// Whether they are.
+        wanted: bool,
     },
     /// The session cannot be: tell its client and end the connection.
     NotAdmitted {
@@ -478,8 +494,10 @@ pub struct Limits {
     pub address_lease: Duration,
     /// The peer is dead when nothing came from it for so long; told to agents.
     pub dead_after: Duration,
-    /// The bits of a mark that are the user's number; told to agents.
+    /// The bits of a mark that are ours; told to agents.
     pub mark_mask: Mark,
+    /// Which of them are the user's number.
+    pub user_marks: UserBits,
     /// Whether a packet is accepted only after its row is durable, where its rule does not say otherwise.
     pub log_sync: bool,
     /// Which rows are written.
@@ -539,6 +557,7 @@ impl Default for Limits {
             address_lease: Duration::from_mins(5),
             dead_after: Duration::from_secs(10),
             mark_mask: Mark(0x00ff_ffff),
+            user_marks: UserBits::default(),
             log_sync: true,
             levels: Levels::ALL,
             adopt: true,

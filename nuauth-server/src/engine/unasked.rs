@@ -60,14 +60,16 @@ impl Engine {
             zone: entry.zone,
             original: entry.original,
             shown,
-            user: who.as_ref().map(|who| who.user.clone()),
+            user: who.as_ref().and_then(|who| who.user.clone()),
             client_os: who.as_ref().and_then(|who| who.os.clone()),
             client_app: who.as_ref().and_then(|who| who.app.clone()),
             acl: Arc::from(unasked.label),
             parent: unasked.parent,
+            policy: unknown(),
+            auth: None,
         };
         Self::log(Change::Open(Box::new(row)), out);
-        let user = who.as_ref().map(|who| who.user.id);
+        let user = who.as_ref().and_then(|who| Some(who.user.as_ref()?.id));
         let who = who.and_then(|who| self.conns.who.keep(who));
         self.conns.insert(Conn {
             id,

@@ -141,7 +141,7 @@ impl Engine {
                 id: conn.id,
                 gateway: Arc::clone(&self.gateways.get(conn.gateway).name),
                 user: conn.user,
-                username: who.map(|who| Arc::clone(&who.user.name)),
+                username: who.and_then(|who| Some(Arc::clone(&who.user.as_ref()?.name))),
                 original: conn.original,
                 established: conn.established,
                 received: conn.received,

@@ -1,8 +1,10 @@
 //! Who is behind the live connections: each user and program once, however many connections they have.
 //!
-//! Kept for the connections that others bring with them, whose rows name the same user. As many as there are connections at
+//! Kept for the connections that others bring with them, whose rows name the same user, and for judging live connections again.
+//! As many as there are connections at
 //! most, since one that nobody has any more is forgotten. Nothing here decides.
 
+use super::quality::Quality;
 use hashbrown::HashTable;
 use nulog::User;
 use slab::Slab;
@@ -10,16 +12,23 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// What a row says of its user.
+/// What a row says of its user, and what else access lists look at beside the tuple.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Who {
-    pub(super) user: User,
+    /// `None`: a rule for nobody granted it.
+    pub(super) user: Option<User>,
     pub(super) os: Option<Arc<str>>,
     pub(super) app: Option<Arc<str>>,
+    pub(super) hash: Option<[u8; 32]>,
+    pub(super) in_dev: Arc<str>,
+    pub(super) out_dev: Arc<str>,
+    pub(super) phys_in: Arc<str>,
+    pub(super) phys_out: Arc<str>,
+    pub(super) quality: Quality,
 }
 
 fn hash_of(hasher: &RandomState, who: &Who) -> u64 {
-    hasher.hash_one((who.user.id, &who.app))
+    hasher.hash_one((who.user.as_ref().map(|user| user.id), &who.app))
 }
 
 /// A place in the table, valid until it was released as often as it was kept.
@@ -90,12 +99,18 @@ mod tests {
 
     fn who(name: &str, app: &str) -> Who {
         Who {
-            user: User {
+            user: Some(User {
                 id: 7,
                 name: Arc::from(name),
-            },
+            }),
             os: None,
             app: Some(Arc::from(app)),
+            hash: None,
+            in_dev: Arc::from("eth0"),
+            out_dev: Arc::from("eth1"),
+            phys_in: Arc::from(""),
+            phys_out: Arc::from(""),
+            quality: Quality::default(),
         }
     }
 

@@ -166,6 +166,8 @@ mod tests {
             client_app: None,
             acl: text(),
             parent: None,
+            policy: Arc::from(""),
+            auth: None,
         }))
     }
 

@@ -43,6 +43,8 @@ fn row(sequence: u64) -> Box<OpenRow> {
         client_app: None,
         acl: Arc::from("test"),
         parent: None,
+        policy: Arc::from(""),
+        auth: None,
     })
 }
 

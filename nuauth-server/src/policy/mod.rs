@@ -1,83 +1,159 @@
 //! The access lists: which user may open which connection.
 //!
-//! Pure: the first rule that matches decides, and no rule means drop. Who the user is was settled before.
+//! Pure: an order of search, rules, and a packet come to a decision; no rule means drop. Who the user is was settled before.
+//! The index only leaves out what cannot match: a test compares it with a search through all rules.
 
+mod bits;
+mod explain;
+mod index;
+mod marks;
+mod members;
+mod normal;
+mod overlap;
+mod pattern;
+mod period;
+mod raw;
 mod read;
+mod rest;
+mod rule;
+mod sets;
 
-use crate::engine::{Decision, Identity, Judge, LogMode, Ruling};
+pub use marks::{MarkField, MarkTable, MarkTables, Marks};
+pub use members::REMEMBERED as REMEMBERED_MEMBERS;
+pub use pattern::{BadPattern, Pattern};
+pub use period::{Period, Within};
+pub use raw::{MAX_ITEMS, MAX_RULES};
+pub use rule::{DEVICES, Facts, Hash, Lack, Listed, Named, Rule, Who};
+pub use sets::Addresses;
+
+use crate::engine::{Decision, Judge, LogMode, Ruling, Subject};
 use crate::users::Users;
-use ipnet::IpNet;
+use index::Index;
+use members::{Groups, Members};
 use nufw_common::config::ConfigError;
-use nufw_proto::{Transport, Tuple};
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
+use nufw_proto::Mark;
+use rest::Rests;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The name of the rule that drops what no other rule decides.
 pub const DEFAULT_RULE: &str = "default";
 
+/// Which of the rules that match decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The first one (`nuauth_prio_to_nok` 2).
+    #[default]
+    FirstMatch,
+    /// The first that accepts; if there is none, the first (`nuauth_prio_to_nok` 0).
+    AcceptWins,
+    /// The first that does not accept; if there is none, the first (`nuauth_prio_to_nok` 1).
+    DropWins,
+}
+
+impl Order {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::FirstMatch, Self::AcceptWins, Self::DropWins];
+
+    /// The word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::FirstMatch => "first-match",
+            Self::AcceptWins => "accept-wins",
+            Self::DropWins => "drop-wins",
+        }
+    }
+
+    /// Whether a rule with that decision ends the search when it matches.
+    pub fn ends_with(self, decision: Decision) -> bool {
+        match self {
+            Self::FirstMatch => true,
+            Self::AcceptWins => decision == Decision::Accept,
+            Self::DropWins => decision != Decision::Accept,
+        }
+    }
+}
+
 /// The access lists, in order.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Policy {
+    order: Order,
     rules: Vec<Rule>,
+    index: Index,
+    rests: Rests,
+    members: Members,
     default: Ruling,
+    marks: MarkTables,
+    /// Whether some rule is for nobody.
+    for_nobody: bool,
+    /// Whether some rule looks at hashes of programs.
+    for_hashes: bool,
+    normal: Arc<str>,
+    version: Arc<str>,
 }
 
-/// One rule. An empty list matches everything.
-#[derive(Debug, Clone)]
-pub struct Rule {
-    users: Vec<Arc<str>>,
-    groups: Vec<Arc<str>>,
-    protocol: Option<u8>,
-    source: Vec<IpNet>,
-    destination: Vec<IpNet>,
-    source_ports: Vec<RangeInclusive<u16>>,
-    ports: Vec<RangeInclusive<u16>>,
-    icmp_type: Option<u8>,
-    icmp_code: Option<u8>,
-    ruling: Ruling,
-}
-
-/// What a rule looks at.
+/// What the lists are read against.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// Who opens the connection.
-    pub user: &'a Identity,
-    /// The connection, as the packet shows it.
-    pub tuple: &'a Tuple,
+pub struct Against<'a> {
+    /// The users.
+    pub users: &'a Users,
+    /// Whether there are no others: a rule for one that is not there is then an error, else it is noted.
+    pub all_known: bool,
+    /// Where bits of the mark stand.
+    pub marks: &'a Marks,
 }
 
 /// Lists that were read, and what is odd about them without being wrong.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ReadPolicy {
     /// The lists.
     pub policy: Policy,
     /// Sentences with file and line.
     pub notes: Vec<String>,
+    /// Every file that they came from.
+    pub files: Vec<std::path::PathBuf>,
 }
 
 impl Policy {
-    /// Reads the file. A rule for a user that does not exist is refused where `all_known`, that is where the users file names
-    /// every user; else it is noted, as one for a group that nobody is in.
-    pub fn load(path: &Path, users: &Users, all_known: bool) -> Result<ReadPolicy, ConfigError> {
-        read::load(path, users, all_known)
+    /// Reads the file. A rule for a user that does not exist is refused where the users file names every user; else it is noted,
+    /// as one for a group that nobody is in.
+    pub fn load(path: &Path, known: &Against<'_>) -> Result<ReadPolicy, ConfigError> {
+        read::load(path, known)
     }
 
     /// Lists that drop everything: what stands in where no policy can be trusted.
     pub fn deny_all() -> Self {
-        Self::new(Vec::new())
+        Self::new(Parts::default())
     }
 
-    fn new(rules: Vec<Rule>) -> Self {
-        Self {
+    fn new(parts: Parts) -> Self {
+        let normal = normal::text(&parts);
+        let Parts {
+            order,
             rules,
+            groups,
+            marks,
+            ..
+        } = parts;
+        Self {
+            index: Index::new(&rules),
+            rests: Rests::new(&rules),
+            members: Members::new(groups, &rules),
+            for_hashes: rules.iter().any(|rule| !rule.hashes.is_empty()),
+            for_nobody: rules.iter().any(Rule::is_for_nobody),
+            version: normal::version(&normal),
+            normal: normal.into(),
+            order,
+            rules,
+            marks,
             default: Ruling {
                 decision: Decision::Drop,
                 rule: DEFAULT_RULE.into(),
                 prefix: DEFAULT_RULE.into(),
                 log: LogMode::Default,
                 expires: None,
+                until: None,
+                mark: Mark(0),
             },
         }
     }
@@ -91,71 +167,131 @@ impl Policy {
         self
     }
 
-    /// Decides. The first rule that matches counts.
-    pub fn decide(&self, subject: &Subject<'_>) -> &Ruling {
-        self.rules
-            .iter()
-            .find(|rule| rule.matches(subject))
-            .map_or(&self.default, |rule| &rule.ruling)
+    /// The rule that decides, by its place; `None` if none matches.
+    pub fn search(&self, subject: &Subject<'_>) -> Option<usize> {
+        self.members.with(subject.user, |whose, _| {
+            let mut search = self.rests.search(&self.rules, subject);
+            let candidates = self.index.candidates(subject.tuple, whose);
+            self.decisive(candidates, |place| search.matches(place))
+        })
+    }
+
+    /// The same by a look at every rule.
+    pub fn search_all(&self, subject: &Subject<'_>) -> Option<usize> {
+        self.members.with(subject.user, |_, groups| {
+            let facts = Facts { subject, groups };
+            self.decisive(0..self.rules.len(), |place| {
+                self.rules[place].lack(&facts).is_none()
+            })
+        })
+    }
+
+    fn decisive(
+        &self,
+        candidates: impl Iterator<Item = usize>,
+        mut matches: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        let mut first = None;
+        for place in candidates {
+            let ends =
+                self.order == Order::FirstMatch || self.order.ends_with(self.rules[place].ruling.decision);
+            // One that would not change the answer need not be asked.
+            if (ends || first.is_none()) && matches(place) {
+                if ends {
+                    return Some(place);
+                }
+                first = Some(place);
+            }
+        }
+        first
+    }
+
+    /// Decides.
+    pub fn decide(&self, subject: &Subject<'_>) -> Ruling {
+        self.ruled(self.search(subject), subject)
+    }
+
+    /// What the rule at that place says of a packet.
+    pub fn ruled(&self, place: Option<usize>, subject: &Subject<'_>) -> Ruling {
+        let Some(rule) = place.map(|place| &self.rules[place]) else {
+            return self.default.clone();
+        };
+        let mut ruling = rule.ruled(subject);
+        if ruling.decision == Decision::Accept {
+            ruling.mark = Mark(ruling.mark.0 | self.marks.of(subject).0);
+        }
+        ruling
+    }
+
+    /// What the packet lacks for a rule, if anything.
+    pub fn lack(&self, place: usize, subject: &Subject<'_>) -> Option<Lack> {
+        self.members.with(subject.user, |_, groups| {
+            self.rules[place].lack(&Facts { subject, groups })
+        })
     }
 
     /// The rules, in order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
+
+    /// Which of those that match decides.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// What stands where no rule decides.
+    pub fn default_ruling(&self) -> &Ruling {
+        &self.default
+    }
+
+    /// What identifies the lists in a row: the beginning of the hash of their normal form.
+    pub fn version_text(&self) -> &str {
+        &self.version
+    }
+
+    /// The lists in their normal form, which says all that they depend on and can be read again.
+    pub fn normal(&self) -> &Arc<str> {
+        &self.normal
+    }
+}
+
+/// What lists are made of.
+#[derive(Debug, Default)]
+struct Parts {
+    order: Order,
+    rules: Vec<Rule>,
+    groups: Groups,
+    periods: Vec<Arc<Period>>,
+    sets: Vec<(Arc<str>, read::NamedSet)>,
+    marks: MarkTables,
+    rule_field: Option<MarkField>,
 }
 
 impl Judge for Policy {
-    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling {
-        self.decide(&Subject { user, tuple }).clone()
-    }
-}
-
-impl Rule {
-    /// What the rule decides, under which name.
-    pub fn ruling(&self) -> &Ruling {
-        &self.ruling
+    fn judge(&self, subject: &Subject<'_>) -> Ruling {
+        self.decide(subject)
     }
 
-    fn matches(&self, subject: &Subject<'_>) -> bool {
-        let tuple = subject.tuple;
-        self.matches_transport(tuple.transport())
-            && any_or_empty(&self.destination, |net| net.contains(&tuple.dst().ip()))
-            && any_or_empty(&self.source, |net| net.contains(&tuple.src().ip()))
-            && self.matches_user(subject.user)
-    }
-
-    /// A rule for users and groups matches each of either.
-    fn matches_user(&self, user: &Identity) -> bool {
-        (self.users.is_empty() && self.groups.is_empty())
-            || self.users.contains(&user.user.name)
-            || self.groups.iter().any(|group| user.groups.contains(group))
-    }
-
-    fn matches_transport(&self, transport: Transport) -> bool {
-        if self.protocol.is_some_and(|wanted| wanted != transport.protocol()) {
-            return false;
+    fn judge_stranger(&self, subject: &Subject<'_>) -> Option<Ruling> {
+        if !self.for_nobody {
+            return None;
         }
-        // A call's identifier is no port: whoever makes the call chooses it.
-        let ports = transport
-            .ports()
-            .filter(|_| !matches!(transport, Transport::Gre(_)));
-        let icmp = transport.icmp();
-        any_or_empty(&self.ports, |range| ports.is_some_and(|p| range.contains(&p.dst)))
-            && any_or_empty(&self.source_ports, |range| {
-                ports.is_some_and(|p| range.contains(&p.src))
-            })
-            && self
-                .icmp_type
-                .is_none_or(|kind| icmp.is_some_and(|key| key.kind == kind))
-            && self
-                .icmp_code
-                .is_none_or(|code| icmp.is_some_and(|key| key.code == code))
+        let place = self.search(subject)?;
+        Some(self.ruled(Some(place), subject))
     }
-}
 
-fn any_or_empty<T>(list: &[T], matches: impl FnMut(&T) -> bool) -> bool {
-    list.is_empty() || list.iter().any(matches)
+    fn judges_strangers(&self) -> bool {
+        self.for_nobody
+    }
+
+    fn looks_at_hashes(&self) -> bool {
+        self.for_hashes
+    }
+
+    fn version(&self) -> Arc<str> {
+        Arc::clone(&self.version)
+    }
 }
 
 /// The word for a decision, as the file has it.
@@ -167,57 +303,19 @@ pub fn word(decision: Decision) -> &'static str {
     }
 }
 
+/// A protocol by its word or number.
+pub fn protocol_number(word: &str) -> Option<u8> {
+    let known = raw::PROTOCOLS.iter().find(|(name, _)| *name == word);
+    known.map(|(_, number)| *number).or_else(|| word.parse().ok())
+}
+
 /// The word for a protocol, as the file has it.
 fn protocol_word(number: u8) -> String {
-    read::PROTOCOLS
+    raw::PROTOCOLS
         .iter()
         .find(|(_, known)| *known == number)
         .map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
 }
 
-impl std::fmt::Display for Rule {
-    /// What the rule matches, for people: `users alice groups staff tcp to 10.0.0.0/8 ports 80,8000-8080`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let join = |items: Vec<String>| items.join(",");
-        let nets = |nets: &[IpNet]| join(nets.iter().map(ToString::to_string).collect());
-        let names = |names: &[Arc<str>]| join(names.iter().map(ToString::to_string).collect());
-        let ports = |ports: &[RangeInclusive<u16>]| join(ports.iter().map(show_range).collect());
-        let mut words: Vec<String> = Vec::new();
-        let mut part = |label: &str, text: String| {
-            if !text.is_empty() {
-                words.push(format!("{label}{text}"));
-            }
-        };
-        part("users ", names(&self.users));
-        part("groups ", names(&self.groups));
-        part("", self.protocol.map(protocol_word).unwrap_or_default());
-        part("type ", self.icmp_type.map(|t| t.to_string()).unwrap_or_default());
-        part("code ", self.icmp_code.map(|c| c.to_string()).unwrap_or_default());
-        part("from ", nets(&self.source));
-        part("source-ports ", ports(&self.source_ports));
-        part("to ", nets(&self.destination));
-        part("ports ", ports(&self.ports));
-        if words.is_empty() {
-            f.write_str("everything")
-        } else {
-            f.write_str(&words.join(" "))
-        }
-    }
-}
-
-fn show_range(range: &RangeInclusive<u16>) -> String {
-    if range.start() == range.end() {
-        range.start().to_string()
-    } else {
-        format!("{}-{}", range.start(), range.end())
-    }
-}
-
-/// Whether a network is of the same family as an address of that kind.
-fn is_ipv4(net: &IpNet) -> bool {
-    matches!(net.addr(), IpAddr::V4(_))
-}
-
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -1,236 +1,202 @@
-//! The access lists as they are written, and their way to rules that can be matched.
+//! From the lists as they are written to rules that can be matched.
 //!
 //! A rule that could never match, or that says less than its writer thinks, is refused here.
 
-use super::{DEFAULT_RULE, Policy, ReadPolicy, Rule, is_ipv4};
-use crate::engine::{Decision, LogMode, Ruling};
+mod calendar;
+mod lists;
+mod who;
+
+pub(super) use lists::NamedSet;
+
+use super::marks::Marks;
+use super::members::Groups;
+use super::period::Period;
+use super::raw::{MAX_RULES, Protocol, RawDecision, RawLog, RawOrder, RawPolicy, RawQuality, RawRule};
+use super::rule::{Listed, Rule};
+use super::sets::Addresses;
+use super::{Against, DEFAULT_RULE, Order, Parts, Policy, ReadPolicy, overlap};
+use crate::engine::{Decision, LogMode, Quality, Ruling};
 use crate::users::Users;
-use ipnet::{IpNet, Ipv4Net};
-use nufw_common::config::{ConfigError, HumanDuration, Loader, Origins, Problems, Tried};
-use nufw_proto::Text;
-use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
-use std::collections::{BTreeSet, HashSet};
+use jiff::tz::TimeZone;
+use nufw_common::config::{ConfigError, HumanDuration, Loader, Origins, Problems};
+use nufw_proto::{Mark, Text};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Protocols that have a name in the file, with their IANA numbers.
-pub(super) const PROTOCOLS: [(&str, u8); 10] = [
-    ("tcp", 6),
-    ("udp", 17),
-    ("udplite", 136),
-    ("sctp", 132),
-    ("dccp", 33),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmp", 1),
-    ("icmpv6", 58),
-];
 /// Least and most time that a rule may let connections live.
 const EXPIRE_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_hours(24 * 365)];
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
-#[derive(Deserialize)]
-struct RawPolicy {
-    #[serde(default)]
-    rule: Vec<Tried<RawRule>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawRule {
-    name: String,
-    users: Option<Vec<String>>,
-    groups: Option<Vec<String>>,
-    protocol: Option<Protocol>,
-    source: Option<Vec<String>>,
-    destination: Option<Vec<String>>,
-    source_ports: Option<Vec<PortRange>>,
-    ports: Option<Vec<PortRange>>,
-    icmp_type: Option<u8>,
-    icmp_code: Option<u8>,
-    decision: RawDecision,
-    log_prefix: Option<String>,
-    log: Option<RawLog>,
-    expire_after: Option<HumanDuration>,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum RawDecision {
-    Accept,
-    Drop,
-    Reject,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum RawLog {
-    Sync,
-    Async,
-    None,
-}
-
-/// A protocol by name or number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Protocol(u8);
-
-/// `80`, `"80"` or `"8000-8080"`.
-struct PortRange(RangeInclusive<u16>);
-
-macro_rules! text_or_integer {
-    ($name:ident, $visitor:ident, $expecting:literal, |$text:ident| $parse:expr, |$n:ident| $from:expr) => {
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct $visitor;
-
-                impl Visitor<'_> for $visitor {
-                    type Value = $name;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str($expecting)
-                    }
-
-                    fn visit_str<E: de::Error>(self, $text: &str) -> Result<$name, E> {
-                        let parsed: Option<$name> = $parse;
-                        parsed.ok_or_else(|| E::invalid_value(de::Unexpected::Str($text), &self))
-                    }
-
-                    fn visit_i64<E: de::Error>(self, $n: i64) -> Result<$name, E> {
-                        let parsed: Option<$name> = $from;
-                        parsed.ok_or_else(|| E::invalid_value(de::Unexpected::Signed($n), &self))
-                    }
-                }
-
-                deserializer.deserialize_any($visitor)
-            }
-        }
-    };
-}
-
-text_or_integer!(
-    Protocol,
-    ProtocolVisitor,
-    "tcp, udp, udplite, sctp, dccp, gre, esp, ah, icmp, icmpv6 or a number from 0 to 255",
-    |text| PROTOCOLS
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, number)| *number)
-        .or_else(|| number(text))
-        .map(Protocol),
-    |n| u8::try_from(n).ok().map(Protocol)
-);
-text_or_integer!(
-    PortRange,
-    PortVisitor,
-    "a port from 0 to 65535 or a range such as \"8000-8080\"",
-    |text| {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        match (number::<u16>(first), number::<u16>(last)) {
-            (Some(first), Some(last)) if first <= last => Some(PortRange(first..=last)),
-            _ => None,
-        }
-    },
-    |n| u16::try_from(n).ok().map(|port| PortRange(port..=port))
-);
-
-/// Digits only: no sign, no blanks.
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
-}
-
 /// Reads and checks the file.
-pub(super) fn load(path: &Path, users: &Users, all_known: bool) -> Result<ReadPolicy, ConfigError> {
+pub(super) fn load(path: &Path, known: &Against<'_>) -> Result<ReadPolicy, ConfigError> {
     let loaded = Loader::new("policy").file(path, true).load::<RawPolicy>()?;
+    let raw = loaded.value;
     let mut reader = Reader {
         origins: &loaded.origins,
-        users,
-        all_known,
-        groups: users.groups(),
+        directory: path.parent().unwrap_or(Path::new("")),
+        users: known.users,
+        all_known: known.all_known,
+        known_groups: known.users.groups(),
+        known_ids: known.users.iter().map(|user| user.identity.user.id).collect(),
+        marks: known.marks,
+        zone: TimeZone::UTC,
+        groups: Groups::default(),
         names: HashSet::new(),
+        periods: HashMap::new(),
+        sets: HashMap::new(),
+        items: 0,
+        files: vec![path.to_path_buf()],
         problems: Problems::default(),
         notes: Vec::new(),
     };
-    let mut rules = Vec::new();
-    for (index, raw) in loaded.value.rule.into_iter().enumerate() {
+    reader.zone = reader.time_zone("time-zone", raw.time_zone.as_deref());
+    let mut parts = Parts {
+        order: match raw.order {
+            None | Some(RawOrder::FirstMatch) => Order::FirstMatch,
+            Some(RawOrder::AcceptWins) => Order::AcceptWins,
+            Some(RawOrder::DropWins) => Order::DropWins,
+        },
+        marks: known.marks.tables.clone(),
+        rule_field: known.marks.rule,
+        ..Parts::default()
+    };
+    for (index, raw) in raw.period.into_iter().enumerate() {
         if let Some(raw) = reader.problems.take(raw.0) {
-            rules.push(reader.rule(&format!("rule[{index}]"), raw));
+            parts
+                .periods
+                .push(reader.period(&format!("period[{index}]"), &raw));
         }
     }
-    if rules.is_empty() && reader.problems.is_empty() {
+    for (index, raw) in raw.set.into_iter().enumerate() {
+        if let Some(raw) = reader.problems.take(raw.0)
+            && let Some(set) = reader.named_set(&format!("set[{index}]"), &raw)
+        {
+            parts.sets.push((Arc::from(raw.name), set));
+        }
+    }
+    if raw.rule.len() > MAX_RULES {
+        let found = format!("{} rules", raw.rule.len());
+        reader.reject("rule", found, format_args!("at most {MAX_RULES}"));
+    }
+    for (index, raw) in raw.rule.into_iter().enumerate() {
+        if let Some(raw) = reader.problems.take(raw.0) {
+            parts.rules.push(reader.rule(&format!("rule[{index}]"), &raw));
+        }
+    }
+    if parts.rules.is_empty() && reader.problems.is_empty() {
         reader.notes.push(format!(
             "{}: there is no rule, so everything is dropped",
             path.display()
         ));
     }
-    let notes = reader.notes;
-    reader.problems.finish(ReadPolicy {
-        policy: Policy::new(rules),
-        notes,
+    parts.groups = reader.groups;
+    let (notes, files) = (reader.notes, reader.files);
+    let policy = reader.problems.finish(Policy::new(parts))?;
+    let overlaps = overlap::find(&policy);
+    Ok(ReadPolicy {
+        notes: notes.into_iter().chain(overlaps).collect(),
+        policy,
+        files,
     })
 }
 
 struct Reader<'a> {
     origins: &'a Origins,
+    /// Files that the lists name are relative to it.
+    directory: &'a Path,
     users: &'a Users,
     all_known: bool,
-    groups: BTreeSet<&'a str>,
+    known_groups: BTreeSet<&'a str>,
+    known_ids: HashSet<u64>,
+    marks: &'a Marks,
+    /// Whose clock counts where a period does not say it.
+    zone: TimeZone,
+    groups: Groups,
     names: HashSet<String>,
+    periods: HashMap<String, Arc<Period>>,
+    sets: HashMap<String, NamedSet>,
+    /// Items of all sets so far.
+    items: usize,
+    files: Vec<PathBuf>,
     problems: Problems,
     notes: Vec<String>,
 }
 
 impl Reader<'_> {
     /// With a problem the rule is not fit for use, and [`load`] fails.
-    fn rule(&mut self, at: &str, raw: RawRule) -> Rule {
+    fn rule(&mut self, at: &str, raw: &RawRule) -> Rule {
         self.name(&format!("{at}.name"), &raw.name);
         if let Some(prefix) = &raw.log_prefix {
             self.text(&format!("{at}.log-prefix"), prefix);
         }
-        self.transport(at, &raw);
-        let log = self.log_mode(at, &raw);
-        let expires = self.expires(at, &raw);
-        let (source, destination) = (
-            self.nets(&format!("{at}.source"), raw.source.as_deref()),
-            self.nets(&format!("{at}.destination"), raw.destination.as_deref()),
-        );
+        self.transport(at, raw);
+        let log = self.log_mode(at, raw);
+        let expires = self.expires(at, raw);
+        let source = self.addresses(&format!("{at}.source"), raw.source.as_deref());
+        let destination = self.addresses(&format!("{at}.destination"), raw.destination.as_deref());
         self.families(at, raw.protocol, &source, &destination);
-        let rule: Arc<str> = raw.name.into();
+        let who = self.who(at, raw);
+        let quality = raw.min_auth.map(|quality| match quality {
+            RawQuality::Address => Quality::Address,
+            RawQuality::Password => Quality::Password,
+            RawQuality::Certificate => Quality::Certificate,
+        });
+        let period = self.period_of(at, raw);
+        let devices = [
+            ("in", &raw.in_dev),
+            ("out", &raw.out_dev),
+            ("bridge-in", &raw.bridge_in),
+            ("bridge-out", &raw.bridge_out),
+        ]
+        .map(|(key, raw)| self.devices(&format!("{at}.{key}"), raw.as_deref()));
+        let place = self.origins.of(&format!("{at}.name"));
+        let name: Arc<str> = raw.name.as_str().into();
         Rule {
-            users: self.user_names(&format!("{at}.users"), raw.users.as_deref()),
-            groups: self.group_names(&format!("{at}.groups"), raw.groups.as_deref()),
+            place: Arc::from(place),
+            who,
+            quality,
             protocol: raw.protocol.map(|protocol| protocol.0),
             source,
             destination,
-            source_ports: self.ports(&format!("{at}.source-ports"), raw.source_ports),
-            ports: self.ports(&format!("{at}.ports"), raw.ports),
+            source_ports: self.ports(&format!("{at}.source-ports"), raw.source_ports.as_deref()),
+            ports: self.ports(&format!("{at}.ports"), raw.ports.as_deref()),
             icmp_type: raw.icmp_type,
             icmp_code: raw.icmp_code,
+            programs: self.programs(&format!("{at}.programs"), raw.programs.as_deref()),
+            hashes: self.hashes(&format!("{at}.program-sha256"), raw.program_sha256.as_deref()),
+            os: self.systems(&format!("{at}.os"), raw.os.as_deref()),
+            devices,
+            gateways: self.gateways(&format!("{at}.gateways"), raw.gateways.as_deref()),
+            period,
             ruling: Ruling {
                 decision: match raw.decision {
                     RawDecision::Accept => Decision::Accept,
                     RawDecision::Drop => Decision::Drop,
                     RawDecision::Reject => Decision::Reject,
                 },
-                prefix: raw.log_prefix.map_or_else(|| Arc::clone(&rule), Arc::from),
-                rule,
+                prefix: raw
+                    .log_prefix
+                    .as_deref()
+                    .map_or_else(|| Arc::clone(&name), Arc::from),
+                rule: name,
                 log,
                 expires,
+                until: None,
+                mark: self.mark(at, raw),
             },
         }
     }
 
     fn reject(&mut self, key: &str, found: impl fmt::Display, expected: impl fmt::Display) {
         self.problems.push(self.origins.reject(key, found, expected));
+    }
+
+    fn note(&mut self, key: &str, text: impl fmt::Display) {
+        self.notes.push(self.origins.complain(key, text).to_string());
     }
 
     fn text(&mut self, key: &str, text: &str) -> bool {
@@ -256,17 +222,20 @@ impl Reader<'_> {
 
     /// A drop never waits for its row: a rule that asks for it is not what its writer thinks.
     fn log_mode(&mut self, at: &str, raw: &RawRule) -> LogMode {
-        match (raw.log, raw.decision) {
-            (None, _) => LogMode::Default,
-            (Some(RawLog::None), _) => LogMode::None,
-            (Some(RawLog::Async), _) => LogMode::Async,
-            (Some(RawLog::Sync), RawDecision::Accept) => LogMode::Sync,
-            (Some(RawLog::Sync), RawDecision::Drop | RawDecision::Reject) => {
-                let expected = "\"async\" or \"none\": only what is accepted waits for its row";
-                self.reject(&format!("{at}.log"), "\"sync\"", expected);
-                LogMode::Default
-            }
+        let accepts = matches!(raw.decision, RawDecision::Accept);
+        let (mode, word) = match raw.log {
+            None => return LogMode::Default,
+            Some(RawLog::None) => return LogMode::None,
+            Some(RawLog::Async) => return LogMode::Async,
+            Some(RawLog::Sync) => (LogMode::Sync, "\"sync\""),
+            Some(RawLog::Strict) => (LogMode::Strict, "\"strict\""),
+        };
+        if accepts {
+            return mode;
         }
+        let expected = "\"async\" or \"none\": only what is accepted waits for its row";
+        self.reject(&format!("{at}.log"), word, expected);
+        LogMode::Default
     }
 
     /// How long what the rule accepts may live. What has no row is not known and could not be ended.
@@ -286,6 +255,33 @@ impl Reader<'_> {
             self.reject(&key, lifetime, format_args!("a duration from {low} to {high}"));
         }
         Some(lifetime.0)
+    }
+
+    fn mark(&mut self, at: &str, raw: &RawRule) -> Mark {
+        let Some(value) = raw.mark else { return Mark(0) };
+        let key = format!("{at}.mark");
+        if !matches!(raw.decision, RawDecision::Accept) {
+            self.reject(&key, value, "no such key: what is not accepted has no mark");
+            return Mark(0);
+        }
+        match self.marks.rule {
+            None => {
+                let expected =
+                    "a field for it first: marks.rule in nuauth.toml, as in rule = { shift = 20, width = 4 }";
+                self.reject(&key, value, expected);
+                Mark(0)
+            }
+            Some(field) if value > field.most() => {
+                let expected = format!(
+                    "at most {}, what the {} bits of marks.rule hold",
+                    field.most(),
+                    field.width
+                );
+                self.reject(&key, value, expected);
+                Mark(0)
+            }
+            Some(field) => field.place(value),
+        }
     }
 
     fn transport(&mut self, at: &str, raw: &RawRule) {
@@ -319,43 +315,19 @@ impl Reader<'_> {
         raw.unwrap_or_default()
     }
 
-    fn ports(&mut self, key: &str, raw: Option<Vec<PortRange>>) -> Vec<RangeInclusive<u16>> {
-        self.list(key, raw.as_deref());
-        raw.into_iter().flatten().map(|range| range.0).collect()
-    }
-
-    fn nets(&mut self, key: &str, raw: Option<&[String]>) -> Vec<IpNet> {
-        let mut nets = Vec::new();
-        for (index, text) in self.list(key, raw).iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            let found = format!("string \"{text}\"");
-            let parsed = text
-                .parse::<IpNet>()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            match parsed.map(canonical) {
-                Ok(net) if net.trunc() == net => nets.push(net),
-                Ok(net) => {
-                    let expected = format!("a network without host bits, such as \"{}\"", net.trunc());
-                    self.reject(&key, found, expected);
-                }
-                Err(_) => self.reject(
-                    &key,
-                    found,
-                    "an address or a network such as \"10.0.0.0/8\" or \"2001:db8::/32\"",
-                ),
-            }
-        }
-        nets
-    }
-
     /// A packet has one family: lists of different ones never match together.
-    fn families(&mut self, at: &str, protocol: Option<Protocol>, source: &[IpNet], destination: &[IpNet]) {
-        let families = |nets: &[IpNet]| {
-            let any = nets.is_empty();
-            (
-                any || nets.iter().any(is_ipv4),
-                any || nets.iter().any(|net| !is_ipv4(net)),
-            )
+    fn families(
+        &mut self,
+        at: &str,
+        protocol: Option<Protocol>,
+        source: &Listed<Addresses>,
+        destination: &Listed<Addresses>,
+    ) {
+        // What is empty here was refused already.
+        let families = |listed: &Listed<Addresses>| match listed.set() {
+            None => (true, true),
+            Some(set) if set.is_empty() => (true, true),
+            Some(set) => (!set.v4.is_empty(), !set.v6.is_empty()),
         };
         let (from, to) = (families(source), families(destination));
         if !(from.0 && to.0 || from.1 && to.1) {
@@ -378,54 +350,5 @@ impl Reader<'_> {
             let expected = "icmp with IPv4 and icmpv6 with IPv6";
             self.reject(&format!("{at}.protocol"), found, expected);
         }
-    }
-
-    fn user_names(&mut self, key: &str, raw: Option<&[String]>) -> Vec<Arc<str>> {
-        let mut names = Vec::new();
-        for (index, name) in self.list(key, raw).iter().enumerate() {
-            match self.users.by_name(name) {
-                Some(user) => names.push(Arc::clone(user.name())),
-                None if !self.all_known => {
-                    let key = format!("{key}[{index}]");
-                    let text = format_args!("the users file has no user \"{name}\"; another back-end may");
-                    self.notes.push(self.origins.complain(&key, text).to_string());
-                    names.push(Arc::from(name.as_str()));
-                }
-                None => self.reject(
-                    &format!("{key}[{index}]"),
-                    format_args!("\"{name}\""),
-                    "the name of a user of the users file",
-                ),
-            }
-        }
-        names
-    }
-
-    fn group_names(&mut self, key: &str, raw: Option<&[String]>) -> Vec<Arc<str>> {
-        let mut names: Vec<Arc<str>> = Vec::new();
-        for (index, name) in self.list(key, raw).iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            // Groups of directories are not known before somebody logs in.
-            if self.all_known && !self.groups.contains(name.as_str()) {
-                let note = self
-                    .origins
-                    .complain(&key, format_args!("nobody is in group \"{name}\""));
-                self.notes.push(note.to_string());
-            }
-            names.push(Arc::from(name.as_str()));
-        }
-        names
-    }
-}
-
-/// An IPv4-mapped IPv6 network is the IPv4 network, as addresses are everywhere else.
-fn canonical(net: IpNet) -> IpNet {
-    match net {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
-            .addr()
-            .to_ipv4_mapped()
-            .and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok())
-            .map_or(net, IpNet::V4),
-        _ => net,
     }
 }

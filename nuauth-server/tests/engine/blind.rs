@@ -144,6 +144,11 @@ fn after_a_restart_a_blind_row_goes_on_with_its_entry_or_has_vanished() {
             username: None,
             client_os: None,
             client_app: None,
+            in_dev: Arc::from(""),
+            out_dev: Arc::from(""),
+            phys_in: Arc::from(""),
+            phys_out: Arc::from(""),
+            auth: None,
         }];
         let acknowledged = vec![(Arc::from("gw"), BootId(1), nufw_proto::EventSeq(0))];
         w.input(Input::Loaded { rows, acknowledged });

@@ -64,6 +64,11 @@ fn row_of_before(id: u64, original: Tuple, translated: Translated, w: &World) ->
         username: Some(Arc::from("alice")),
         client_os: None,
         client_app: None,
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
+        auth: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::world::{World, answered, counters, entry, natted, reversed, rules, user};
 use nuauth_server::engine::{
-    Decision, Identity, Input, Judge, Leaving, Limits, LinkId, LogMode, OnEnd, Ruling,
+    Decision, Input, Judge, Leaving, Limits, LinkId, LogMode, OnEnd, Ruling, Subject,
 };
 use nufw_proto::gateway::{Capabilities, KillStep, Killed, Live, ToAgent, ToServer};
 use nufw_proto::{
@@ -344,10 +344,15 @@ fn more_ends_than_a_batch_holds_come_one_batch_a_tick() {
 struct Stricter;
 
 impl Judge for Stricter {
-    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling {
-        let web = tuple.transport().ports().is_some_and(|ports| ports.dst == 443);
+    fn judge(&self, subject: &Subject<'_>) -> Ruling {
+        let alice = subject.user.is_some_and(|user| &*user.user.name == "alice");
+        let web = subject
+            .tuple
+            .transport()
+            .ports()
+            .is_some_and(|ports| ports.dst == 443);
         Ruling {
-            decision: if web && &*user.user.name == "alice" {
+            decision: if web && alice {
                 Decision::Reject
             } else {
                 Decision::Accept
@@ -356,6 +361,8 @@ impl Judge for Stricter {
             prefix: Arc::from(""),
             log: LogMode::Default,
             expires: None,
+            until: None,
+            mark: Mark(0),
         }
     }
 }
@@ -426,6 +433,11 @@ fn row_of_before(id: u64, tuple: Tuple, received: Timestamp) -> ActiveRow {
         username: Some(Arc::from("alice")),
         client_os: None,
         client_app: None,
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
+        auth: None,
     }
 }
 

@@ -38,6 +38,11 @@ fn bound(row: u64, tuple: Tuple, ct_id: u32, received: Timestamp) -> ActiveRow {
         username: None,
         client_os: None,
         client_app: None,
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
+        auth: None,
     }
 }
 

@@ -23,6 +23,7 @@ mod late;
 mod lifetimes;
 mod limits;
 mod links;
+mod lists;
 mod logging;
 mod memory;
 mod modes;

@@ -71,6 +71,11 @@ fn row(number: u32) -> ActiveRow {
         username: Some(Arc::from("alice")),
         client_os: None,
         client_app: Some(Arc::from("/usr/bin/firefox")),
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
+        auth: None,
     }
 }
 

@@ -191,6 +191,11 @@ fn a_server_that_starts_again_knows_whose_its_children_are() {
         username: Some(Arc::from("alice")),
         client_os: Some(Arc::from("Linux")),
         client_app: None,
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
+        auth: None,
     }];
     let acknowledged = Vec::new();
     w.input(Input::Loaded { rows, acknowledged });

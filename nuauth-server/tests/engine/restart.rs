@@ -26,6 +26,11 @@ fn open(row: u64, tuple: Tuple, received: Timestamp) -> ActiveRow {
         username: Some(Arc::from("alice")),
         client_os: None,
         client_app: None,
+        in_dev: Arc::from(""),
+        out_dev: Arc::from(""),
+        phys_in: Arc::from(""),
+        phys_out: Arc::from(""),
+        auth: None,
     }
 }
 

@@ -3,7 +3,7 @@
 pub(crate) use crate::entries::{addr, answered, counters, ended, entry, natted, ping, reversed, tcp, udp};
 use nuauth_server::engine::{
     Decision, Effect, Engine, Identity, Input, Judge, Leaving, Limits, LinkId, LiveConn, LogEntry, LogMode,
-    Now, ProofId, Ruling, SessionFacts, Stats,
+    Now, ProofId, Ruling, SessionFacts, Stats, Subject,
 };
 use nufw_proto::client::{self, Announce, Claim, ClaimRequest, Finding, Mine, OsInfo, Refusal, Withdraw};
 use nufw_proto::gateway::{
@@ -24,12 +24,12 @@ pub(crate) const PACKET_TIMEOUT: Duration = Duration::from_secs(15);
 type Acknowledged = (Arc<str>, BootId, EventSeq);
 
 /// Accepts everything but port 23 (dropped) and port 25 (rejected). The ports from 2001 have log modes of their own: sync,
-/// async, none; port 2023 is dropped without a row. Connections to port 2030 live for an hour.
+/// async, none, strict; port 2023 is dropped without a row. Connections to port 2030 live for an hour.
 struct Rules;
 
 impl Judge for Rules {
-    fn judge(&self, _user: &Identity, tuple: &Tuple) -> Ruling {
-        let port = tuple.transport().ports().map(|ports| ports.dst);
+    fn judge(&self, subject: &Subject<'_>) -> Ruling {
+        let port = subject.tuple.transport().ports().map(|ports| ports.dst);
         let decision = match port {
             Some(23 | 2023) => Decision::Drop,
             Some(25) => Decision::Reject,
@@ -43,9 +43,12 @@ impl Judge for Rules {
                 Some(2001) => LogMode::Sync,
                 Some(2002) => LogMode::Async,
                 Some(2003 | 2023) => LogMode::None,
+                Some(2004) => LogMode::Strict,
                 _ => LogMode::Default,
             },
             expires: (port == Some(2030)).then_some(Duration::from_hours(1)),
+            until: None,
+            mark: Mark(0),
         }
     }
 }
@@ -54,10 +57,10 @@ impl Judge for Rules {
 pub(crate) struct NoLog;
 
 impl Judge for NoLog {
-    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling {
+    fn judge(&self, subject: &Subject<'_>) -> Ruling {
         Ruling {
             log: LogMode::None,
-            ..Rules.judge(user, tuple)
+            ..Rules.judge(subject)
         }
     }
 }
@@ -235,9 +238,17 @@ impl World {
     }
 
     pub(crate) fn ask_with(&mut self, link: LinkId, tuple: Tuple, change: impl FnOnce(&mut Ask)) -> AskId {
-        let id = AskId(self.id());
-        let mut ask = Ask {
-            id,
+        let mut ask = self.packet(tuple);
+        let id = ask.id;
+        change(&mut ask);
+        self.said(link, ToServer::Asks(Batch::try_from(vec![ask]).unwrap()));
+        id
+    }
+
+    /// A packet of this moment, from eth0 to eth1.
+    pub(crate) fn packet(&mut self, tuple: Tuple) -> Ask {
+        Ask {
+            id: AskId(self.id()),
             hook: Hook::Forward,
             zone: 0,
             tuple,
@@ -246,10 +257,7 @@ impl World {
             mark: Mark(0),
             received: self.wall(),
             tracked: true,
-        };
-        change(&mut ask);
-        self.said(link, ToServer::Asks(Batch::try_from(vec![ask]).unwrap()));
-        id
+        }
     }
 
     pub(crate) fn unused(&mut self, link: LinkId, id: AskId, row: ConnId) {

@@ -179,6 +179,11 @@ impl Journal {
                 username: row.open.user.as_ref().map(|user| Arc::clone(&user.name)),
                 client_os: row.open.client_os.clone(),
                 client_app: row.open.client_app.clone(),
+                in_dev: Arc::clone(&row.open.in_dev),
+                out_dev: Arc::clone(&row.open.out_dev),
+                phys_in: Arc::clone(&row.open.phys_in),
+                phys_out: Arc::clone(&row.open.phys_out),
+                auth: row.open.auth.clone(),
             })
             .collect()
     }

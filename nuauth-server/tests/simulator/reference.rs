@@ -4,7 +4,7 @@ use crate::client::identity;
 use crate::flood::Flood;
 use crate::journal::{Journal, Row};
 use crate::kernel::{Kernel, Told, stamp};
-use nuauth_server::engine::{Decision, Identity, Judge, Levels, Limits, LogMode, Ruling};
+use nuauth_server::engine::{Decision, Identity, Judge, Levels, Limits, LogMode, Ruling, Subject};
 use nufw_proto::{Addr, ConnId, Counters, CtEventKind, Mark, Removal, SessionId, Timestamp, Tuple};
 use nulog::{Close, CloseReason, OpenRow, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,13 +106,15 @@ impl Policy {
 }
 
 impl Judge for Policy {
-    fn judge(&self, user: &Identity, tuple: &Tuple) -> Ruling {
+    fn judge(&self, subject: &Subject<'_>) -> Ruling {
+        let tuple = subject.tuple;
+        let is_first = subject.user.is_some_and(|user| user.user.id == 1);
         let port = tuple.transport().ports().map(|ports| ports.dst);
         let decision = match port {
             Some(25) => Decision::Reject,
             Some(23) => Decision::Drop,
             // One version forbids the web to one user.
-            Some(443) if self.version == 1 && user.user.id == 1 => Decision::Drop,
+            Some(443) if self.version == 1 && is_first => Decision::Drop,
             _ => Decision::Accept,
         };
         Ruling {
@@ -121,6 +123,8 @@ impl Judge for Policy {
             prefix: Arc::from(""),
             log: self.log_of(tuple),
             expires: None,
+            until: None,
+            mark: Mark(0),
         }
     }
 }
@@ -247,7 +251,9 @@ impl Reference {
         );
         let who = identity(usize::try_from(user).expect("small"));
         assert_eq!(
-            self.policy.judge(&who, shown).decision,
+            self.policy
+                .judge(&Subject::new(Some(&who), shown, Timestamp::from_micros(0)))
+                .decision,
             Decision::Accept,
             "row {row} was granted against the policy"
         );

@@ -289,6 +289,7 @@ impl Sim {
             }
             Effect::Answer { .. }
             | Effect::Admitted { .. }
+            | Effect::HashPrograms { .. }
             | Effect::Proof { .. }
             | Effect::Renew { .. }
             | Effect::Session(_) => {}

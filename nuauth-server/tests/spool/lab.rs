@@ -250,6 +250,8 @@ pub(crate) fn row(id: ConnId) -> Box<OpenRow> {
         client_app: None,
         acl: text("test"),
         parent: None,
+        policy: Arc::from(""),
+        auth: None,
     })
 }
 

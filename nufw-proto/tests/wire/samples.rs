@@ -451,6 +451,7 @@ every! { client_to_server: client::ToServer {
     Announce { "one" => batch(vec![client::Announce { mine: mine(Some("/opt/ü")) }]), }
     Heartbeat { "only" => client::Heartbeat, }
     Goodbye { "usual" => goodbye(), }
+    ProgramHashes { "one" => batch(vec![client::ProgramHash { id: ClaimId(7), sha256: [0x5a; 32] }]), }
     Resume { "usual" => client::Resume { ticket: SecretBytes::new((0..96).collect()).unwrap() }, }
     Again {
         "plain" => client::Login {
@@ -530,5 +531,9 @@ every! { server_to_client: client::ToClient {
         "scram" => client::Challenge {
             challenge: SecretBytes::new(b"r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".to_vec()).unwrap(),
         },
+    }
+    HashPrograms {
+        "wanted" => client::HashPrograms { wanted: true },
+        "no-more" => client::HashPrograms { wanted: false },
     }
 }}

@@ -383,6 +383,13 @@ pub(crate) fn client_to_server() -> impl Strategy<Value = client::ToServer> {
         batch(mine().prop_map(|mine| Announce { mine })).prop_map(ToServer::Announce),
         Just(ToServer::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToServer::Goodbye),
+        batch(
+            (any::<u64>(), any::<[u8; 32]>()).prop_map(|(id, sha256)| client::ProgramHash {
+                id: ClaimId(id),
+                sha256,
+            })
+        )
+        .prop_map(ToServer::ProgramHashes),
         secret().prop_map(|ticket| ToServer::Resume(client::Resume { ticket })),
         (text(), secret()).prop_map(|(mechanism, response)| ToServer::Again(Login { mechanism, response })),
         secret().prop_map(|response| ToServer::Respond(client::Respond { response })),
@@ -456,6 +463,7 @@ pub(crate) fn server_to_client() -> impl Strategy<Value = client::ToClient> {
         text().prop_map(|text| ToClient::Notice(Notice { text })),
         Just(ToClient::Heartbeat(client::Heartbeat)),
         goodbye().prop_map(ToClient::Goodbye),
+        any::<bool>().prop_map(|wanted| ToClient::HashPrograms(client::HashPrograms { wanted })),
         (secret(), any::<u32>())
             .prop_map(|(ticket, lifetime_ms)| ToClient::Ticket(client::Ticket { ticket, lifetime_ms })),
         any::<u32>().prop_map(|within_ms| ToClient::Renew(client::Renew { within_ms })),

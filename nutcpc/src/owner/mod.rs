@@ -4,19 +4,22 @@
 //! microseconds (`sock_diag` answers within the call; /proc is bounded by a budget), never on anything remote.
 
 mod diag;
+mod hash;
 mod matching;
 mod proc_net;
 mod program;
 
 use diag::{CLOSE, Diag, Filter, SYN_SENT, SocketRow};
+use hash::Hashes;
 use matching::{Fit, Owner};
 use netlink_packet_sock_diag::inet::StateFlags;
-use nufw_proto::client::{Claim, ClaimRequest, Finding, Mine};
+use nufw_proto::client::{Claim, ClaimRequest, Finding, Mine, ProgramHash};
 use nufw_proto::{MAX_BATCH, Ports, Transport, Tuple};
 use proc_net::Table;
 use program::Programs;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::Path;
 
 /// The kernel cannot be asked about sockets.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,7 @@ pub struct SocketOwner {
     uid: u32,
     diag: Diag,
     programs: Programs,
+    hashes: Hashes,
 }
 
 /// What is known of one question.
@@ -67,7 +71,25 @@ impl SocketOwner {
             uid,
             diag,
             programs: Programs::new(uid),
+            hashes: Hashes::default(),
         })
+    }
+
+    /// The hashes of the programs of these claims, as far as they can be read.
+    pub fn hashes(&mut self, claims: &[Claim]) -> Vec<ProgramHash> {
+        claims
+            .iter()
+            .filter_map(|claim| match &claim.finding {
+                Finding::Mine(Mine {
+                    program: Some(program),
+                    ..
+                }) => Some(ProgramHash {
+                    id: claim.id,
+                    sha256: self.hashes.of(Path::new(program.as_str()))?,
+                }),
+                Finding::Mine(_) | Finding::NotMine => None,
+            })
+            .collect()
     }
 
     /// Answers the questions, in their order. Questions that come together share one look through /proc.

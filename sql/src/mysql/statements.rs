@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 /// Rows that one INSERT takes, in its variants; the largest times a row's width stays below 65,535 parameters.
 pub(super) const LENGTHS: [usize; 11] = [1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /// Parameters of one inserted row.
-pub(super) const INSERT_WIDTH: usize = 32;
+pub(super) const INSERT_WIDTH: usize = 34;
 
 /// What the kernel's entry gives: the column, and its value from the parameters. The last one is what the others are decided
 /// by: these systems may see a column's new value to the right of its assignment.
@@ -84,7 +84,7 @@ pub(super) fn insert(rows: usize) -> String {
     format!(
         "INSERT INTO conntrack_ulog (id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, {}, \
          user_id, username, client_os, client_app, reply_saddr, reply_sport, gateway, ct_zone, acl, parent_id, \
-         phys_in, phys_out) VALUES {}",
+         phys_in, phys_out, policy, auth) VALUES {}",
         ORIGINAL.join(", "),
         vec![row.as_str(); rows].join(",")
     )
@@ -194,7 +194,7 @@ pub(super) const SPOOLED: &str = "SELECT spool, spooled FROM servers WHERE numbe
 /// The live rows of a range of ids, for [`crate::rows::ActiveColumns`].
 pub(super) const ACTIVE: &str = "SELECT id, gateway, CAST(state AS SIGNED) AS state, oob_time_sec, \
      CAST(oob_time_usec AS SIGNED) AS oob_time_usec, CAST(ct_zone AS SIGNED) AS ct_zone, \
-     oob_mark, user_id, username, client_os, client_app, CAST(ip_protocol AS SIGNED) AS ip_protocol, inet6_ntoa(ip_saddr) AS ip_saddr, \
+     oob_mark, user_id, username, client_os, client_app, oob_in, oob_out, phys_in, phys_out, auth, CAST(ip_protocol AS SIGNED) AS ip_protocol, inet6_ntoa(ip_saddr) AS ip_saddr, \
      inet6_ntoa(ip_daddr) AS ip_daddr, CAST(coalesce(tcp_sport, udp_sport, sport) AS SIGNED) AS sport, \
      CAST(coalesce(tcp_dport, udp_dport, dport) AS SIGNED) AS dport, \
      CAST(icmp_type AS SIGNED) AS icmp_type, CAST(icmp_code AS SIGNED) AS icmp_code, CAST(icmp_id AS SIGNED) AS icmp_id, \

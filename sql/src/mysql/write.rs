@@ -143,6 +143,8 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.push(row.parent.map(ConnId::get));
     values.known(&row.phys_in);
     values.known(&row.phys_out);
+    values.known(&row.policy);
+    values.push(row.auth.as_deref());
     Ok(())
 }
 

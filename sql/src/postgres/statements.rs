@@ -98,6 +98,8 @@ pub(super) fn insert() -> String {
         ("parent_id", "int8"),
         ("phys_in", "text"),
         ("phys_out", "text"),
+        ("policy", "text"),
+        ("auth", "text"),
     ];
     let parameters: Vec<_> = before.iter().chain(&TUPLE).chain(&after).copied().collect();
     let mut columns = Vec::new();
@@ -200,7 +202,7 @@ pub(super) const SPOOLED: &str = "SELECT spool, spooled FROM servers WHERE numbe
 /// The live rows of a range of ids, for [`crate::rows::ActiveColumns`]. Reads the table through: an index on the state would
 /// halve the rate of updates, and this is asked for once in a server's life.
 pub(super) const ACTIVE: &str = "SELECT id, gateway, state::int8, oob_time_sec, oob_time_usec::int8, ct_zone::int8, \
-     oob_mark, user_id, username, client_os, client_app, ip_protocol::int8, host(ip_saddr) AS ip_saddr, host(ip_daddr) AS ip_daddr, \
+     oob_mark, user_id, username, client_os, client_app, oob_in, oob_out, phys_in, phys_out, auth, ip_protocol::int8, host(ip_saddr) AS ip_saddr, host(ip_daddr) AS ip_daddr, \
      coalesce(tcp_sport, udp_sport, sport)::int8 AS sport, coalesce(tcp_dport, udp_dport, dport)::int8 AS dport, \
      icmp_type::int8, icmp_code::int8, icmp_id::int8, \
      host(reply_saddr) AS reply_saddr, host(reply_daddr) AS reply_daddr, \

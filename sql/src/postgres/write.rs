@@ -209,6 +209,8 @@ impl Postgres {
         columns.add(rows, |(row, _)| row.parent.map(ConnId::get));
         columns.text(rows, |(row, _)| known(&row.phys_in));
         columns.text(rows, |(row, _)| known(&row.phys_out));
+        columns.text(rows, |(row, _)| known(&row.policy));
+        columns.text(rows, |(row, _)| row.auth.as_deref());
         let inserted = self.execute_text(connection, &self.texts.insert, columns).await?;
         if inserted < rows.len() as u64 {
             self.expect_same(connection, rows).await?;

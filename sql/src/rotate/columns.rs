@@ -10,8 +10,7 @@ pub(super) const ULOG: &str = "id, state, oob_time_sec, oob_time_usec, oob_prefi
      #ip_saddr, #ip_daddr, tcp_sport, tcp_dport, udp_sport, udp_dport, sport, dport, icmp_type, icmp_code, icmp_id, \
      user_id, username, client_os, client_app, @start_timestamp, @end_timestamp, packets_in, packets_out, bytes_in, \
      bytes_out, #reply_saddr, #reply_daddr, reply_sport, reply_dport, reply_icmp_type, reply_icmp_code, reply_icmp_id, \
-     gateway, ct_id, ct_mark, ct_zone, acl, close_reason, parent_id, phys_in, \
-     phys_out";
+     gateway, ct_id, ct_mark, ct_zone, acl, close_reason, parent_id, phys_in, phys_out, policy, auth";
 /// Columns of the client sessions.
 const USERS: &str = "id, user_id, username, #ip_saddr, os_sysname, os_release, os_version, @start_time, @end_time, \
      end_reason";

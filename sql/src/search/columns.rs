@@ -5,7 +5,7 @@
 use super::clause::Dialect;
 
 /// What a row is shown with, best first.
-pub(super) const NAMES: [&str; 43] = [
+pub(super) const NAMES: [&str; 45] = [
     "id",
     "oob_time",
     "state",
@@ -33,6 +33,8 @@ pub(super) const NAMES: [&str; 43] = [
     "bytes_out",
     "acl",
     "parent_id",
+    "policy",
+    "auth",
     "oob_prefix",
     "oob_mark",
     "oob_in",

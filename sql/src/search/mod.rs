@@ -157,7 +157,7 @@ pub struct Row {
 
 impl Row {
     /// The columns, in the order in which they are best shown.
-    pub const COLUMNS: [&str; 43] = columns::NAMES;
+    pub const COLUMNS: [&str; 45] = columns::NAMES;
 
     fn new(values: Map<String, Value>) -> Option<Self> {
         let number = |name: &str| values.get(name).and_then(Value::as_i64);

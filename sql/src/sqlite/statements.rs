@@ -13,7 +13,7 @@ const LENGTHS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 const PADDING: usize = 8;
 
 /// Parameters of one inserted row.
-pub(crate) const INSERT_WIDTH: usize = 32;
+pub(crate) const INSERT_WIDTH: usize = 34;
 /// Parameters of one ESTABLISHED.
 pub(crate) const ESTABLISH_WIDTH: usize = 23;
 /// Parameters of the counters of one row.
@@ -113,7 +113,7 @@ pub(crate) fn insert() -> Statement {
     let columns = format!(
         "id, state, oob_time_sec, oob_time_usec, oob_prefix, oob_mark, oob_in, oob_out, {}, \
          user_id, username, client_os, client_app, reply_saddr, reply_sport, gateway, ct_zone, acl, parent_id, \
-         phys_in, phys_out",
+         phys_in, phys_out, policy, auth",
         ORIGINAL.join(", ")
     );
     Statement::new(
@@ -171,7 +171,7 @@ pub(crate) const RESERVE: &str =
     "UPDATE meta SET next_sequence = next_sequence + ?1 WHERE one = 1 RETURNING next_sequence - ?1";
 
 pub(crate) const ACTIVE: &str = "SELECT id, gateway, state, oob_time_sec, oob_time_usec, ct_zone, oob_mark, user_id, \
-     username, client_os, client_app, ip_protocol, ip_saddr, ip_daddr, coalesce(tcp_sport, udp_sport, sport) AS sport, \
+     username, client_os, client_app, oob_in, oob_out, phys_in, phys_out, auth, ip_protocol, ip_saddr, ip_daddr, coalesce(tcp_sport, udp_sport, sport) AS sport, \
      coalesce(tcp_dport, udp_dport, dport) AS dport, icmp_type, icmp_code, icmp_id, \
      reply_saddr, reply_daddr, reply_sport, reply_dport, reply_icmp_type, reply_icmp_code, reply_icmp_id, \
      ct_id, ct_mark FROM conntrack_ulog WHERE state IN (1, 2) ORDER BY id";

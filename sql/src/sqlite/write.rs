@@ -295,6 +295,8 @@ fn push_open(values: &mut Values, row: &OpenRow, state: State) -> Result<(), Sto
     values.maybe_int(row.parent.map(ConnId::get));
     values.known_text(&row.phys_in);
     values.known_text(&row.phys_out);
+    values.known_text(&row.policy);
+    values.maybe_text(row.auth.as_ref());
     Ok(())
 }
 

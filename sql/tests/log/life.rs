@@ -50,6 +50,7 @@ pub(crate) async fn a_whole_life_fills_every_column_as_numbers_texts_and_times(l
         "reply_icmp_type": null, "reply_icmp_code": null, "reply_icmp_id": null,
         "gateway": "gw1", "ct_id": "77", "ct_mark": 1001, "ct_zone": 7, "acl": "web-out",
         "close_reason": "finished", "parent_id": null, "phys_in": "port1", "phys_out": null,
+        "policy": "0123456789ab", "auth": "password",
     });
     assert_eq!(json!(lab.rows().await[0]), expected);
 }
@@ -111,6 +112,11 @@ pub(crate) async fn live_rows_of_every_protocol_come_back_as_they_were(lab: Lab)
                 username: None,
                 client_os: row.client_os.clone(),
                 client_app: row.client_app.clone(),
+                in_dev: Arc::clone(&row.in_dev),
+                out_dev: Arc::clone(&row.out_dev),
+                phys_in: Arc::clone(&row.phys_in),
+                phys_out: Arc::clone(&row.phys_out),
+                auth: row.auth.clone(),
             });
             if bound {
                 changes.push(Change::Established(Box::new(Established {

@@ -65,6 +65,8 @@ pub(crate) fn open_row(sequence: u64) -> OpenRow {
         client_app: Some(Arc::from("/usr/bin/firefox")),
         acl: Arc::from("web-out"),
         parent: None,
+        policy: Arc::from("0123456789ab"),
+        auth: Some(Arc::from("password")),
     }
 }
 

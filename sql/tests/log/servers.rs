@@ -108,11 +108,12 @@ async fn migrations_that_run_at_once_or_were_interrupted_end_well(kind: Kind, te
     }
     if kind == Kind::MariaDb {
         // The half of a migration is done, and noted as begun: of the last one, and of the first one.
-        let columns = "ALTER TABLE ulog DROP COLUMN parent_id, DROP COLUMN phys_in, DROP COLUMN phys_out; \
-             ALTER TABLE conntrack_ulog DROP COLUMN parent_id, DROP COLUMN phys_in, DROP COLUMN phys_out;";
+        let columns = "ALTER TABLE ulog DROP COLUMN parent_id, DROP COLUMN phys_in, DROP COLUMN phys_out, \
+             DROP COLUMN policy, DROP COLUMN auth; ALTER TABLE conntrack_ulog DROP COLUMN parent_id, \
+             DROP COLUMN phys_in, DROP COLUMN phys_out, DROP COLUMN policy, DROP COLUMN auth;";
         for half in [
-            "UPDATE _sqlx_migrations SET success = false WHERE version > 20261129000002; DROP VIEW archived_rows; \
-             ALTER TABLE ulog DROP COLUMN phys_in, DROP COLUMN phys_out"
+            "UPDATE _sqlx_migrations SET success = false WHERE version > 20261130000003; DROP VIEW archived_rows; \
+             ALTER TABLE ulog DROP COLUMN auth"
                 .to_owned(),
             format!(
                 "DELETE FROM _sqlx_migrations WHERE version > 20261121000001; UPDATE _sqlx_migrations SET success = false; \

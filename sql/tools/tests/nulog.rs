@@ -56,6 +56,8 @@ fn life(number: u64, minute: i64, user: &str) -> [Change; 3] {
         client_app: Some(word("/usr/bin/firefox")),
         acl: word("web"),
         parent: None,
+        policy: Arc::from(""),
+        auth: None,
     };
     [
         Change::Open(Box::new(open)),

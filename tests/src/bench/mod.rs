@@ -5,10 +5,12 @@
 mod figures;
 mod gateway;
 mod log;
+mod policy;
 mod system;
 
 pub use gateway::bench_gateway;
 pub use log::bench_log;
+pub use policy::bench_policy;
 
 use crate::command::{binary, checked};
 use crate::load::LoadReport;

@@ -45,6 +45,8 @@ pub(crate) fn row(sequence: u64, received: Timestamp) -> Box<OpenRow> {
         client_app: Some(Arc::from("/usr/bin/firefox")),
         acl: Arc::from("web-out"),
         parent: None,
+        policy: Arc::from(""),
+        auth: None,
     })
 }
 

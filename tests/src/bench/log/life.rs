@@ -65,6 +65,8 @@ impl Lives {
             client_app: Some(Arc::clone(&self.programs[usize::try_from(number % 4)?])),
             acl: Arc::clone(&self.rule),
             parent: None,
+            policy: Arc::from(""),
+            auth: None,
         })
     }
 }

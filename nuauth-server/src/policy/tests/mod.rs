@@ -1,6 +1,6 @@
 use super::*;
 use crate::users;
-use nufw_proto::{Addr, IcmpKey, Mark, Ports};
+use nufw_proto::{Addr, IcmpKey, Mark, Ports, Timestamp, Transport, Tuple};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -15,7 +15,13 @@ fn read(text: &str) -> Result<ReadPolicy, String> {
     let path = dir.path().join("policy.toml");
     std::fs::write(&path, text).unwrap();
     let strip = |text: String| text.replace(&format!("{}/", dir.path().display()), "");
-    Policy::load(&path, &users, true)
+    let marks = Marks::default();
+    let known = Against {
+        users: &users,
+        all_known: true,
+        marks: &marks,
+    };
+    Policy::load(&path, &known)
         .map(|mut read| {
             read.notes = read.notes.into_iter().map(strip).collect();
             read
@@ -46,9 +52,12 @@ fn tcp(src: &str, dst: &str, port: u16) -> Tuple {
 fn decide(policy: &Policy, user: &str, tuple: &Tuple) -> (Decision, String) {
     let users = users::tests::load(USERS).unwrap();
     let user = &users.by_name(user).unwrap().identity;
-    let ruling = policy.decide(&Subject { user, tuple });
+    let ruling = policy.decide(&Subject::new(Some(user), tuple, NOW));
     (ruling.decision, ruling.rule.to_string())
 }
+
+/// 2027-01-15 08:00 UTC, a Friday.
+const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
 fn rule(lines: &str) -> String {
     format!("[[rule]]\nname = \"r\"\ndecision = \"accept\"\n{lines}\n")
@@ -61,6 +70,7 @@ fn a_rule_says_whether_it_is_logged_and_whether_packets_wait() {
     assert_eq!(mode("log = \"sync\""), LogMode::Sync);
     assert_eq!(mode("log = \"async\""), LogMode::Async);
     assert_eq!(mode("log = \"none\""), LogMode::None);
+    assert_eq!(mode("log = \"strict\""), LogMode::Strict);
     let error = read(&rule("log = \"later\"")).unwrap_err();
     assert!(
         error.starts_with("policy.toml:4: key rule[0].log: ") && error.contains("later"),
@@ -314,19 +324,29 @@ fn rules_are_shown_as_they_match() {
     ));
     assert_eq!(
         policy.rules()[0].to_string(),
-        "users eve groups staff tcp to 10.0.0.0/8 ports 8000-8080,80"
+        "users eve groups staff tcp to 10.0.0.0/8 ports 80,8000-8080"
     );
     assert_eq!(self::policy(&rule("")).rules()[0].to_string(), "everything");
+}
+
+fn decided(policy: &Policy, subject: &Subject<'_>) -> String {
+    policy.decide(subject).rule.to_string()
 }
 
 #[test]
 fn the_sample_is_valid() {
     let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf");
     let users = Users::load(&conf.join("users.toml"), Mark(0x00ff_ffff)).unwrap();
-    let read = Policy::load(&conf.join("policy.toml"), &users, true).unwrap();
+    let marks = Marks::default();
+    let known = Against {
+        users: &users,
+        all_known: true,
+        marks: &marks,
+    };
+    let read = Policy::load(&conf.join("policy.toml"), &known).unwrap();
     assert_eq!(read.notes, Vec::<String>::new());
     let user = &users.by_name("bob").unwrap().identity;
-    let ruling = |tuple: &Tuple| read.policy.judge(user, tuple).rule.to_string();
+    let ruling = |tuple: &Tuple| decided(&read.policy, &Subject::new(Some(user), tuple, NOW));
     assert_eq!(ruling(&tcp("10.0.0.1", "192.0.2.1", 8001)), "web");
     assert_eq!(ruling(&tcp("10.0.0.1", "192.0.2.1", 23)), "no-telnet");
     assert_eq!(ruling(&tcp("10.0.0.1", "10.0.0.2", 22)), "default");
@@ -429,3 +449,6 @@ proptest! {
         prop_assert_eq!((word(decision), rule), expected);
     }
 }
+
+mod conditions;
+mod searches;
