@@ -41,6 +41,7 @@ need_build_tools() {
     need cc:gcc:"compiles SQLite and the cryptography of TLS" \
         ld:binutils:"links the programs"
     [ -e /usr/include/stdlib.h ] || need /usr/include/stdlib.h:libc6-dev:"headers of the C library, for SQLite"
+    [ -n "$(ls /usr/lib/*/libpam.so 2>/dev/null)" ] || need libpam.so:libpam0g-dev:"the server checks passwords by PAM"
 }
 
 # Debian starts the servers that it installs; only private ones, which the tests start themselves, are wanted.
@@ -64,6 +65,11 @@ need_postgres_and_mariadb() {
     [ -n "$(ls -d /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] ||
         need postgres:postgresql:"the log is tried on a private PostgreSQL server"
     need mariadbd:mariadb-server:"the log is tried on a private MariaDB server"
+}
+
+# Users of the tests come from a private LDAP server, too.
+need_directory_servers() {
+    without_starting need slapd:slapd:"users log in by a private LDAP server"
 }
 
 # What people use today, to compare with.

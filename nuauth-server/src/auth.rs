@@ -1,19 +1,19 @@
 //! Logging in: what a SASL response says, whether it is true, and how often somebody may try.
 //!
-//! No I/O. The password check is expensive on purpose: callers run [`Login::verify`] on a blocking thread, a bounded
-//! number at a time, and ask the [`FailureLimiter`] right before it.
+//! No I/O: `directory` asks whether it is true, and the port asks the [`FailureLimiter`] right before that.
 
 mod limiter;
 mod sasl;
+pub(crate) mod scram;
 
 pub use limiter::{FailureLimiter, Locked};
 pub use sasl::Login;
-pub(crate) use sasl::{prepared_name, prepared_password};
+pub(crate) use sasl::{Proof, prepared_name, prepared_password};
 
-use crate::users::{User, Users};
+use crate::config::CertificateName;
+use crate::users::name::NameError;
 use nufw_common::tls::PeerNames;
 use nufw_proto::client::Refusal;
-use std::sync::Arc;
 
 /// Why a login failed: for our log. The client only learns [`LoginError::refusal`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,30 @@ pub enum LoginError {
     OtherIdentity {
         /// Who asked.
         name: String,
+    },
+    /// It is no name that a user can have.
+    #[error("\"{name}\" is no user's name: {why}")]
+    Name {
+        /// What was said.
+        name: String,
+        /// What is wrong with it.
+        why: NameError,
+    },
+    /// Whoever is asked does not answer, or the answer cannot be used: nothing is known about the credentials.
+    #[error("login of \"{name}\" cannot be checked: {why}")]
+    CannotSay {
+        /// Who wanted to log in.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// Others have failed too often before.
+    #[error("login of \"{name}\" not even looked at: {locked}")]
+    Locked {
+        /// Who wanted to log in.
+        name: String,
+        /// For how long.
+        locked: Locked,
     },
     /// There is no such user.
     #[error("there is no user \"{0}\"")]
@@ -57,29 +81,27 @@ impl LoginError {
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Mechanism(_) => Refusal::Mechanism,
+            Self::CannotSay { .. } => Refusal::Unavailable,
+            Self::Locked { .. } => Refusal::TooManyFailures,
             _ => Refusal::Credentials,
         }
     }
 }
 
-/// Parses and verifies in one step; blocks for the time of a password check.
-pub fn authenticate(
-    users: &Users,
-    mechanism: &str,
-    response: &[u8],
-    certificate_cn: Option<&str>,
-) -> Result<Arc<User>, LoginError> {
-    Login::parse(mechanism, response, certificate_cn)?.verify(users)
-}
-
-/// The common name by which a verified certificate may log a user in: never that of a server or gateway, which carry
-/// host names.
-pub fn certificate_user(names: &PeerNames) -> Option<&str> {
-    if names.dns.is_empty() {
-        names.common_name.as_deref()
-    } else {
-        None
-    }
+/// The name by which a verified certificate may log a user in: the first of the wanted kinds of which it has exactly one.
+/// The common name of one with host names is that of a server or gateway, and nobody's.
+pub fn certificate_user<'a>(names: &'a PeerNames, wanted: &[CertificateName]) -> Option<&'a str> {
+    let one = |names: &'a [String]| match names {
+        [name] => Some(name.as_str()),
+        _ => None,
+    };
+    wanted.iter().find_map(|kind| match kind {
+        CertificateName::CommonName if names.dns.is_empty() => names.common_name.as_deref(),
+        CertificateName::CommonName => None,
+        CertificateName::Email => one(&names.emails),
+        CertificateName::Upn => one(&names.principals),
+        CertificateName::Dns => one(&names.dns),
+    })
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 
 use crate::config::{DEFAULT_PATH, Override};
 use crate::policy_command::{self, PolicyCommand};
-use crate::{check, db, hash_password, pki, status};
+use crate::{check, db, directory, hash_password, pki, status};
 use clap::{Args, Parser, Subcommand};
-use nufw_common::exit::{Exit, Failure};
+use nufw_common::exit::{Exit, Failure, OrExit as _};
 use nufw_common::privileges;
+use nufw_common::sandbox::Mode;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -102,7 +103,24 @@ pub enum Command {
     /// Read a password, print its hash for users.toml
     #[command(after_help = "Asks twice at a terminal, else reads one line:\n  \
                             printf '%s\\n' \"$PASSWORD\" | nuauth-server hash-password")]
-    HashPassword,
+    HashPassword {
+        /// Print keys for SCRAM-SHA-256 (the key scram), by which the password never leaves the client
+        #[arg(long)]
+        scram: bool,
+    },
+    /// The process that asks directories; the server starts it
+    #[command(hide = true)]
+    DirectoryHelper {
+        /// Whom workers of users.system become
+        #[arg(long)]
+        system_user: Option<String>,
+    },
+    /// A process that asks one directory; the helper starts it
+    #[command(hide = true)]
+    DirectoryWorker {
+        /// What it asks
+        kind: directory::Kind,
+    },
 }
 
 /// A command about the log's database.
@@ -248,9 +266,29 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
         Some(Command::Pki(command)) => pki::run(&command, out)?,
         Some(Command::Policy(command)) => return policy_command::run(&command, &cli.config, &overrides, out),
         Some(Command::Db(Db::Migrate)) => db::migrate(&cli.config, &overrides, out)?,
-        Some(Command::HashPassword) => hash_password::run(out)?,
+        Some(Command::HashPassword { scram }) => hash_password::run(scram, out)?,
+        Some(Command::DirectoryHelper { system_user }) => {
+            nufw_common::logging::init("info");
+            directory::run_helper(directory::Launch {
+                program: std::env::current_exe().or_exit(Exit::OsErr)?,
+                user: cli.user,
+                system_user,
+                sandbox: sandbox_mode(cli.sandbox.as_deref())?.to_string(),
+            })?;
+        }
+        Some(Command::DirectoryWorker { kind }) => {
+            // It has a line for every message that it did not ask for.
+            nufw_common::logging::init_quieted("info", Some("ldap3"));
+            let mode = sandbox_mode(cli.sandbox.as_deref())?;
+            directory::run_worker(kind, cli.user.as_deref(), mode)?;
+        }
     }
     Ok(Next::Done)
+}
+
+fn sandbox_mode(text: Option<&str>) -> Result<Mode, Failure> {
+    text.map_or(Ok(Mode::default()), str::parse)
+        .map_err(|error| Failure::new(Exit::Usage, anyhow::anyhow!("--sandbox: {error}")))
 }
 
 impl Cli {

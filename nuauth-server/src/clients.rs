@@ -4,30 +4,32 @@
 //! time.
 
 mod login;
+mod renewal;
 mod voice;
 
+use crate::auth::scram::{EXPORTED, Exported};
 use crate::auth::{self, FailureLimiter};
-use crate::config::Mechanism;
+use crate::config::{CertificateName, Mechanism};
+use crate::directory::{Directory, Known};
 use crate::engine::Leaving;
 use crate::hub::{Event, ToSession};
 use crate::port::{Blame, Cause, Complaints};
 use crate::revocation::{self, Revoked, Serial};
 use crate::tickets::{self, Tickets};
-use crate::users::Users;
+use crate::users::scram::KEY;
 use arc_swap::ArcSwap;
-use login::Renewing;
+use login::Means;
 use nufw_common::clock;
 use nufw_common::lifecycle::Shutdown;
 use nufw_common::link::{FrameReader, FrameWriter, LinkError, Read};
 use nufw_common::tls;
-use nufw_proto::client::{
-    Capabilities, EndCause, LoggedIn, Login, Prove, Proven, Refusal, ToClient, ToServer,
-};
+use nufw_proto::client::{Capabilities, EndCause, LoggedIn, Prove, Proven, Refusal, ToClient, ToServer};
 use nufw_proto::{Addr, CLIENT_ALPN, MAX_GREETING_BODY, SecretBytes, SessionId, Text};
+use renewal::{Renewing, Word};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -51,15 +53,19 @@ type Writer = FrameWriter<WriteHalf<Stream>>;
 pub(crate) struct ClientPort {
     /// Replaced at a reload; counts for connections from then on.
     pub(crate) tls: ArcSwap<rustls::ServerConfig>,
-    pub(crate) users: ArcSwap<Users>,
+    pub(crate) directory: ArcSwap<Directory>,
+    pub(crate) known: Arc<Known>,
     pub(crate) hub: mpsc::Sender<Event>,
     pub(crate) revoked: watch::Receiver<Arc<Revoked>>,
     pub(crate) mechanisms: Vec<Mechanism>,
+    /// Which name of a certificate is a user's.
+    pub(crate) certificate: Vec<CertificateName>,
     pub(crate) dead_after: Duration,
     pub(crate) greeting_timeout: Duration,
     pub(crate) address_lease: Duration,
-    pub(crate) failures: Mutex<FailureLimiter>,
-    pub(crate) password_checks: Arc<Semaphore>,
+    pub(crate) failures: Arc<Mutex<FailureLimiter>>,
+    /// What makes up keys for users who have none.
+    pub(crate) scram_secret: [u8; KEY],
     pub(crate) complaints: Complaints,
     pub(crate) tokens: Mutex<HashMap<Token, SessionId>>,
     pub(crate) next_session: AtomicU64,
@@ -72,8 +78,10 @@ pub(crate) struct ClientPort {
 /// A connection after TLS.
 struct Peer {
     address: SocketAddr,
-    /// Common name of its certificate, if it showed one that is a user's.
+    /// The name of its certificate that is to be a user's, if it showed one.
     certificate: Option<String>,
+    /// What binds a login to its connection.
+    exported: Option<Exported>,
     serial: Option<Serial>,
     /// Digest of the certificate it showed, whoever's that is.
     fingerprint: Option<String>,
@@ -82,6 +90,10 @@ struct Peer {
 }
 
 impl ClientPort {
+    fn failures(&self) -> MutexGuard<'_, FailureLimiter> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Serves one connection to its end.
     pub(crate) async fn serve(
         self: Arc<Self>,
@@ -122,9 +134,12 @@ impl ClientPort {
             None => None,
             Some(chain) => {
                 let names = tls::peer_names(chain).map_err(|error| Blame::tls(error.to_string()))?;
-                auth::certificate_user(&names).map(str::to_owned)
+                auth::certificate_user(&names, &self.certificate).map(str::to_owned)
             }
         };
+        let exported = session
+            .export_keying_material(Exported::default(), EXPORTED, None)
+            .ok();
         let serial = revocation::serial(session.peer_certificates());
         let fingerprint = session
             .peer_certificates()
@@ -134,6 +149,7 @@ impl ClientPort {
         let mut peer = Peer {
             address,
             certificate,
+            exported,
             serial,
             fingerprint,
             reader: FrameReader::new(read, MAX_GREETING_BODY),
@@ -141,7 +157,7 @@ impl ClientPort {
         };
         match peer.next().await? {
             ToServer::Prove(proof) => {
-                self.prove(peer, &proof).await?;
+                self.prove_address(peer, &proof).await?;
                 Ok(None)
             }
             ToServer::Hello(hello) => {
@@ -154,7 +170,7 @@ impl ClientPort {
         }
     }
 
-    async fn prove(&self, mut peer: Peer, proof: &Prove) -> Result<(), String> {
+    async fn prove_address(&self, mut peer: Peer, proof: &Prove) -> Result<(), String> {
         let session = Token::try_from(proof.token.expose()).ok().and_then(|token| {
             self.tokens
                 .lock()
@@ -229,6 +245,7 @@ impl ClientPort {
             id,
             agreed,
             ticket,
+            means,
             instructions,
             ..
         } = admission;
@@ -248,7 +265,6 @@ impl ClientPort {
         }
         let Peer {
             address,
-            certificate,
             serial,
             reader,
             writer,
@@ -260,7 +276,7 @@ impl ClientPort {
             session,
             id,
             address,
-            certificate,
+            means,
             shown: ticket.as_ref().map(TicketSource::shown),
         };
         let voice = Voice {
@@ -283,7 +299,7 @@ impl ClientPort {
         session: SessionId,
         peer: SocketAddr,
         mut reader: Reader,
-        again: mpsc::Sender<Login>,
+        again: mpsc::Sender<Word>,
     ) -> Left {
         loop {
             let mut messages = Vec::new();
@@ -305,7 +321,11 @@ impl ClientPort {
             messages.retain(|message| match message {
                 ToServer::Again(login) => {
                     // One is being checked: a client that does not wait for the answer gets one all the same.
-                    let _ = again.try_send(login.clone());
+                    let _ = again.try_send(Word::Again(login.clone()));
+                    false
+                }
+                ToServer::Respond(respond) => {
+                    let _ = again.try_send(Word::Respond(respond.response.clone()));
                     false
                 }
                 _ => true,
@@ -372,6 +392,7 @@ struct Admission {
     by: &'static str,
     agreed: Capabilities,
     ticket: Option<TicketSource>,
+    means: Means,
     instructions: mpsc::Receiver<ToSession>,
 }
 

@@ -3,6 +3,7 @@
 //! The password is never an argument, never shown and never logged.
 
 use crate::auth::prepared_password;
+use crate::users::scram::{ITERATIONS, SALT, ScramKeys};
 use anyhow::{Context as _, anyhow};
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher as _;
@@ -14,14 +15,14 @@ use zeroize::Zeroizing;
 /// Longest password in bytes; a SASL response must have room for a name beside it.
 const MAX_PASSWORD: usize = 1024;
 
-/// Reads a password, from the terminal twice or from standard input one line, and prints its hash.
-pub fn run(out: &mut dyn Write) -> Result<(), Failure> {
+/// Reads a password, from the terminal twice or from standard input one line, and prints its hash, or its keys for SCRAM.
+pub fn run(scram: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let password = if std::io::stdin().is_terminal() {
         ask()?
     } else {
         from_line(&mut std::io::stdin().lock())?
     };
-    let hash = hash(&password)?;
+    let hash = if scram { keys(&password)? } else { hash(&password)? };
     writeln!(out, "{hash}").or_exit(Exit::IoErr)
 }
 
@@ -54,6 +55,21 @@ fn from_line(input: &mut dyn BufRead) -> Result<Zeroizing<Vec<u8>>, Failure> {
 
 /// The PHC string of a password: argon2id with a random salt.
 pub fn hash(password: &[u8]) -> Result<String, Failure> {
+    let hash: PasswordHash = Argon2::default()
+        .hash_password(&prepared(password)?)
+        .map_err(|e| anyhow!("cannot hash the password: {e}"))
+        .or_exit(Exit::Software)?;
+    Ok(hash.to_string())
+}
+
+/// The keys of a password for SCRAM-SHA-256, with a random salt.
+pub fn keys(password: &[u8]) -> Result<String, Failure> {
+    let salt: [u8; SALT] = rand::random();
+    Ok(ScramKeys::derive(&prepared(password)?, &salt, ITERATIONS).to_string())
+}
+
+/// A password in the form in which a login presents it.
+fn prepared(password: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
     if password.is_empty() {
         return Err(Failure::new(Exit::DataErr, anyhow!("the password is empty")));
     }
@@ -61,15 +77,9 @@ pub fn hash(password: &[u8]) -> Result<String, Failure> {
         let error = anyhow!("the password is longer than {MAX_PASSWORD} bytes");
         return Err(Failure::new(Exit::DataErr, error));
     }
-    // Hashed in the form in which a login presents it.
-    let prepared = prepared_password(password)
+    prepared_password(password)
         .context("the password holds a character that SASL forbids, such as a control character")
-        .or_exit(Exit::DataErr)?;
-    let hash: PasswordHash = Argon2::default()
-        .hash_password(&prepared)
-        .map_err(|e| anyhow!("cannot hash the password: {e}"))
-        .or_exit(Exit::Software)?;
-    Ok(hash.to_string())
+        .or_exit(Exit::DataErr)
 }
 
 #[cfg(test)]
@@ -97,6 +107,14 @@ mod tests {
                 .is_ok()
         );
         assert!(verify("other").is_err());
+    }
+
+    #[test]
+    fn the_keys_prove_the_password() {
+        let keys = ScramKeys::parse(&keys("se\u{301}same".as_bytes()).unwrap()).unwrap();
+        let again = ScramKeys::derive("s\u{e9}same".as_bytes(), &keys.salt, keys.iterations);
+        assert!(keys == again, "hashed as a login presents it");
+        assert!(keys != ScramKeys::derive(b"other", &keys.salt, keys.iterations));
     }
 
     #[test]

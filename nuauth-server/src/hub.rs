@@ -5,6 +5,7 @@
 
 use crate::clients::renew;
 use crate::control::Moment;
+use crate::directory::Remembered;
 use crate::engine::{
     Effect, Engine, Identity, Input, Judge, Leaving, LinkId, LiveConn, Now, ProofId, SessionFacts,
     SessionWord, Stats,
@@ -80,6 +81,12 @@ pub(crate) enum Event {
         judge: Arc<dyn Judge>,
         users: HashMap<Arc<str>, Arc<Identity>>,
     },
+    /// Somebody wants to ask again about those that other back-ends know.
+    Remembered {
+        answer: oneshot::Sender<Vec<Arc<Identity>>>,
+    },
+    /// What they say of them.
+    Asked(Vec<Asked>),
     /// Somebody asks how things are.
     Moment { answer: oneshot::Sender<Moment> },
     /// Somebody doubts old rows of these gateways.
@@ -94,6 +101,15 @@ pub(crate) enum Event {
     },
     /// The server ends: answer what waits, then tell every peer and stop.
     Stop { done: oneshot::Sender<Stats> },
+}
+
+/// What back-ends say of a user of whom they were asked again. Of whom they could not say, nothing is told.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// It is this user.
+    Known(Arc<Identity>),
+    /// There is no such user any more.
+    Gone(Arc<str>),
 }
 
 /// What the hub tells the task of a gateway's link.
@@ -141,6 +157,8 @@ pub(crate) struct Hub {
     links: HashMap<LinkId, mpsc::Sender<ToLink>>,
     sessions: HashMap<SessionId, mpsc::Sender<ToSession>>,
     proofs: HashMap<ProofId, oneshot::Sender<Result<Addr, Refusal>>>,
+    /// Where the users file does not say everything.
+    remembered: Option<Remembered>,
     last_proof: u64,
     effects: Vec<Effect>,
     delivery: Delivery,
@@ -176,8 +194,9 @@ struct Delivery {
 
 impl Hub {
     /// Connects an engine that has loaded what the log knew.
-    pub(crate) fn new(engine: Engine, journal: Journal) -> Self {
+    pub(crate) fn new(engine: Engine, journal: Journal, remembered: Option<Remembered>) -> Self {
         Self {
+            remembered,
             engine,
             journal,
             started: clock::mono(),
@@ -287,6 +306,9 @@ impl Hub {
             }
             Event::SessionUp { session, facts, out } => {
                 self.sessions.insert(session, out);
+                if let Some(remembered) = &mut self.remembered {
+                    remembered.logged_in(session, &facts.identity);
+                }
                 self.input(Input::SessionUp { session, facts });
             }
             Event::ClientSaid { session, messages } => {
@@ -296,6 +318,9 @@ impl Hub {
             }
             Event::SessionDown { session, leaving } => {
                 self.sessions.remove(&session);
+                if let Some(remembered) = &mut self.remembered {
+                    remembered.logged_out(session);
+                }
                 self.input(Input::SessionDown { session, leaving });
             }
             Event::Renewed { session } => self.input(Input::Renewed { session }),
@@ -320,7 +345,20 @@ impl Hub {
             }
             Event::Reload { judge, users } => {
                 self.input(Input::Judge(judge));
+                let users = match &mut self.remembered {
+                    None => users,
+                    Some(remembered) => remembered.read(users),
+                };
                 self.input(Input::Users(users));
+            }
+            Event::Remembered { answer } => {
+                let _ = answer.send(self.remembered.as_ref().map_or_else(Vec::new, Remembered::all));
+            }
+            Event::Asked(answers) => {
+                if let Some(remembered) = &mut self.remembered {
+                    let users = remembered.asked(answers);
+                    self.input(Input::Users(users));
+                }
             }
             // Whoever asked may have gone.
             Event::Moment { answer } => {
@@ -394,7 +432,11 @@ impl Hub {
                 }
                 Effect::NotAdmitted { session, cause } => {
                     self.hand_to_session(session, ToSession::Refused(cause));
+                    // Its task ends without a word.
                     self.sessions.remove(&session);
+                    if let Some(remembered) = &mut self.remembered {
+                        remembered.logged_out(session);
+                    }
                 }
                 Effect::EndSession {
                     session,

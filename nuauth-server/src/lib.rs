@@ -12,6 +12,7 @@ pub mod config;
 mod control;
 pub mod ctl;
 mod db;
+pub mod directory;
 pub mod engine;
 mod gateways;
 pub mod hash_password;

@@ -213,4 +213,45 @@ mod tests {
         };
         assert_eq!(complaints.state(), expected);
     }
+
+    /// Counts what is logged.
+    #[derive(Default, Clone)]
+    struct Lines(Arc<std::sync::atomic::AtomicU64>);
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn ten_thousand_failures_of_one_address_are_one_line_in_each_interval() {
+        let (complaints, lines) = (Complaints::default(), Lines::default());
+        let began = clock::mono();
+        tracing::subscriber::with_default(lines.clone(), || {
+            for port in 0..10_000 {
+                let peer = SocketAddr::from(([192, 0, 2, 1], port));
+                complaints.tell("clients", peer, Cause::Login, "login failed");
+            }
+            let other = SocketAddr::from(([192, 0, 2, 2], 1));
+            complaints.tell("clients", other, Cause::Login, "login failed");
+        });
+        assert_eq!(complaints.state().login, 10_001, "all are counted");
+        let intervals = 1 + (clock::mono() - began).as_secs() / COMPLAINT_INTERVAL.as_secs();
+        let told = lines.0.load(std::sync::atomic::Ordering::Relaxed);
+        assert!((2..=1 + intervals).contains(&told), "{told} lines");
+    }
 }

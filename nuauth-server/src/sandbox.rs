@@ -10,7 +10,7 @@ use nufw_common::sandbox::{Family, Profile};
 use std::path::{Path, PathBuf};
 
 /// Authorities that the system trusts, beside what `/etc` has.
-const TRUSTED: [&str; 3] = [
+pub(crate) const TRUSTED: [&str; 3] = [
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
     "/var/lib/ca-certificates",
@@ -44,6 +44,7 @@ pub(crate) fn profile(config: &ServerConfig) -> Profile {
         .chain(&tls.crl)
         .chain(&log.password_file)
         .chain(&config.identify.leases)
+        .chain(config.directories.files())
         .fold(Profile::new("nuauth-server"), |profile, file| {
             profile.read_replaceable(file)
         })

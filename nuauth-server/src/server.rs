@@ -3,101 +3,47 @@
 //! One function each. Everything is read and checked before anything is opened; what is opened is opened in the order
 //! in which it may be missing: log, engine, ports.
 
-use crate::auth::FailureLimiter;
+mod files;
+
 use crate::clients::{self, ClientPort};
 use crate::config::{OnLoss, Override, ServerConfig, TicketSettings};
-use crate::control::{self, Administration, ControlPort, Order, PolicyInForce};
+use crate::control::{self, Administration, ControlPort, Order, Refreshed};
+use crate::directory::{self, Known as KnownNames, Remembered, Sources};
 use crate::engine::{Effect, Engine, Input, Now};
 use crate::gateways::{self, GatewayPort};
-use crate::hooks::{Helper, HookCounts, Hooks};
+use crate::hooks::{self, HookCounts, Hooks};
 use crate::hub::{Event, Hub, WAITING_EVENTS};
 use crate::identify;
 use crate::journal::{self, Journal, Known};
-use crate::kept::Kept;
 use crate::observe::{self, Reloads, Watched};
-use crate::policy::{Against, Policy};
+use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
 use crate::sandbox;
 use crate::tickets::Tickets;
-use crate::unlogged;
 use crate::users::Users;
 use crate::watch::{EVERY, Watch};
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
+use files::Files;
 use nufw_common::clock;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
 use nufw_common::lifecycle::{self, Shutdown, Signal, Signals};
 use nufw_common::listen::Bound;
-use nufw_common::tls;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long the log may take to write what waits when the server ends.
 const LAST_COMMITS: Duration = Duration::from_secs(10);
-
 /// How often a server that drains is looked at.
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 /// Orders of administrators that may wait.
 const WAITING_ORDERS: usize = 16;
-
-/// What a reload replaces.
-struct Files {
-    users: Users,
-    policy: Policy,
-    /// Where the access lists came from.
-    lists: Vec<PathBuf>,
-    for_gateways: Arc<rustls::ServerConfig>,
-    for_clients: Arc<rustls::ServerConfig>,
-    revoked: Revoked,
-    in_force: PolicyInForce,
-}
-
-impl Files {
-    fn load(config: &ServerConfig) -> anyhow::Result<Self> {
-        let users = Users::load(&config.users, config.user_mask())?;
-        let against = Against {
-            users: &users,
-            all_known: true,
-            marks: &config.marks,
-        };
-        let read = Policy::load(&config.policy, &against)?;
-        let kept = Kept::beside(&config.log.spool.path);
-        if let Err(error) = kept.keep(read.policy.version_text(), read.policy.normal()) {
-            // Decisions do not hang on it.
-            tracing::warn!(%error, "the access lists cannot be kept beside the spool: rows of theirs cannot be explained later");
-        }
-        let in_force = PolicyInForce {
-            file: config.policy.display().to_string(),
-            version: read.policy.version_text().to_owned(),
-            read: clock::wall().micros(),
-        };
-        let known = |(_, user): &&(ipnet::IpNet, Arc<str>)| users.by_name(user).is_none();
-        for (network, user) in config.identify.networks.iter().filter(known) {
-            tracing::warn!(%network, "identify: there is no user \"{user}\" whom an address of this network could be");
-        }
-        for note in &read.notes {
-            tracing::warn!("{note}");
-        }
-        for sentence in unlogged::warnings(config.engine.levels, &read.policy) {
-            tracing::warn!("{sentence}");
-        }
-        Ok(Self {
-            for_gateways: tls::server_config(&config.tls.for_gateways())?,
-            for_clients: tls::server_config(&config.tls.for_clients())?,
-            revoked: Revoked::load(config.tls.crl.as_deref())?,
-            policy: read.policy.rejecting(config.rejects_by_default),
-            lists: read.files,
-            users,
-            in_force,
-        })
-    }
-}
 
 /// The open ports, before the runtime.
 struct Listeners {
@@ -105,7 +51,8 @@ struct Listeners {
     clients: Vec<std::net::TcpListener>,
     metrics: Option<Bound>,
     accounting: Vec<std::net::UdpSocket>,
-    helper: Option<Helper>,
+    hooks: Option<hooks::Helper>,
+    directories: Option<directory::Helper>,
 }
 
 /// The running server.
@@ -124,11 +71,14 @@ struct Server {
     hook_counts: HookCounts,
     /// The networks of `[identify]`, sent at each reload to whoever must tell the hub again.
     reloaded: watch::Sender<identify::Networks>,
+    sources: Sources,
 }
 
 /// Runs the server until SIGTERM.
 pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> {
     let mut config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
+    // It starts programs and speaks to directories, which the server itself is about to give up.
+    let directories = directory::helper(&config)?;
     // Everything is read as the server's own user: what a reload could not read is found at the start.
     if sandbox::own_user(&config)? {
         config = ServerConfig::load(path, &overrides).or_exit(Exit::Config)?;
@@ -139,7 +89,8 @@ pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> 
         clients: port::listen(&config.clients.listen).or_exit(Exit::Unavailable)?,
         metrics: observe::open(config.metrics.as_ref()).or_exit(Exit::Unavailable)?,
         accounting: identify::open(&config.identify).or_exit(Exit::Unavailable)?,
-        helper: Helper::start(config.hooks.as_ref()).or_exit(Exit::OsErr)?,
+        hooks: hooks::Helper::start(config.hooks.as_ref()).or_exit(Exit::OsErr)?,
+        directories,
     };
     // Before any other thread starts, the runtime's and the database's included; no peer was heard yet.
     sandbox::profile(&config)
@@ -165,7 +116,7 @@ async fn serve(
     let gateway_listeners = port::into_tokio(listeners.gateways).or_exit(Exit::OsErr)?;
     let client_listeners = port::into_tokio(listeners.clients).or_exit(Exit::OsErr)?;
     let (trigger, shutdown) = lifecycle::shutdown();
-    let hooks = listeners.helper.map(Hooks::serve).transpose();
+    let hooks = listeners.hooks.map(Hooks::serve).transpose();
     let (hooks, hook_counts) = hooks
         .context("the process that runs hooks cannot be talked to")
         .or_exit(Exit::OsErr)?
@@ -176,7 +127,15 @@ async fn serve(
         watch.add(files.lists.iter().cloned());
     }
     let mut looks = tokio::time::interval(EVERY);
-    let (mut server, mut hub) = start(config, overrides, files, hooks, hook_counts).await?;
+    let (mut server, mut hub) = start(
+        config,
+        overrides,
+        files,
+        hooks,
+        hook_counts,
+        listeners.directories,
+    )
+    .await?;
     let socket = control::Listener::open(&server.config.control).or_exit(Exit::CantCreate)?;
     server.open(gateway_listeners, client_listeners, socket, &shutdown);
     if let Some(bound) = listeners.metrics {
@@ -208,6 +167,7 @@ async fn serve(
                     // Whoever asked may have gone.
                     let _ = answer.send(server.reload(&mut watch));
                 }
+                Order::RefreshCache(answer) => server.refresh(answer),
                 Order::Drain(within) => {
                     tracing::info!(seconds = within.as_secs(), "draining: the server ends when nothing waits");
                     let idle = Box::pin(drained_hub(server.hub.clone(), within));
@@ -279,6 +239,20 @@ fn open_tickets(settings: Option<&TicketSettings>) -> Result<Option<Arc<Tickets>
     }
 }
 
+/// Where rows wait while the database is away, if they may.
+async fn spool(config: &ServerConfig) -> Result<Option<&journal::SpoolSettings>, Failure> {
+    match config.log.on_loss {
+        OnLoss::Spool => Ok(Some(&config.log.spool)),
+        OnLoss::Drop => {
+            // What an earlier run left there.
+            journal::empty_spool(&config.log.database, config.server_number, &config.log.spool)
+                .await
+                .map_err(Failure::from)?;
+            Ok(None)
+        }
+    }
+}
+
 /// An engine that knows users and lists, and what the log knew.
 fn engine(config: &ServerConfig, policy: Policy, users: &Users, known: Option<Known>) -> Engine {
     let identities = users.identities();
@@ -309,25 +283,17 @@ fn engine(config: &ServerConfig, policy: Policy, users: &Users, known: Option<Kn
 async fn start(
     config: ServerConfig,
     overrides: Vec<Override>,
-    files: Files,
+    mut files: Files,
     hooks: Option<Hooks>,
     hook_counts: HookCounts,
+    helper: Option<directory::Helper>,
 ) -> Result<(Server, tokio::task::JoinHandle<()>), Failure> {
     let tickets = open_tickets(config.tickets.as_ref())?;
     if let Some(tickets) = &tickets {
         tokio::spawn(Arc::clone(tickets).keep_saved());
     }
     let (database, number) = (&config.log.database, config.server_number);
-    let spool = match config.log.on_loss {
-        OnLoss::Spool => Some(&config.log.spool),
-        OnLoss::Drop => {
-            // What an earlier run left there.
-            journal::empty_spool(database, number, &config.log.spool)
-                .await
-                .map_err(Failure::from)?;
-            None
-        }
-    };
+    let spool = spool(&config).await?;
     let (reports_in, reports) = mpsc::unbounded_channel();
     let opened = Journal::open(database, number, spool, journal::Limits::default(), reports_in)
         .await
@@ -347,18 +313,28 @@ async fn start(
         complaints: Complaints::default(),
         next_link: AtomicU64::new(1),
     });
-    let names = files.users.names();
+    let known = Arc::new(KnownNames::default());
+    known.read(files.users.names());
+    let settings = std::mem::take(&mut files.settings);
+    let sources = Sources::start(&config, settings, helper).await?;
+    let remembered = config
+        .directories
+        .needs_helper()
+        .then(|| Remembered::new(files.users.identities()));
+    let directory = sources.directory(&config, files.users);
     let clients = Arc::new(ClientPort {
         tls: ArcSwap::new(files.for_clients),
-        users: ArcSwap::from_pointee(files.users),
+        directory: ArcSwap::from_pointee(directory),
+        known: Arc::clone(&known),
         hub: hub.clone(),
         revoked: revocations,
         mechanisms: config.clients.mechanisms.clone(),
+        certificate: config.directories.certificate.clone(),
         dead_after: config.dead_after,
         greeting_timeout: config.ports.greeting_timeout,
         address_lease: config.engine.address_lease,
-        failures: Mutex::new(FailureLimiter::default()),
-        password_checks: Arc::new(Semaphore::new(config.ports.password_checks)),
+        failures: Arc::default(),
+        scram_secret: rand::random(),
         complaints: Complaints::default(),
         tokens: Mutex::new(HashMap::new()),
         next_session: AtomicU64::new(1),
@@ -370,7 +346,7 @@ async fn start(
     let control = Arc::new(ControlPort {
         hub: hub.clone(),
         journal: journal.clone(),
-        names: ArcSwap::from_pointee(names),
+        names: known,
         server_number: config.server_number,
         database: config.log.database.to_string(),
         started: clock::mono(),
@@ -380,10 +356,16 @@ async fn start(
             tickets: tickets.clone(),
             policy: ArcSwap::from_pointee(files.in_force),
             reloads: Arc::clone(&reloads),
+            asks_directories: !config.directories.all_known(),
             gateways: ArcSwap::from_pointee(config.gateways.names.clone()),
         },
     });
-    let hub_task = Hub::new(engine, journal.clone()).with_hooks(hooks);
+    if config.directories.needs_helper() {
+        let clients = Arc::clone(&clients);
+        let directory = move || clients.directory.load_full();
+        tokio::spawn(directory::keep_asking(directory, hub.clone()));
+    }
+    let hub_task = Hub::new(engine, journal.clone(), remembered).with_hooks(hooks);
     let task = tokio::spawn(hub_task.run(events, reports));
     Ok((
         Server {
@@ -400,6 +382,7 @@ async fn start(
             tickets,
             hook_counts,
             reloaded: watch::channel(Vec::new()).0,
+            sources,
         },
         task,
     ))
@@ -451,7 +434,13 @@ impl Server {
         lifecycle::notify_reloading();
         let loaded = ServerConfig::load(&self.config.path, &self.overrides)
             .map_err(anyhow::Error::from)
-            .and_then(|config| Ok((Files::load(&config)?, config)));
+            .and_then(|config| {
+                anyhow::ensure!(
+                    config.directories.all_known() == self.config.directories.all_known(),
+                    "whether users.identity and users.groups are the users file's alone can be changed by a restart only"
+                );
+                Ok((Files::load(&config)?, config))
+            });
         self.reloads.made(loaded.is_ok());
         match loaded {
             Ok((files, config)) => {
@@ -462,16 +451,17 @@ impl Server {
                 let names = config.gateways.names.clone();
                 self.control.administration.gateways.store(Arc::new(names));
                 self.control.administration.policy.store(Arc::new(files.in_force));
-                self.gateways.known.store(Arc::new(config.gateways));
+                self.gateways.known.store(Arc::new(config.gateways.clone()));
                 self.clients.tls.store(files.for_clients);
                 let event = Event::Reload {
                     judge: Arc::new(files.policy),
                     users: files.users.identities(),
                 };
-                self.control.names.store(Arc::new(files.users.names()));
-                self.clients.users.store(Arc::new(files.users));
+                self.clients.known.read(files.users.names());
+                let directory = Arc::new(self.sources.directory(&config, files.users));
+                self.clients.directory.store(Arc::clone(&directory));
                 self.revoked.send_replace(Arc::new(files.revoked));
-                let hub = self.hub.clone();
+                let (hub, remote) = (self.hub.clone(), self.sources.remote());
                 let hours = Event::Tell(Box::new(Input::Hours(config.hours)));
                 let networks = config.identify.networks;
                 // Where accounting adds some of its own, all of them are told together.
@@ -479,10 +469,14 @@ impl Server {
                 let told = alone.then(|| Event::Tell(Box::new(Input::Networks(networks.clone()))));
                 let reloaded = self.reloaded.clone();
                 tokio::spawn(async move {
+                    if let Some(remote) = remote {
+                        remote.set(files.settings).await;
+                    }
                     for event in [event, hours].into_iter().chain(told) {
                         let _ = hub.send(event).await;
                     }
                     reloaded.send_replace(networks);
+                    directory::ask_again(&directory, &hub).await;
                 });
                 tracing::info!(
                     "reloaded; listening addresses, limits and the log's place count from the next start"
@@ -499,6 +493,16 @@ impl Server {
                 Err(format!("{error:#}"))
             }
         }
+    }
+
+    /// Forgets what back-ends said, and asks them again beside everything else.
+    fn refresh(&self, answer: oneshot::Sender<Refreshed>) {
+        let (directory, hub) = (self.clients.directory.load_full(), self.hub.clone());
+        let forgotten = directory.forget();
+        tokio::spawn(async move {
+            let again = directory::ask_again(&directory, &hub).await;
+            let _ = answer.send(Refreshed { forgotten, again });
+        });
     }
 
     /// Answers what waits, says goodbye, writes what is not durable, closes the log.

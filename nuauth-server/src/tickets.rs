@@ -54,6 +54,27 @@ struct Sealed {
     issued: i64,
 }
 
+/// A ticket of which only the password is still to be looked at.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Opened(Facts);
+
+impl Opened {
+    /// Whose it is.
+    pub(crate) fn user(&self) -> &str {
+        &self.0.user
+    }
+
+    /// What it says, if the user's password is compared with what it was compared with when the ticket was given.
+    pub(crate) fn with_credential(self, credential: Option<&str>) -> Result<Facts, TicketError> {
+        if credential == Some(&*self.0.credential) {
+            Ok(self.0)
+        } else {
+            Err(TicketError::Credential)
+        }
+    }
+}
+
 /// Why a ticket is worth nothing: for our log. The client learns only that it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TicketError {
@@ -87,6 +108,9 @@ struct State {
     chains: HashMap<u64, i64>,
     /// Users likewise.
     users: HashMap<u64, i64>,
+    /// Users of directories likewise, whose numbers were not known.
+    #[serde(default)]
+    names: HashMap<String, i64>,
 }
 
 /// All that is needed to give and to take tickets.
@@ -200,16 +224,15 @@ impl Tickets {
         SecretBytes::new([id.as_slice(), &nonce, &body].concat()).ok()
     }
 
-    /// What a ticket says, if it counts for a client at this address with this certificate. `credential` gives the digest of
-    /// what a user's password is compared with at this moment.
-    pub(crate) fn accept(
+    /// What a ticket says, if it counts for a client at this address with this certificate and the user's password is still
+    /// the one that was shown.
+    pub(crate) fn open_ticket(
         &self,
         ticket: &[u8],
         address: Addr,
         certificate: Option<&str>,
-        credential: impl FnOnce(&str, u64) -> Option<String>,
         now: Timestamp,
-    ) -> Result<Facts, TicketError> {
+    ) -> Result<Opened, TicketError> {
         let state = self.state();
         let Sealed { facts, issued } = state.unseal(ticket).ok_or(TicketError::Unreadable)?;
         let age = now.micros().saturating_sub(issued);
@@ -227,13 +250,13 @@ impl Tickets {
             return Err(TicketError::OtherCertificate);
         }
         let worthless = |at: Option<&i64>| at.is_some_and(|&at| issued <= at);
-        if worthless(state.chains.get(&facts.chain)) || worthless(state.users.get(&facts.id)) {
+        if worthless(state.chains.get(&facts.chain))
+            || worthless(state.users.get(&facts.id))
+            || worthless(state.names.get(&facts.user))
+        {
             return Err(TicketError::Revoked);
         }
-        if credential(&facts.user, facts.id).as_ref() != Some(&facts.credential) {
-            return Err(TicketError::Credential);
-        }
-        Ok(facts)
+        Ok(Opened(facts))
     }
 
     /// Whoever came of this login cannot come back without a password.
@@ -247,6 +270,13 @@ impl Tickets {
     pub(crate) fn revoke_user(&self, id: u64, now: Timestamp) {
         let mut state = self.state();
         state.users.insert(id, now.micros());
+        self.revoked(&mut state, now);
+    }
+
+    /// Nor can somebody of that name, whose number nobody knows.
+    pub(crate) fn revoke_name(&self, name: &str, now: Timestamp) {
+        let mut state = self.state();
+        state.names.insert(name.to_owned(), now.micros());
         self.revoked(&mut state, now);
     }
 
@@ -299,11 +329,13 @@ impl State {
         let before = (self.keys.first().map(|key| key.id), self.keys.len());
         let now_micros = now.micros();
         let lives = |at: i64, age: Duration| at.saturating_add(micros(age)) > now_micros;
-        if self.chains.len() + self.users.len() > MAX_REVOKED {
+        let revoked = |state: &Self| state.chains.len() + state.users.len() + state.names.len();
+        if revoked(self) > MAX_REVOKED {
             self.chains.retain(|_, at| lives(*at, lifetime));
             self.users.retain(|_, at| lives(*at, lifetime));
+            self.names.retain(|_, at| lives(*at, lifetime));
         }
-        if self.chains.len() + self.users.len() > MAX_REVOKED {
+        if revoked(self) > MAX_REVOKED {
             *self = Self::default();
         }
         self.keys
@@ -332,200 +364,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn now() -> Timestamp {
-        Timestamp::from_micros(1_800_000_000_000_000)
-    }
-
-    const LIFETIME: Duration = Duration::from_mins(10);
-
-    fn later(by: Duration) -> Timestamp {
-        Timestamp::from_micros(now().micros() + micros(by))
-    }
-
-    fn facts(chain: u64) -> Facts {
-        Facts {
-            user: "alice".to_owned(),
-            id: 7,
-            address: "10.0.0.7".parse().unwrap(),
-            certificate: None,
-            credential: digest(b"hash"),
-            chain,
-            session: 1,
-            run: 2,
-            shown: now().micros(),
-        }
-    }
-
-    struct Lab {
-        tickets: Tickets,
-        dir: tempfile::TempDir,
-    }
-
-    impl Lab {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let tickets = Tickets::open(&dir.path().join("tickets.key"), LIFETIME, now()).unwrap();
-            Self { tickets, dir }
-        }
-
-        fn restarted(&self, at: Timestamp) -> Tickets {
-            self.tickets.save().unwrap();
-            Tickets::open(&self.dir.path().join("tickets.key"), LIFETIME, at).unwrap()
-        }
-    }
-
-    fn accept(tickets: &Tickets, ticket: &SecretBytes, at: Timestamp) -> Result<Facts, TicketError> {
-        accept_from(tickets, ticket, "10.0.0.7", None, at)
-    }
-
-    fn accept_from(
-        tickets: &Tickets,
-        ticket: &SecretBytes,
-        address: &str,
-        certificate: Option<&str>,
-        at: Timestamp,
-    ) -> Result<Facts, TicketError> {
-        let address = address.parse().unwrap();
-        let known = |name: &str, id| (name == "alice" && id == 7).then(|| digest(b"hash"));
-        tickets.accept(ticket.expose(), address, certificate, known, at)
-    }
-
-    #[test]
-    fn a_ticket_counts_after_a_restart_from_its_address_and_for_its_time() {
-        let lab = Lab::new();
-        let ticket = lab.tickets.issue(&facts(1), now()).unwrap();
-        let tickets = lab.restarted(later(LIFETIME / 2));
-        assert_eq!(accept(&tickets, &ticket, later(LIFETIME)), Ok(facts(1)));
-        let over = later(LIFETIME + Duration::from_secs(1));
-        assert_eq!(accept(&tickets, &ticket, over), Err(TicketError::Expired));
-        let before = later(Duration::ZERO).micros() - micros(CLOCK_STEP) - 1;
-        assert_eq!(
-            accept(&tickets, &ticket, Timestamp::from_micros(before)),
-            Err(TicketError::Expired),
-            "nor long before it was given"
-        );
-        assert_eq!(
-            accept_from(&tickets, &ticket, "10.0.0.8", None, now()),
-            Err(TicketError::OtherAddress)
-        );
-    }
-
-    #[test]
-    fn a_ticket_given_to_a_certificate_counts_with_it_alone() {
-        let lab = Lab::new();
-        let with = Facts {
-            certificate: Some("print".to_owned()),
-            ..facts(1)
-        };
-        let ticket = lab.tickets.issue(&with, now()).unwrap();
-        for (shown, expected) in [
-            (Some("print"), Ok(with.clone())),
-            (Some("other"), Err(TicketError::OtherCertificate)),
-            (None, Err(TicketError::OtherCertificate)),
-        ] {
-            assert_eq!(
-                accept_from(&lab.tickets, &ticket, "10.0.0.7", shown, now()),
-                expected
-            );
-        }
-    }
-
-    #[test]
-    fn a_changed_bit_anywhere_makes_it_unreadable_and_it_says_nothing_itself() {
-        let lab = Lab::new();
-        let ticket = lab.tickets.issue(&facts(1), now()).unwrap();
-        let bytes = ticket.expose();
-        assert!(!bytes.windows(5).any(|part| part == b"alice"));
-        for index in 0..bytes.len() {
-            let mut changed = bytes.to_vec();
-            changed[index] ^= 1;
-            let changed = SecretBytes::new(changed).unwrap();
-            assert_eq!(
-                accept(&lab.tickets, &changed, now()),
-                Err(TicketError::Unreadable),
-                "{index}"
-            );
-        }
-        for cut in 0..bytes.len() {
-            let cut = SecretBytes::new(bytes[..cut].to_vec()).unwrap();
-            assert_eq!(accept(&lab.tickets, &cut, now()), Err(TicketError::Unreadable));
-        }
-        assert_eq!(
-            accept(&Lab::new().tickets, &ticket, now()),
-            Err(TicketError::Unreadable),
-            "nor does another server read it"
-        );
-    }
-
-    #[test]
-    fn another_password_or_nobody_of_that_name_makes_it_worthless() {
-        let lab = Lab::new();
-        let ticket = lab.tickets.issue(&facts(1), now()).unwrap();
-        let address = "10.0.0.7".parse().unwrap();
-        for known in [None, Some(digest(b"another hash"))] {
-            let accepted = lab
-                .tickets
-                .accept(ticket.expose(), address, None, |_, _| known, now());
-            assert_eq!(accepted, Err(TicketError::Credential));
-        }
-    }
-
-    #[test]
-    fn what_was_revoked_stays_so_after_a_restart_and_hurts_nothing_later() {
-        let lab = Lab::new();
-        let [one, other] = [1, 2].map(|chain| lab.tickets.issue(&facts(chain), now()).unwrap());
-        lab.tickets.revoke_chain(1, now());
-        let tickets = lab.restarted(now());
-        assert_eq!(accept(&tickets, &one, now()), Err(TicketError::Revoked));
-        assert_eq!(accept(&tickets, &other, now()), Ok(facts(2)));
-        tickets.revoke_user(7, now());
-        assert_eq!(accept(&tickets, &other, now()), Err(TicketError::Revoked));
-        let soon = later(Duration::from_secs(1));
-        let new = tickets.issue(&facts(3), soon).unwrap();
-        assert_eq!(accept(&tickets, &new, soon), Ok(facts(3)));
-        tickets.revoke_all(soon);
-        assert_eq!(accept(&tickets, &new, soon), Err(TicketError::Unreadable));
-    }
-
-    #[test]
-    fn more_than_can_be_remembered_as_revoked_revokes_everything() {
-        let lab = Lab::new();
-        let ticket = lab.tickets.issue(&facts(0), now()).unwrap();
-        for chain in 1..=u64::try_from(MAX_REVOKED).unwrap() {
-            lab.tickets.revoke_chain(chain, now());
-        }
-        assert_eq!(accept(&lab.tickets, &ticket, now()), Ok(facts(0)));
-        lab.tickets.revoke_chain(u64::MAX, now());
-        assert_eq!(accept(&lab.tickets, &ticket, now()), Err(TicketError::Unreadable));
-    }
-
-    #[test]
-    fn a_key_is_replaced_every_day_and_opens_its_last_tickets() {
-        let lab = Lab::new();
-        let last = later(KEY_AGE.saturating_sub(Duration::from_secs(1)));
-        let ticket = lab.tickets.issue(&facts(1), last).unwrap();
-        let next = later(KEY_AGE + Duration::from_secs(1));
-        let newer = lab.tickets.issue(&facts(2), next).unwrap();
-        assert_ne!(ticket.expose()[..4], newer.expose()[..4]);
-        assert_eq!(accept(&lab.tickets, &ticket, next), Ok(facts(1)));
-        lab.tickets
-            .issue(&facts(3), later(KEY_AGE + LIFETIME + Duration::from_secs(1)))
-            .unwrap();
-        assert_eq!(accept(&lab.tickets, &ticket, last), Err(TicketError::Unreadable));
-    }
-
-    #[test]
-    fn the_file_is_the_owners_alone_and_a_bad_one_is_an_error() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let lab = Lab::new();
-        let path = lab.dir.path().join("tickets.key");
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        std::fs::write(&path, "{}x").unwrap();
-        let error = Tickets::open(&path, LIFETIME, now()).err().unwrap();
-        assert!(error.to_string().contains("remove it"), "{error}");
-    }
-}
+mod tests;

@@ -2,12 +2,17 @@
 //!
 //! Read whole and replaced whole; nothing here changes a user. What a user may do is the policy's business.
 
+mod hash;
+pub mod name;
+pub(crate) mod scram;
+
 use crate::engine::Identity;
-use argon2::password_hash::PasswordVerifier as _;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, Params};
+use argon2::Params;
+use hash::Hash;
+use name::NameRules;
 use nufw_common::config::{ConfigError, HexOrInt, Loader, Origins, Problems, Tried};
 use nufw_proto::{Mark, Text};
+use scram::ScramKeys;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -25,7 +30,8 @@ pub struct User {
     pub identity: Arc<Identity>,
     /// The common name of the certificate that logs the user in by EXTERNAL.
     pub certificate: String,
-    password: Option<PasswordHash>,
+    password: Option<Hash>,
+    scram: Option<ScramKeys>,
 }
 
 /// Every user.
@@ -33,7 +39,7 @@ pub struct User {
 pub struct Users {
     by_name: HashMap<Arc<str>, Arc<User>>,
     by_certificate: HashMap<String, Arc<User>>,
-    nobody: Option<PasswordHash>,
+    nobody: Option<Hash>,
 }
 
 impl User {
@@ -44,24 +50,50 @@ impl User {
 
     /// What a password is compared with: changes when the password does.
     pub fn credential(&self) -> Option<String> {
-        self.password.as_ref().map(ToString::to_string)
+        let password = self.password.as_ref().map(ToString::to_string);
+        let scram = self.scram.as_ref().map(ToString::to_string);
+        match (password, scram) {
+            (None, None) => None,
+            (password, scram) => Some(format!(
+                "{} {}",
+                password.unwrap_or_default(),
+                scram.unwrap_or_default()
+            )),
+        }
     }
 
     /// Whether a password can log the user in.
     pub fn has_password(&self) -> bool {
         self.password.is_some()
     }
+
+    /// What the user can log in with by SCRAM-SHA-256.
+    pub(crate) fn scram(&self) -> Option<&ScramKeys> {
+        self.scram.as_ref()
+    }
+
+    /// The kind of the password's hash, where it is too weak to be kept.
+    pub fn weakness(&self) -> Option<&'static str> {
+        self.password.as_ref().and_then(Hash::weakness)
+    }
 }
 
 impl Users {
-    /// Reads the file; `mask` is the bits that a mark may have.
+    /// Reads the file; `mask` is the bits that a mark may have. Names are as the usual rules want them.
     pub fn load(path: &Path, mask: Mark) -> Result<Self, ConfigError> {
+        Self::load_with(path, mask, &NameRules::default())
+    }
+
+    /// The same with rules for names.
+    pub fn load_with(path: &Path, mask: Mark, rules: &NameRules) -> Result<Self, ConfigError> {
         let loaded = Loader::new("users").file(path, true).load::<RawUsers>()?;
         let mut reader = Reader {
             origins: &loaded.origins,
             mask,
+            rules,
             problems: Problems::default(),
             names: HashSet::new(),
+            looks: HashMap::new(),
             ids: HashMap::new(),
             marks: HashMap::new(),
             certificates: HashMap::new(),
@@ -79,7 +111,7 @@ impl Users {
     fn new(users: &[Arc<User>]) -> Self {
         let costliest = users
             .iter()
-            .filter_map(|user| Params::try_from(user.password.as_ref()?).ok())
+            .filter_map(|user| user.password.as_ref()?.argon2_params())
             .max_by_key(|params| u64::from(params.m_cost()) * u64::from(params.t_cost()))
             .unwrap_or_default();
         Self {
@@ -142,16 +174,27 @@ impl Users {
             .collect()
     }
 
+    /// Those whose password's hash is too weak to be kept, with its kind, by name.
+    pub fn weak(&self) -> Vec<(&Arc<str>, &'static str)> {
+        let mut weak: Vec<_> = self
+            .iter()
+            .filter_map(|user| Some((user.name(), user.weakness()?)))
+            .collect();
+        weak.sort_unstable();
+        weak
+    }
+
     /// Checks a password; expensive on purpose, so never on a thread that has something else to do.
     ///
-    /// An unknown name, and a user without password, cost what the costliest user costs: the time says nothing of
-    /// who exists.
+    /// An unknown name, a user without password, and one whose hash is none of argon2id, cost what the costliest user
+    /// costs: the time says nothing of who exists.
     pub fn check_password(&self, name: &str, password: &[u8]) -> PasswordCheck {
         let user = self.by_name(name);
         let hash = user.and_then(|user| user.password.as_ref());
-        let matches = hash
-            .or(self.nobody.as_ref())
-            .is_some_and(|hash| Argon2::default().verify_password(password, hash).is_ok());
+        let matches = hash.is_some_and(|hash| hash.verify(password));
+        if hash.is_none_or(|hash| hash.argon2_params().is_none()) {
+            let _ = self.nobody.as_ref().is_some_and(|nobody| nobody.verify(password));
+        }
         match (user, hash, matches) {
             (Some(user), Some(_), true) => PasswordCheck::Right(Arc::clone(user)),
             (Some(_), Some(_), false) => PasswordCheck::Wrong,
@@ -175,14 +218,14 @@ pub enum PasswordCheck {
     Unknown,
 }
 
-fn nobody(params: &Params) -> Option<PasswordHash> {
+fn nobody(params: &Params) -> Option<Hash> {
     let text = format!(
         "$argon2id$v=19$m={},t={},p={}${NOBODY}",
         params.m_cost(),
         params.t_cost(),
         params.p_cost()
     );
-    PasswordHash::new(&text).ok()
+    Hash::parse(&text).ok()
 }
 
 #[derive(Deserialize)]
@@ -200,6 +243,7 @@ struct RawUser {
     #[serde(default)]
     groups: Vec<String>,
     password: Option<Unshown>,
+    scram: Option<Unshown>,
     certificate: Option<String>,
 }
 
@@ -238,8 +282,11 @@ impl<'de> Deserialize<'de> for Unshown {
 struct Reader<'a> {
     origins: &'a Origins,
     mask: Mark,
+    rules: &'a NameRules,
     problems: Problems,
     names: HashSet<String>,
+    /// Names by what they look like.
+    looks: HashMap<String, String>,
     ids: HashMap<u64, String>,
     marks: HashMap<u32, String>,
     certificates: HashMap<String, String>,
@@ -251,7 +298,9 @@ impl Reader<'_> {
         self.name(&format!("{at}.name"), &raw.name);
         let name = raw.name.as_str();
         let id_key = format!("{at}.id");
-        if i64::try_from(raw.id).is_err() {
+        if raw.id == 0 {
+            self.reject(&id_key, 0, "an id other than 0, which is root's on every system");
+        } else if i64::try_from(raw.id).is_err() {
             self.reject(&id_key, raw.id, "an id below 2^63");
         } else if let Some(other) = self.ids.insert(raw.id, name.to_owned()) {
             self.reject(
@@ -264,8 +313,13 @@ impl Reader<'_> {
         let groups = self.groups(at, &raw.groups);
         let password = raw.password.and_then(|text| {
             let key = format!("{at}.password");
-            let result = parse_hash(&text.0);
-            result
+            Hash::parse(&text.0)
+                .map_err(|(found, expected)| self.reject(&key, found, expected))
+                .ok()
+        });
+        let scram = raw.scram.and_then(|text| {
+            let key = format!("{at}.scram");
+            ScramKeys::parse(&text.0)
                 .map_err(|(found, expected)| self.reject(&key, found, expected))
                 .ok()
         });
@@ -288,6 +342,7 @@ impl Reader<'_> {
             }),
             certificate,
             password,
+            scram,
         })
     }
 
@@ -308,8 +363,34 @@ impl Reader<'_> {
                 format_args!("string \"{name}\""),
                 "a name that SASLprep (RFC 4013) leaves as it is; no login could match this one",
             );
+        } else if let Some((found, expected)) = self.misspelt(name) {
+            self.reject(key, found, expected);
         } else if !self.names.insert(name.to_owned()) {
             self.reject(key, format_args!("\"{name}\" again"), "each name once");
+        } else if let Some(other) = self
+            .looks
+            .insert(name::looks(name), name.to_owned())
+            // Between ASCII letters people tell by themselves: there have always been user1 and userl.
+            .filter(|other| !(name.is_ascii() && other.is_ascii()))
+        {
+            self.reject(
+                key,
+                format_args!("\"{name}\", which people take for \"{other}\""),
+                "a name that looks like no other",
+            );
+        }
+    }
+
+    /// What is wrong with a name that no login could match.
+    fn misspelt(&self, name: &str) -> Option<(String, String)> {
+        let found = format!("string \"{name}\"");
+        match self.rules.apply(name) {
+            Ok(known) if known == name => None,
+            Ok(known) => Some((found, format!("\"{known}\", as it is known here"))),
+            Err(error) => Some((
+                format!("{found}: {error}"),
+                "a name that somebody can log in with".to_owned(),
+            )),
         }
     }
 
@@ -356,24 +437,6 @@ impl Reader<'_> {
         }
         groups
     }
-}
-
-/// Reads a PHC string; an error never repeats it.
-fn parse_hash(text: &str) -> Result<PasswordHash, (String, &'static str)> {
-    let expected = "a hash as nuauth-server hash-password prints it ($argon2id$…)";
-    let hash = PasswordHash::new(text).map_err(|_| {
-        (
-            "something that is no password hash (not shown)".to_owned(),
-            expected,
-        )
-    })?;
-    if hash.algorithm.as_str() != "argon2id" {
-        return Err((format!("a hash of {}", hash.algorithm), expected));
-    }
-    if hash.hash.is_none() || hash.salt.is_none() || Params::try_from(&hash).is_err() {
-        return Err(("an incomplete argon2id hash".to_owned(), expected));
-    }
-    Ok(hash)
 }
 
 #[cfg(test)]

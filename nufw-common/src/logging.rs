@@ -58,10 +58,24 @@ fn remember<S: 'static>(filter: String, handle: Handle<EnvFilter, S>) {
 
 /// Starts logging; `default_level` counts where `NUFW_LOG` is unset. A second call changes nothing.
 pub fn init(default_level: &str) {
+    init_quieted(default_level, None);
+}
+
+/// The same, with less from a library (`quieted`) than the filter says, unless that names it: what a peer can make a library say
+/// must not fill the log.
+pub fn init_quieted(default_level: &str, quieted: Option<&str>) {
+    let with = |filter: String| match quieted {
+        Some(target) if !filter.contains(target) => format!("{filter},{target}=error"),
+        _ => filter,
+    };
     let wanted = std::env::var(FILTER_VARIABLE)
         .ok()
-        .filter(|filter| !filter.is_empty());
-    let usual = || (EnvFilter::new(default_level), default_level.to_owned());
+        .filter(|filter| !filter.is_empty())
+        .map(with);
+    let usual = || {
+        let usual = with(default_level.to_owned());
+        (EnvFilter::new(&usual), usual)
+    };
     let ((filter, text), refused) = match wanted.map(|text| (EnvFilter::try_new(&text), text)) {
         Some((Ok(filter), text)) => ((filter, text), None),
         Some((Err(error), _)) => (usual(), Some(error.to_string())),

@@ -17,6 +17,9 @@ pub const REASONS: Capabilities = Capabilities(1 << 1);
 /// A session can be had again by a [`Ticket`].
 pub const TICKETS: Capabilities = Capabilities(1 << 2);
 
+/// Logins of several messages: [`Challenge`] and [`Respond`].
+pub const CONVERSATION: Capabilities = Capabilities(1 << 3);
+
 /// The server tells of refused connections as [`Denied`]: offered by a client that wants it, agreed to by a server that may.
 pub const REFUSALS: Capabilities = Capabilities(1 << 4);
 
@@ -44,13 +47,28 @@ pub struct Hello {
     pub system: bool,
 }
 
-/// Logs in with a SASL mechanism (RFC 4422) that needs one message.
+/// Logs in with a SASL mechanism (RFC 4422).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Login {
-    /// `PLAIN` (RFC 4616) or `EXTERNAL` (RFC 4422 appendix A).
+    /// One of those in [`Welcome`]: `PLAIN` (RFC 4616), `EXTERNAL` (RFC 4422 appendix A), and where both sides offer
+    /// [`CONVERSATION`] `SCRAM-SHA-256` and `SCRAM-SHA-256-PLUS` (RFC 7677).
     pub mechanism: Text<20>,
     /// The initial response.
     pub response: SecretBytes,
+}
+
+/// The next message of a login of several, answering a [`Challenge`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Respond {
+    /// What the mechanism says; empty after its last challenge.
+    pub response: SecretBytes,
+}
+
+/// The server's message of a login of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// What the mechanism says.
+    pub challenge: SecretBytes,
 }
 
 /// Shows, from the address that it is about, that this address belongs to the session. Sent as the only message of a
@@ -299,6 +317,8 @@ messages! {
         24 => Resume(Resume),
         /// The credentials again.
         25 => Again(Login),
+        /// More of the login.
+        30 => Respond(Respond),
     }
 }
 
@@ -331,6 +351,8 @@ messages! {
         154 => Renewed(Renewed),
         /// The session is over.
         155 => Ended(Ended),
+        /// More of the login.
+        158 => Challenge(Challenge),
         /// A connection of the user's was refused.
         160 => Denied(Denied),
     }

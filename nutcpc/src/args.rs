@@ -3,6 +3,7 @@
 //! Only words: what they come to together with the configuration's files is `config`'s business. A password is never an
 //! option: everybody on the host can read those.
 
+use crate::sasl::Mechanism;
 use clap::{ArgAction, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -95,6 +96,9 @@ pub(crate) struct Args {
     /// The certificate's private key, PEM
     #[arg(long, short = 'K', value_name = "FILE", requires = "certificate")]
     pub(crate) key: Option<PathBuf>,
+    /// Log in by this alone: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN or EXTERNAL [default: the best that is offered]
+    #[arg(long, value_name = "NAME", value_parser = mechanism)]
+    pub(crate) mechanism: Option<Mechanism>,
     /// Answer for another user's sockets; needs root
     #[arg(long, requires = "uid")]
     pub(crate) system: bool,
@@ -153,4 +157,8 @@ pub(crate) enum Asks {
         #[arg(long, value_name = "NAME")]
         instance: Option<String>,
     },
+}
+
+fn mechanism(name: &str) -> Result<Mechanism, String> {
+    Mechanism::parse(name).ok_or_else(|| "there is no such mechanism here".to_owned())
 }

@@ -109,6 +109,15 @@ fn wanted_of(
             return Err(Failure::new(Exit::Usage, error));
         }
     };
+    if let Some(wanted) = args.mechanism
+        && !login.mechanisms().contains(&wanted)
+    {
+        let error = anyhow!(
+            "--mechanism {wanted} is not for the credentials of {}",
+            server.label
+        );
+        return Err(Failure::new(Exit::Usage, error));
+    }
     Ok(Wanted {
         label: server.label.clone(),
         options: Options {
@@ -119,6 +128,7 @@ fn wanted_of(
             ca: server.ca.clone(),
             crl: server.crl.clone(),
             certificate: server.certificate.clone(),
+            mechanism: args.mechanism,
             login,
             system_uid: args.uid.filter(|_| args.system),
             once: args.once,

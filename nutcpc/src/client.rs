@@ -4,10 +4,11 @@
 
 use crate::addresses::AddressWatch;
 use crate::connect::{Dialer, resolve};
-use crate::credentials::{CredentialError, Login};
+use crate::credentials::{CredentialError, Login, Ready};
 use crate::error::{LoginError, Remedy};
 use crate::event::Event;
 use crate::owner::{OwnerError, SocketOwner};
+use crate::sasl::Mechanism;
 use crate::session::{Ended, Session, Shown, Tools};
 use crate::tickets::Tickets;
 use nufw_common::backoff::Backoff;
@@ -15,9 +16,9 @@ use nufw_common::exit::Exit;
 use nufw_common::tls::{self, ClientTls, TlsError};
 use nufw_common::{clock, lifecycle};
 use nufw_proto::client::{
-    Capabilities, EndCause, Hello, OsInfo, PROGRAM_HASHES, REASONS, REFUSALS, Refusal, TICKETS,
+    CONVERSATION, Capabilities, EndCause, Hello, OsInfo, PROGRAM_HASHES, REASONS, REFUSALS, Refusal, TICKETS,
 };
-use nufw_proto::{CLIENT_ALPN, SecretBytes, Text};
+use nufw_proto::{CLIENT_ALPN, Text};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub struct Options {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// How to log in.
     pub login: Login,
+    /// Log in by this mechanism alone; by the best that the server offers when `None`.
+    pub mechanism: Option<Mechanism>,
     /// Whose sockets are claimed: this user's, by number; the caller's own when `None`.
     pub system_uid: Option<u32>,
     /// End when there is no session, instead of trying again.
@@ -99,6 +102,8 @@ impl ClientError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Login(error) => match error.remedy() {
+                // The server is there, and may be able to say later.
+                Remedy::Retry if error.is_unsaid() => Exit::TempFail,
                 Remedy::Retry => Exit::Unavailable,
                 Remedy::Credentials => Exit::NoPerm,
                 Remedy::Configuration => Exit::Config,
@@ -135,26 +140,25 @@ pub struct Client {
 /// How to log in, and what has been read of it.
 pub(crate) struct Secrets {
     login: Login,
-    response: Option<SecretBytes>,
+    ready: Option<Ready>,
 }
 
 impl Secrets {
-    /// Mechanism and message, without asking anybody.
-    pub(crate) fn known(&mut self) -> Option<(&'static str, SecretBytes)> {
-        if self.response.is_none() && !self.login.is_asked() {
-            self.response = self.login.response().ok();
+    /// What there is to show, without asking anybody.
+    pub(crate) fn known(&mut self) -> Option<&Ready> {
+        if self.ready.is_none() && !self.login.is_asked() {
+            self.ready = self.login.read().ok();
         }
-        Some((self.login.mechanism(), self.response.clone()?))
+        self.ready.as_ref()
     }
 
     /// The same; whoever is at the terminal may have to be asked.
-    fn had(&mut self) -> Result<(&'static str, SecretBytes), CredentialError> {
-        let response = match self.response.take() {
-            Some(response) => response,
-            None => self.login.response()?,
+    fn had(&mut self) -> Result<&Ready, CredentialError> {
+        let ready = match self.ready.take() {
+            Some(ready) => ready,
+            None => self.login.read()?,
         };
-        self.response = Some(response.clone());
-        Ok((self.login.mechanism(), response))
+        Ok(self.ready.insert(ready))
     }
 }
 
@@ -172,7 +176,7 @@ impl Client {
         let tickets = Tickets::open(server, user, options.ticket_file.clone());
         let mut secrets = Secrets {
             login: options.login.clone(),
-            response: None,
+            ready: None,
         };
         if tickets.current().is_none() {
             // What is wrong with them is told before anything is connected to.
@@ -293,6 +297,10 @@ impl Client {
                 Err(AttemptError::Login(error)) if error.remedy() == Remedy::Credentials => {
                     return Err(error.into());
                 }
+                // At another address of the server the ticket would be worthless, and forgotten.
+                Err(AttemptError::Login(error)) if error.is_unsaid() && self.tickets.current().is_some() => {
+                    return Err(error.into());
+                }
                 Err(error @ AttemptError::Credentials(_)) => return Err(error),
                 Err(AttemptError::Login(error)) => {
                     tracing::debug!(%server, %error, "no login there");
@@ -305,9 +313,13 @@ impl Client {
 
     /// By the ticket, if there is one; where it is not good, at once by the credentials.
     async fn log_in(&mut self, server: SocketAddr) -> Result<Session, AttemptError> {
+        let wanted = self.options.mechanism;
+        let mechanisms = wanted
+            .as_ref()
+            .map_or_else(|| self.options.login.mechanisms(), std::slice::from_ref);
         if let Some(ticket) = self.tickets.current().cloned() {
-            let by_ticket = Session::open(&self.dialer, server, self.hello(), Shown::Ticket(ticket)).await;
-            match by_ticket {
+            let shown = Shown::Ticket(ticket);
+            match Session::open(&self.dialer, server, self.hello(), mechanisms, shown).await {
                 Err(LoginError::Refused {
                     cause: Refusal::Ticket,
                     ..
@@ -320,22 +332,22 @@ impl Client {
                 result => return Ok(result?),
             }
         }
-        let (mechanism, response) = self.secrets.had()?;
-        let shown = Shown::Login(mechanism, response);
-        Ok(Session::open(&self.dialer, server, self.hello(), shown).await?)
+        let hello = self.hello();
+        let shown = Shown::Login(self.secrets.had()?.clone());
+        Ok(Session::open(&self.dialer, server, hello, mechanisms, shown).await?)
     }
 
     fn load_again(&mut self) {
         let loaded = load(&self.options);
-        let response = if self.options.login.is_asked() {
-            Ok(self.secrets.response.clone())
+        let ready = if self.options.login.is_asked() {
+            Ok(self.secrets.ready.clone())
         } else {
-            self.options.login.response().map(Some)
+            self.options.login.read().map(Some)
         };
-        match (loaded, response) {
-            (Ok(dialer), Ok(response)) => {
+        match (loaded, ready) {
+            (Ok(dialer), Ok(ready)) => {
                 self.dialer = dialer;
-                self.secrets.response = response;
+                self.secrets.ready = ready;
                 // Whoever has new credentials wants them shown.
                 self.tickets.forget();
             }
@@ -382,7 +394,11 @@ impl Client {
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
         Hello {
             software: Text::lossy(concat!("nutcpc ", env!("CARGO_PKG_VERSION"))),
-            capabilities: PROGRAM_HASHES.and(REASONS).and(TICKETS).and(self.refusals()),
+            capabilities: PROGRAM_HASHES
+                .and(REASONS)
+                .and(TICKETS)
+                .and(CONVERSATION)
+                .and(self.refusals()),
             os: OsInfo {
                 name: Text::lossy(&text(uname.sysname())),
                 release: Text::lossy(&text(uname.release())),

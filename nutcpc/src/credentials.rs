@@ -1,7 +1,8 @@
-//! How the user shows who they are: a password or a certificate, as SASL's first and only message.
+//! How the user shows who they are: a password or a certificate, as SASL's one message or what a conversation begins with.
 //!
 //! Passwords are read here and nowhere shown; where one comes from is the command's choice.
 
+use crate::sasl::Mechanism;
 use nufw_proto::SecretBytes;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
@@ -64,12 +65,21 @@ pub enum Login {
     },
 }
 
+/// Credentials that were read.
+#[derive(Clone)]
+pub(crate) struct Ready {
+    /// The one message of the mechanism that needs no more.
+    pub(crate) response: SecretBytes,
+    /// Name and password, where there is one.
+    pub(crate) password: Option<(String, Zeroizing<String>)>,
+}
+
 impl Login {
-    /// SASL name of the mechanism.
-    pub fn mechanism(&self) -> &'static str {
+    /// SASL names of the mechanisms that these credentials are for, best first.
+    pub fn mechanisms(&self) -> &'static [Mechanism] {
         match self {
-            Self::Password { .. } => "PLAIN",
-            Self::Certificate { .. } => "EXTERNAL",
+            Self::Password { .. } => &[Mechanism::ScramPlus, Mechanism::Scram, Mechanism::Plain],
+            Self::Certificate { .. } => &[Mechanism::External],
         }
     }
 
@@ -92,29 +102,51 @@ impl Login {
         )
     }
 
-    /// The one message that the mechanism needs.
-    pub fn response(&self) -> Result<SecretBytes, CredentialError> {
-        let bytes = match self {
+    /// Reads what has to be read, once.
+    pub(crate) fn read(&self) -> Result<Ready, CredentialError> {
+        let password = match self {
             Self::Password { user, password } => {
                 check_user(user)?;
-                let password = password.read()?;
-                // RFC 4616: no authorisation identity, NUL, user, NUL, password.
-                let mut bytes = Vec::with_capacity(user.len() + password.len() + 2);
-                bytes.push(0);
-                bytes.extend_from_slice(user.as_bytes());
-                bytes.push(0);
-                bytes.extend_from_slice(password.as_bytes());
-                bytes
+                Some((user.clone(), password.read()?))
+            }
+            Self::Certificate { .. } => None,
+        };
+        let response = match (&password, self) {
+            (Some((user, password)), _) => plain(user, password)?,
+            (None, login) => login.response()?,
+        };
+        Ok(Ready { response, password })
+    }
+
+    /// The one message that `PLAIN` or `EXTERNAL` needs.
+    pub fn response(&self) -> Result<SecretBytes, CredentialError> {
+        match self {
+            Self::Password { user, password } => {
+                check_user(user)?;
+                plain(user, &password.read()?)
             }
             Self::Certificate { user } => {
                 if let Some(user) = user {
                     check_user(user)?;
                 }
-                user.clone().unwrap_or_default().into_bytes()
+                secret(user.clone().unwrap_or_default().into_bytes())
             }
-        };
-        SecretBytes::new(bytes).map_err(|_| CredentialError::Password("is too long"))
+        }
     }
+}
+
+/// RFC 4616: no authorisation identity, NUL, user, NUL, password.
+fn plain(user: &str, password: &str) -> Result<SecretBytes, CredentialError> {
+    let mut bytes = Vec::with_capacity(user.len() + password.len() + 2);
+    bytes.push(0);
+    bytes.extend_from_slice(user.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(password.as_bytes());
+    secret(bytes)
+}
+
+fn secret(bytes: Vec<u8>) -> Result<SecretBytes, CredentialError> {
+    SecretBytes::new(bytes).map_err(|_| CredentialError::Password("is too long"))
 }
 
 impl Password {

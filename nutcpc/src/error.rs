@@ -82,6 +82,9 @@ pub enum LoginError {
         /// Why, in the server's words.
         reason: String,
     },
+    /// The server does not keep to the mechanism, or could not prove that it knows the user.
+    #[error("the server's part of the login is wrong: {0}")]
+    Conversation(String),
     /// The server said goodbye.
     #[error("the server ended the connection: {0}")]
     Goodbye(String),
@@ -115,6 +118,12 @@ impl LoginError {
         }
     }
 
+    /// Whether the server could not find out at the moment whether the credentials are right.
+    pub(crate) fn is_unsaid(&self) -> bool {
+        let cause = Refusal::Unavailable;
+        matches!(self, Self::Refused { cause: refused, .. } if *refused == cause)
+    }
+
     /// Tells what can be done.
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -131,7 +140,7 @@ impl LoginError {
                 | Refusal::Unavailable => Remedy::Retry,
             },
             Self::Mechanism { .. } => Remedy::Credentials,
-            Self::Protocol { .. } => Remedy::Configuration,
+            Self::Protocol { .. } | Self::Conversation(_) => Remedy::Configuration,
             Self::Handshake { cause, .. } if is_distrust(cause) => Remedy::Configuration,
             Self::Handshake { cause, .. } if is_distrusted(cause) => Remedy::Credentials,
             Self::NoTickets

@@ -6,16 +6,18 @@
 use crate::addresses::{AddressWatch, usable_addresses};
 use crate::client::{Command, Secrets};
 use crate::connect::Dialer;
+use crate::credentials::Ready;
 use crate::error::LoginError;
 use crate::event::Event;
 use crate::owner::SocketOwner;
 use crate::proofs::{Outcome, Proofs, Prover};
+use crate::sasl::{self, Conversation, EXPORTED, Exported, Mechanism};
 use crate::tickets::Tickets;
 use nufw_common::clock;
 use nufw_common::link::{FrameReader, FrameWriter, LinkError, Liveness, Read};
 use nufw_proto::client::{
-    Announce, ClaimRequest, EndCause, Goodbye, Heartbeat, Hello, LoggedIn, Login as LoginMessage, Resume,
-    TICKETS, ToClient, ToServer, Withdraw,
+    Announce, CONVERSATION, ClaimRequest, EndCause, Goodbye, Heartbeat, Hello, LoggedIn,
+    Login as LoginMessage, Respond, Resume, TICKETS, ToClient, ToServer, Withdraw,
 };
 use nufw_proto::{Addr, Batch, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
 use std::net::SocketAddr;
@@ -42,6 +44,11 @@ pub(crate) struct Session {
     inbox: Vec<ToClient>,
     pub(crate) logged_in: LoggedIn,
     pub(crate) server: SocketAddr,
+    /// By what credentials are shown again, if they must be.
+    mechanism: Option<Mechanism>,
+    exported: Exported,
+    /// Credentials that are being shown again in several messages.
+    aside: Option<Conversation>,
     local: Addr,
     /// The server wants hashes of programs.
     hashes_programs: bool,
@@ -71,8 +78,8 @@ pub(crate) enum Ended {
 pub(crate) enum Shown {
     /// What an earlier session was given.
     Ticket(SecretBytes),
-    /// A SASL mechanism and its one message.
-    Login(&'static str, SecretBytes),
+    /// Credentials, by the best mechanism that both sides have.
+    Login(Ready),
 }
 
 /// What a session works with.
@@ -93,12 +100,17 @@ impl Session {
         dialer: &Dialer,
         server: SocketAddr,
         hello: Hello,
+        mechanisms: &[Mechanism],
         shown: Shown,
     ) -> Result<Self, LoginError> {
         let opening = async {
             let stream = dialer.dial(server, None, LOGIN_TIMEOUT).await?;
             let local = stream.get_ref().0.local_addr();
             let local = local.map_err(|cause| LoginError::Connect { server, cause })?;
+            let tls = stream.get_ref().1;
+            let exported = tls
+                .export_keying_material(Exported::default(), EXPORTED, None)
+                .ok();
             let (read, write) = tokio::io::split(stream);
             let mut reader = FrameReader::new(read, MAX_GREETING_BODY);
             let mut writer = FrameWriter::new(write);
@@ -121,35 +133,40 @@ impl Session {
                 other => return Err(instead_of(other, "something else than its welcome")),
             };
             tracing::debug!(software = %welcome.software, "the server answers");
-            let offers = |mechanism| {
-                welcome
-                    .mechanisms
-                    .iter()
-                    .any(|offered| offered.as_str() == mechanism)
-            };
+            let converses = welcome.capabilities.has(CONVERSATION) && exported.is_some();
+            let exported = exported.unwrap_or_default();
+            // Kept for the credentials that may have to be shown again.
+            let mechanism = sasl::choose(mechanisms, &welcome, converses);
+            let by = mechanism.as_ref().ok().copied();
+            let mut conversation = None;
             let message = match shown {
                 Shown::Ticket(ticket) if welcome.capabilities.has(TICKETS) => {
                     ToServer::Resume(Resume { ticket })
                 }
                 Shown::Ticket(_) => return Err(LoginError::NoTickets),
-                Shown::Login(mechanism, response) if offers(mechanism) => {
+                Shown::Login(ready) => {
+                    let mechanism = mechanism?;
+                    tracing::debug!(%mechanism, "logging in");
+                    let (begun, response) = sasl::begin(mechanism, &ready, exported)?;
+                    conversation = begun;
                     ToServer::Login(login_message(mechanism, response))
-                }
-                Shown::Login(mechanism, _) => {
-                    let offered: Vec<&str> = welcome.mechanisms.iter().map(Text::as_str).collect();
-                    let offered = if offered.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        offered.join(", ")
-                    };
-                    return Err(LoginError::Mechanism {
-                        wanted: mechanism,
-                        offered,
-                    });
                 }
             };
             writer.queue(&message)?;
             writer.flush().await?;
+            while let Some(current) = conversation.as_mut().filter(|current| !current.is_over()) {
+                let challenge = match next(server, &mut reader, &mut inbox).await? {
+                    ToClient::Challenge(challenge) => challenge.challenge,
+                    other => return Err(instead_of(other, "something else than more of the login")),
+                };
+                let response = sasl::secret(current.answer(challenge.expose())?)?;
+                if current.is_over() {
+                    // Questions may follow the end of the login in one read.
+                    reader.set_limit(MAX_BODY);
+                }
+                writer.queue(&ToServer::Respond(Respond { response }))?;
+                writer.flush().await?;
+            }
             // Questions may follow the login in one read.
             reader.set_limit(MAX_BODY);
             let logged_in = match next(server, &mut reader, &mut inbox).await? {
@@ -162,6 +179,9 @@ impl Session {
                 inbox,
                 logged_in,
                 server,
+                mechanism: by,
+                exported,
+                aside: None,
                 local: local.ip().into(),
                 hashes_programs: false,
                 local_was_seen: false,
@@ -307,7 +327,19 @@ impl Session {
                     )));
                     break;
                 }
-                ToClient::Welcome(_) | ToClient::LoggedIn(_) | ToClient::Proven(_) => {
+                ToClient::Challenge(challenge) if self.aside.is_some() => {
+                    match go_on(&mut self.aside, challenge.challenge.expose()) {
+                        Ok(response) => self.writer.queue(&ToServer::Respond(Respond { response }))?,
+                        Err(error) => {
+                            ended = Some(Ended::Lost(format!("connection lost: {error}")));
+                            break;
+                        }
+                    }
+                }
+                ToClient::Welcome(_)
+                | ToClient::LoggedIn(_)
+                | ToClient::Proven(_)
+                | ToClient::Challenge(_) => {
                     let what = LoginError::Unexpected("a second welcome or login");
                     ended = Some(Ended::Lost(format!("connection lost: {what}")));
                     break;
@@ -315,15 +347,7 @@ impl Session {
             }
         }
         if ended.is_none() && again {
-            match tools.secrets.known() {
-                Some((mechanism, response)) => {
-                    self.writer.queue(&ToServer::Again(login_message(mechanism, response)))?;
-                }
-                None => (tools.emit)(Event::Notice {
-                    text: "the server wants the password again; this session ends soon, and then it is asked for"
-                        .to_owned(),
-                }),
-            }
+            ended = self.show_again(tools)?;
         }
         if ended.is_none() && !questions.is_empty() {
             let claims = tools.owner.claims(&questions);
@@ -337,6 +361,26 @@ impl Session {
             }
         }
         Ok(ended)
+    }
+
+    /// Shows the credentials again, as the session's own mechanism wants it.
+    fn show_again(&mut self, tools: &mut Tools<'_>) -> Result<Option<Ended>, LinkError> {
+        let (Some(ready), Some(mechanism)) = (tools.secrets.known(), self.mechanism) else {
+            (tools.emit)(Event::Notice {
+                text: "the server wants the password again; this session ends soon, and then it is asked for"
+                    .to_owned(),
+            });
+            return Ok(None);
+        };
+        match sasl::begin(mechanism, ready, self.exported) {
+            Ok((begun, response)) => {
+                self.aside = begun;
+                self.writer
+                    .queue(&ToServer::Again(login_message(mechanism, response)))?;
+                Ok(None)
+            }
+            Err(error) => Ok(Some(Ended::Lost(format!("connection lost: {error}")))),
+        }
     }
 
     /// Claims the connections that were being opened from an address before the server could ask about it.
@@ -429,9 +473,21 @@ impl Session {
     }
 }
 
-fn login_message(mechanism: &str, response: SecretBytes) -> LoginMessage {
+/// Goes on with credentials that are being shown again.
+fn go_on(aside: &mut Option<Conversation>, challenge: &[u8]) -> Result<SecretBytes, LoginError> {
+    let Some(conversation) = aside else {
+        return Err(LoginError::Unexpected("more of a login that there is not"));
+    };
+    let response = sasl::secret(conversation.answer(challenge)?)?;
+    if conversation.is_over() {
+        *aside = None;
+    }
+    Ok(response)
+}
+
+fn login_message(mechanism: Mechanism, response: SecretBytes) -> LoginMessage {
     LoginMessage {
-        mechanism: Text::lossy(mechanism),
+        mechanism: Text::lossy(mechanism.name()),
         response,
     }
 }

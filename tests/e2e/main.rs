@@ -22,6 +22,7 @@ mod configuration_mistakes_name_file_line_and_key;
 mod connection_of_before_is_not_invented;
 mod connection_to_the_gateway_itself_is_marked_and_closed;
 mod connections_of_a_zone_bind_there;
+mod credentials_are_shown_again_as_at_the_login;
 #[cfg(target_arch = "x86_64")]
 mod daemons_hold_only_what_they_need;
 mod data_of_ftp_belongs_to_its_control_connection;
@@ -90,6 +91,8 @@ mod translated_connections_bind_their_events;
 mod two_servers_share_one_database;
 mod two_users_on_one_host_keep_apart;
 mod users_are_shaped_by_their_marks;
+mod users_of_a_directory_come_back_by_ticket;
+mod users_of_a_directory_stay_when_it_dies;
 mod without_accounting_counters_are_null;
 mod worker_killed_again_and_again_loses_no_packet_and_no_row;
 mod wrong_password_is_refused_and_limited;

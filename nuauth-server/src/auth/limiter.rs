@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const MAX_ENTRIES: usize = 65_536;
 /// Failures that are free for one user.
 const FREE_FOR_USER: u32 = 5;
+/// Failures of one source that count against one user from everywhere: fewer than lock the user, so that nobody is kept out by
+/// a single address that guesses. That address is locked for the user by itself.
+const FROM_ONE_SOURCE: u32 = FREE_FOR_USER - 1;
 /// Failures that are free for one source: many users may sit behind one address.
 const FREE_FOR_SOURCE: u32 = 20;
 /// The first lock; each further failure doubles it.
@@ -35,7 +38,10 @@ pub struct Locked {
 enum Key {
     /// An IPv4 address, or the /64 of an IPv6 address: a host can choose any address in it.
     Source(IpAddr),
+    /// A user, wherever somebody tries.
     User(Box<str>),
+    /// A user, from one source.
+    Pair(IpAddr, Box<str>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +53,7 @@ struct Entry {
     turn: u64,
 }
 
-/// Counts failed logins by source and by user.
+/// Counts failed logins by source, by user, and by both.
 ///
 /// Success forgets the user's failures; a source's are forgotten only by time, so that an attacker with one good
 /// account gains nothing by it.
@@ -82,8 +88,11 @@ impl FailureLimiter {
             let wait = self.entries.get(key)?.locked_until.saturating_duration_since(now);
             (!wait.is_zero()).then_some(wait)
         };
-        let by_source = locked(&Self::source(source)).map(|wait| Locked { wait, user: false });
-        let by_user = locked(&Key::User(user.into())).map(|wait| Locked { wait, user: true });
+        let source = network(source);
+        let by_source = locked(&Key::Source(source)).map(|wait| Locked { wait, user: false });
+        let by_user = [Key::User(user.into()), Key::Pair(source, user.into())];
+        let by_user = by_user.iter().filter_map(locked);
+        let by_user = by_user.map(|wait| Locked { wait, user: true });
         match by_source.into_iter().chain(by_user).max_by_key(|lock| lock.wait) {
             Some(lock) => Err(lock),
             None => Ok(()),
@@ -92,13 +101,18 @@ impl FailureLimiter {
 
     /// The login failed.
     pub fn failed(&mut self, now: Instant, source: Addr, user: &str) {
-        self.count(now, Self::source(source), FREE_FOR_SOURCE);
-        self.count(now, Key::User(user.into()), FREE_FOR_USER);
+        let source = network(source);
+        self.count(now, Key::Source(source), FREE_FOR_SOURCE);
+        let so_often = self.count(now, Key::Pair(source, user.into()), FREE_FOR_USER);
+        if so_often <= FROM_ONE_SOURCE {
+            self.count(now, Key::User(user.into()), FREE_FOR_USER);
+        }
     }
 
     /// The login succeeded.
-    pub fn succeeded(&mut self, user: &str) {
+    pub fn succeeded(&mut self, source: Addr, user: &str) {
         self.forget(&Key::User(user.into()));
+        self.forget(&Key::Pair(network(source), user.into()));
     }
 
     /// Entries kept at the moment.
@@ -111,14 +125,8 @@ impl FailureLimiter {
         self.entries.is_empty()
     }
 
-    fn source(address: Addr) -> Key {
-        Key::Source(match address.ip() {
-            IpAddr::V4(v4) => IpAddr::V4(v4),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-        })
-    }
-
-    fn count(&mut self, now: Instant, key: Key, free: u32) {
+    /// Counts a failure; gives how many there are.
+    fn count(&mut self, now: Instant, key: Key, free: u32) -> u32 {
         self.forget_old(now);
         let before = self.forget(&key);
         if self.entries.len() >= self.max_entries {
@@ -140,6 +148,7 @@ impl FailureLimiter {
             turn: self.turn,
         };
         self.entries.insert(key, entry);
+        failures
     }
 
     fn forget(&mut self, key: &Key) -> Option<Entry> {
@@ -161,5 +170,13 @@ impl FailureLimiter {
         if let Some((_, key)) = self.order.pop_first() {
             self.entries.remove(&key);
         }
+    }
+}
+
+/// What counts as one source.
+fn network(address: Addr) -> IpAddr {
+    match address.ip() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
     }
 }

@@ -5,25 +5,30 @@
 
 use super::LoginError;
 use crate::config::Mechanism;
-use crate::users::{PasswordCheck, User, Users};
 use rsasl::callback::{Context, SessionCallback, SessionData};
 use rsasl::mechname::Mechname;
 use rsasl::prelude::{SASLConfig, SASLServer};
 use rsasl::property::{AuthId, AuthzId, Password};
 use rsasl::validate::{Validate, Validation, ValidationError};
 use std::fmt;
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A login attempt as the client put it: nothing of it is proven yet.
+#[derive(Clone)]
 pub struct Login {
-    name: String,
-    proof: Proof,
+    pub(crate) name: String,
+    pub(crate) proof: Proof,
 }
 
-enum Proof {
+/// What a login comes with.
+#[derive(Clone)]
+pub(crate) enum Proof {
+    /// The password, as `SASLprep` leaves it.
     Password(Zeroizing<Vec<u8>>),
-    Certificate(String),
+    /// A certificate that TLS has verified, with the name.
+    Certificate,
+    /// A conversation that has proven the name by keys of the users file.
+    Keys,
 }
 
 /// What the client said.
@@ -60,10 +65,16 @@ impl SessionCallback for Listen {
 }
 
 impl Login {
-    /// Takes a response apart; `certificate_cn` is what [`certificate_user`](super::certificate_user) gave.
+    /// Takes a response apart; `certificate_cn` is what [`certificate_user`](super::certificate_user) gave. Not for conversations.
     pub fn parse(mechanism: &str, response: &[u8], certificate_cn: Option<&str>) -> Result<Self, LoginError> {
         let mechanism =
             Mechanism::parse(mechanism).ok_or_else(|| LoginError::Mechanism(shorten(mechanism)))?;
+        if mechanism.is_scram() {
+            return Err(LoginError::Malformed {
+                mechanism: mechanism.name(),
+                why: "it is a conversation of several messages".to_owned(),
+            });
+        }
         let said = listen(mechanism, response)?;
         let (name, proof) = match mechanism {
             Mechanism::Plain => {
@@ -75,9 +86,9 @@ impl Login {
                 let password = said.password.ok_or_else(|| malformed("it has no password"))?;
                 (name, Proof::Password(password))
             }
-            Mechanism::External => {
+            Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => {
                 let name = certificate_cn.ok_or(LoginError::NoCertificate)?.to_owned();
-                (name.clone(), Proof::Certificate(name))
+                (name, Proof::Certificate)
             }
         };
         let login = Self { name, proof };
@@ -93,24 +104,11 @@ impl Login {
         &self.name
     }
 
-    /// Whether verifying costs the time of a password check.
-    pub fn is_expensive(&self) -> bool {
-        matches!(self.proof, Proof::Password(_))
-    }
-
-    /// Finds out whether it is true.
-    pub fn verify(self, users: &Users) -> Result<Arc<User>, LoginError> {
-        match self.proof {
-            Proof::Password(password) => match users.check_password(&self.name, &password) {
-                PasswordCheck::Right(user) => Ok(user),
-                PasswordCheck::Wrong => Err(LoginError::WrongPassword(self.name)),
-                PasswordCheck::NoPassword => Err(LoginError::NoPassword(self.name)),
-                PasswordCheck::Unknown => Err(LoginError::UnknownUser(self.name)),
-            },
-            Proof::Certificate(common_name) => users
-                .by_certificate(&common_name)
-                .map(Arc::clone)
-                .ok_or(LoginError::UnknownCertificate(common_name)),
+    /// A login whose name a conversation has proven.
+    pub(crate) fn proven(name: String) -> Self {
+        Self {
+            name,
+            proof: Proof::Keys,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Uses the very functions that the server starts with, so that the two cannot disagree.
 
 use super::{Level, Report};
-use crate::config::{OnLoss, Override, ServerConfig};
+use crate::config::{Backend, OnLoss, Override, ServerConfig};
 use crate::policy::{Against, Policy, word};
 use crate::unlogged;
 use crate::users::Users;
@@ -137,7 +137,7 @@ fn revocation_list(path: &Path, report: &mut Report) {
 
 fn users(config: &ServerConfig, report: &mut Report) -> Option<Users> {
     let path = &config.users;
-    let users = match Users::load(path, config.user_mask()) {
+    let users = match Users::load_with(path, config.user_mask(), &config.directories.names) {
         Ok(users) => users,
         Err(errors) => {
             for line in errors.lines() {
@@ -153,7 +153,7 @@ fn users(config: &ServerConfig, report: &mut Report) -> Option<Users> {
         users.len(),
         list(users.groups())
     );
-    let level = if users.is_empty() {
+    let level = if users.is_empty() && config.directories.all_known() {
         Level::Warning
     } else {
         Level::Ok
@@ -166,14 +166,71 @@ fn users(config: &ServerConfig, report: &mut Report) -> Option<Users> {
             format!("{path}: everybody on this host may read the password hashes; run: chmod o= {path}");
         report.add(Level::Warning, "users", text);
     }
+    weak(&users, report);
+    back_ends(config, &users, report);
     Some(users)
+}
+
+/// Hashes that whoever reads the file can guess too fast. They are not made better here: only the user knows the password.
+fn weak(users: &Users, report: &mut Report) {
+    let weak = users.weak();
+    if weak.is_empty() {
+        return;
+    }
+    let text = format!(
+        "{} with weak hashes of other systems: {}; give them new passwords by nuauth-server hash-password",
+        super::plural(weak.len(), "user"),
+        list(weak.iter().map(|(name, kind)| format!("{name} {kind}")))
+    );
+    report.add(Level::Warning, "users", text);
+}
+
+/// Who is asked, and what is odd about it.
+fn back_ends(config: &ServerConfig, users: &Users, report: &mut Report) {
+    let directories = &config.directories;
+    let order = |order: &[Backend]| list(order.iter().map(|backend| backend.name()));
+    let text = format!(
+        "asked for passwords: {}; for ids: {}; for groups: {}",
+        order(&directories.password),
+        order(&directories.identity),
+        order(&directories.groups)
+    );
+    report.add(Level::Ok, "back-ends", text);
+    if let Err(error) = directories.settings() {
+        report.add(Level::Error, "back-ends", format!("{error:#}"));
+    }
+    if let Some(ldap) = directories
+        .ldap
+        .as_ref()
+        .filter(|_| directories.uses(Backend::Ldap))
+    {
+        let settings = &ldap.settings;
+        if settings.url.starts_with("ldap://") && !settings.start_tls {
+            let text = "users.ldap.start-tls is false: passwords of users go to the LDAP server in the clear";
+            report.add(Level::Warning, "back-ends", text);
+        }
+    }
+    let by_scram = config
+        .clients
+        .mechanisms
+        .iter()
+        .any(|mechanism| mechanism.is_scram());
+    let without = users
+        .iter()
+        .filter(|user| user.has_password() && user.scram().is_none())
+        .count();
+    if by_scram && (without > 0 || directories.password != [Backend::File]) {
+        let text = "clients.mechanisms has SCRAM-SHA-256, which clients prefer: whoever has no scram in the users file must say \
+                    --mechanism PLAIN";
+        report.add(Level::Warning, "back-ends", text);
+    }
 }
 
 fn policy(config: &ServerConfig, users: &Users, report: &mut Report) {
     let path = config.policy.display();
     let known = Against {
         users,
-        all_known: true,
+        all_known: config.directories.all_known(),
         marks: &config.marks,
     };
     match Policy::load(&config.policy, &known) {

@@ -77,6 +77,7 @@ fn what_is_right_is_printed_as_understood() {
         "ok       clients        listen on 0.0.0.0:4129, [::]:4129; log in by EXTERNAL, PLAIN",
         "ok       revocation     pki/ca.crl: 0 certificates revoked",
         "ok       users          users.toml: 1 users, 0 with a password; groups: staff",
+        "ok       back-ends      asked for passwords: file; for ids: file; for groups: file",
         "ok       rule           web: accept groups staff ports 80",
         "ok       database       sqlite:nulog.db: logged: sessions, drops, connections; packets are accepted after their row is on disk \
          unless their rule says otherwise",
@@ -275,5 +276,57 @@ fn a_level_that_accepts_without_a_row_is_a_warning() {
     assert!(
         warnings[1].contains("rule \"web\" says log = \"sync\" in vain"),
         "{warnings:?}"
+    );
+}
+
+#[test]
+fn users_of_directories_and_weak_hashes_are_looked_at() {
+    let lab = Lab::new();
+    lab.write(
+        "users.toml",
+        "[[user]]\nname = \"carol\"\nid = 1\npassword = \"{SMD5}VAfQ6nCkaw9o3u+x706wnXNhbHRzYWx0\"\n",
+    );
+    lab.write(
+        "policy.toml",
+        "[[rule]]\nname = \"web\"\nusers = [\"zoe\"]\ngroups = [\"of-the-directory\"]\nports = [80]\ndecision = \"accept\"\n",
+    );
+    let configuration = std::fs::read_to_string(lab.path("nuauth.toml")).unwrap();
+    let with = |users: &str, sections: &str| {
+        let changed = configuration.replace(
+            "[users]\n",
+            &format!("[clients]\nmechanisms = [\"SCRAM-SHA-256\", \"PLAIN\"]\n[users]\n{users}"),
+        );
+        lab.write("nuauth.toml", &format!("{changed}{sections}"));
+    };
+    let ldap = "[users.ldap]\nurl = \"ldap://x\"\nstart-tls = false\nuser-base = \"dc=x\"\n";
+    with("password = [\"file\", \"ldap\"]\nidentity = [\"ldap\"]\n", ldap);
+    std::fs::set_permissions(lab.path("users.toml"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let (result, text) = lab.run(false);
+    result.unwrap_or_else(|failure| panic!("{}\n{text}", failure.error));
+    for line in [
+        "WARNING  users          1 user with weak hashes of other systems: carol {SMD5}; give them new passwords by \
+         nuauth-server hash-password",
+        "ok       back-ends      asked for passwords: file, ldap; for ids: ldap; for groups: file",
+        "WARNING  back-ends      users.ldap.start-tls is false: passwords of users go to the LDAP server in the clear",
+        "WARNING  back-ends      clients.mechanisms has SCRAM-SHA-256, which clients prefer: whoever has no scram in the \
+         users file must say --mechanism PLAIN",
+        "WARNING  access lists   policy.toml:3: key rule[0].users[0]: \"zoe\" is not known, at least not before the first login",
+    ] {
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line}\nis not in\n{text}"
+        );
+    }
+    assert!(
+        !text.contains("nobody is in group"),
+        "groups of a directory are not known before: {text}"
+    );
+    // A file that the helper's settings need is looked for.
+    let files = "bind-dn = \"cn=x\"\nbind-password-file = \"none\"\n";
+    with("identity = [\"ldap\"]\n", &format!("{ldap}{files}"));
+    let (result, text) = lab.run(false);
+    assert!(
+        result.is_err() && text.contains("ERROR    back-ends      cannot read none"),
+        "{text}"
     );
 }

@@ -9,6 +9,9 @@ mod raw;
 mod sessions;
 
 pub use sessions::{Identify, Radius, TicketSettings};
+mod users;
+
+pub use users::{Backend, CertificateName, Directories, Ldap, System, ldap_port};
 
 use crate::engine::{self, UserBits};
 use crate::hooks::HookSettings;
@@ -48,6 +51,8 @@ pub struct ServerConfig {
     pub tls: Tls,
     /// The users' file.
     pub users: PathBuf,
+    /// Who is asked about users.
+    pub directories: Directories,
     /// The access lists' file.
     pub policy: PathBuf,
     /// Whether users and access lists are read again when their files change.
@@ -99,10 +104,14 @@ pub struct Clients {
 /// A SASL mechanism (RFC 4422).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mechanism {
-    /// Name and password (RFC 4616); only ever inside TLS.
-    Plain,
     /// The client's certificate (RFC 4422 appendix A).
     External,
+    /// A password that never leaves the client, bound to this very TLS connection (RFC 5802, RFC 7677, RFC 9266).
+    ScramPlus,
+    /// The same, not bound to it.
+    Scram,
+    /// Name and password (RFC 4616); only ever inside TLS.
+    Plain,
 }
 
 /// Certificates.
@@ -160,24 +169,32 @@ pub struct PortLimits {
     pub greetings: usize,
     /// A connection that has not logged in or said hello after so long is closed.
     pub greeting_timeout: Duration,
-    /// Passwords checked at one time, each with the memory of its hash (19 MiB by default); others wait.
+    /// Passwords of the users file checked at one time, each with the memory of its hash (19 MiB by default); others wait.
     pub password_checks: usize,
 }
 
 impl Mechanism {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::External, Self::ScramPlus, Self::Scram, Self::Plain];
+
     /// Its registered name.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Plain => "PLAIN",
             Self::External => "EXTERNAL",
+            Self::ScramPlus => "SCRAM-SHA-256-PLUS",
+            Self::Scram => "SCRAM-SHA-256",
+            Self::Plain => "PLAIN",
         }
     }
 
     /// The mechanism of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Plain, Self::External]
-            .into_iter()
-            .find(|m| m.name() == name)
+        Self::ALL.into_iter().find(|m| m.name() == name)
+    }
+
+    /// Whether it is a conversation of several messages.
+    pub fn is_scram(self) -> bool {
+        matches!(self, Self::ScramPlus | Self::Scram)
     }
 }
 

@@ -6,6 +6,7 @@ mod limits;
 mod log;
 mod places;
 mod spool;
+mod users;
 
 use super::ends::{RawPolicyFile, RawReject, on_end};
 use super::marks::RawMarks;
@@ -25,6 +26,10 @@ use std::time::Duration;
 
 /// The largest server number that leaves the sequence its bits.
 const MAX_SERVER_NUMBER: u16 = 16_383;
+/// What may be in `clients.mechanisms`.
+const MECHANISMS: &str = "\"EXTERNAL\", \"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\" or \"PLAIN\"";
+/// How long a peer has to log in or say hello, unless told otherwise.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -37,7 +42,7 @@ pub(super) struct Raw {
     #[serde(default)]
     clients: Tried<RawClients>,
     tls: Option<Tried<RawTls>>,
-    users: Option<Tried<RawFile>>,
+    users: Option<Tried<users::RawUsers>>,
     policy: Option<Tried<RawPolicyFile>>,
     #[serde(default)]
     marks: Tried<RawMarks>,
@@ -96,12 +101,6 @@ struct RawTls {
     crl: Option<PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawFile {
-    file: PathBuf,
-}
-
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RawControl {
@@ -157,8 +156,8 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         ca: check.path(&raw.ca),
         crl: raw.crl.map(|crl| check.path(&crl)),
     });
-    let users = check.required("users", raw.users);
-    let users = users.map(|raw| check.path(&raw.file));
+    let raw_users = check.required("users", raw.users);
+    let users = raw_users.as_ref().map(|raw| check.path(&raw.file));
     let raw_policy = check.required("policy", raw.policy);
     let policy = raw_policy.as_ref().map(|raw| check.path(&raw.file));
     let watch = raw_policy.as_ref().and_then(|raw| raw.watch).unwrap_or(true);
@@ -205,16 +204,29 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let spool = log.as_ref().map_or(Path::new(""), |log| &log.spool.path);
     let tickets = check.tickets(&sessions, spool);
     let ports = limits.as_ref().map(|raw| check.port_limits(raw));
+    let login = ports.map_or(GREETING_TIMEOUT, |ports| ports.greeting_timeout);
+    let directories = raw_users.map(|raw| check.directories(raw, login));
 
     // A part that is missing has left its reason among the problems.
     match (
-        gateways, clients, tls, users, policy, log, control, privileges, ports, engine,
+        gateways,
+        clients,
+        tls,
+        users,
+        directories,
+        policy,
+        log,
+        control,
+        privileges,
+        ports,
+        engine,
     ) {
         (
             Some(gateways),
             Some(clients),
             Some(tls),
             Some(users),
+            Some(directories),
             Some(policy),
             Some(log),
             Some(control),
@@ -230,6 +242,11 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             clients,
             tls,
             users,
+            engine: engine::Limits {
+                all_known: directories.all_known(),
+                ..engine
+            },
+            directories,
             policy,
             watch,
             marks,
@@ -243,7 +260,6 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
             hooks,
             identify,
             ports,
-            engine,
         }),
         _ => Err(check
             .problems

@@ -72,7 +72,8 @@ fn defaults_are_those_of_the_documentation() {
     assert!(config.engine.log_sync && config.engine.levels == engine::Levels::ALL);
     assert_eq!(config.engine.sessions, 4096);
     assert_eq!(config.engine.pending_asks, 65_536);
-    assert_eq!(config.ports.password_checks, 4);
+    assert_eq!(config.ports.password_checks, 1);
+    assert!(config.directories.all_known() && !config.directories.needs_helper());
     let usual = Control {
         socket: Some(PathBuf::from("/run/nufw/nuauth.sock")),
         configured: false,
@@ -218,6 +219,124 @@ fn what_is_wrong_with_sessions_hooks_and_identities_is_named() {
     }
 }
 
+/// The sample with more in its section of users.
+fn with_users(lines: &str, sections: &str) -> String {
+    GOOD.replace("[users]\n", &format!("[users]\n{lines}\n")) + sections
+}
+
+#[test]
+fn users_come_from_where_the_file_says() {
+    let text = with_users(
+        "password = [\"file\", \"ldap\"]\nidentity = [\"ldap\"]\ngroups = [\"file\", \"ldap\", \"system\"]\n\
+         case = \"fold\"\nrealm = \"example.org\"\ncertificate = [\"upn\", \"common-name\"]\nmark-base = 10000",
+        "[users.ldap]\nurl = \"ldap://ldap.example.org\"\nca = \"ldap.crt\"\nuser-base = \"dc=x\"\nmember-of = \"memberOf\"\n\
+         [users.system]\nservice = \"login\"\nuser = \"root\"\n",
+    );
+    let (dir, config) = load(&text, &[]).unwrap();
+    let directories = &config.directories;
+    assert_eq!(directories.password, [Backend::File, Backend::Ldap]);
+    assert_eq!(directories.identity, [Backend::Ldap]);
+    assert!(!directories.all_known() && !config.engine.all_known && directories.needs_helper());
+    assert_eq!(
+        directories.certificate,
+        [CertificateName::Upn, CertificateName::CommonName]
+    );
+    assert_eq!(directories.names.apply("ALICE@example.org").unwrap(), "alice");
+    let ldap = directories.ldap.as_ref().unwrap();
+    assert!(
+        ldap.settings.start_tls,
+        "a password is not sent in the clear unless somebody says so"
+    );
+    assert_eq!(ldap.settings.user_filter, "(uid={name})");
+    assert_eq!(ldap.ca.as_deref(), Some(dir.path().join("ldap.crt").as_path()));
+    assert_eq!(directories.system.as_ref().unwrap().user.as_deref(), Some("root"));
+    let error = directories.settings().unwrap_err().to_string();
+    assert!(error.contains("ldap.crt"), "{error}");
+}
+
+#[test]
+fn ports_of_ldap_urls_are_known() {
+    for (url, port) in [
+        ("ldap://x", Some(389)),
+        ("ldaps://x", Some(636)),
+        ("ldaps://x:1636/", Some(1636)),
+        ("ldap://[::1]", Some(389)),
+        ("ldap://[::1]:390", Some(390)),
+        ("ldap://x:0", None),
+        ("ldap://x:y", None),
+        ("ldapi://%2Frun%2Fslapd", None),
+        ("http://x", None),
+        ("x", None),
+    ] {
+        assert_eq!(ldap_port(url), port, "{url}");
+    }
+}
+
+#[test]
+fn each_mistake_about_back_ends_has_its_sentence() {
+    let ldap = "\n[users.ldap]\nurl = \"ldaps://x\"\nuser-base = \"dc=x\"\n";
+    let errors = |lines: &str, sections: &str| match load(&with_users(lines, sections), &[]) {
+        Ok(_) => String::new(),
+        Err(errors) => errors,
+    };
+    for (lines, sections, expected) in [
+        (
+            "password = [\"ldap\"]",
+            "",
+            "key users: found \"ldap\" in an order of back-ends, expected a section [users.ldap], which says how it is asked",
+        ),
+        (
+            "groups = []",
+            "",
+            "key users.groups: found an empty list, expected at least one",
+        ),
+        (
+            "groups = [\"file\", \"file\"]",
+            "",
+            "key users.groups[1]: found the same again, expected each once",
+        ),
+        ("groups = [\"nis\"]", "", "users.groups[0]"),
+        (
+            "realm = \"a@b\"",
+            "",
+            "key users.realm: found \"a@b\", expected a realm such as \"example.org\"",
+        ),
+        (
+            "",
+            &ldap.replace("ldaps://x", "ldap.example.org"),
+            "key users.ldap.url: found \"ldap.example.org\", expected \"ldaps://HOST\"",
+        ),
+        (
+            "",
+            &format!("{ldap}start-tls = true\n"),
+            "key users.ldap.start-tls: found true, expected start-tls with ldap:// alone",
+        ),
+        (
+            "",
+            &format!("{ldap}bind-dn = \"cn=x\"\n"),
+            "key users.ldap.bind-dn: found one of them, expected both bind-dn and bind-password-file",
+        ),
+        (
+            "",
+            &format!("{ldap}user-filter = \"(uid=*)\"\n"),
+            "key users.ldap.user-filter: found \"(uid=*)\", expected {name} in it",
+        ),
+        (
+            "",
+            &format!("{ldap}timeout = \"6s\"\n"),
+            "key users.ldap.timeout: found 6s, expected a duration from 100ms to 5s: half of limits.greeting-timeout",
+        ),
+        (
+            "",
+            "\n[users.system]\nservice = \"../x\"\n",
+            "key users.system.service: found \"../x\", expected the name of a file in /etc/pam.d",
+        ),
+    ] {
+        let found = errors(lines, sections);
+        assert!(found.contains(expected), "{found}\nis not\n{expected}");
+    }
+}
+
 #[test]
 fn the_control_socket_is_where_the_file_says_or_nowhere() {
     let (dir, config) = load(&format!("{GOOD}\n[control]\nsocket = \"s\"\n"), &[]).unwrap();
@@ -357,7 +476,7 @@ fn each_mistake_has_its_sentence() {
         (
             "clients",
             "mechanisms = [\"CRAM-MD5\"]",
-            "key clients.mechanisms[0]: found string \"CRAM-MD5\", expected \"PLAIN\" or \"EXTERNAL\"",
+            "key clients.mechanisms[0]: found string \"CRAM-MD5\", expected \"EXTERNAL\", \"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\" or \"PLAIN\"",
         ),
         (
             "clients",
@@ -445,6 +564,7 @@ fn a_gateway_is_recognised_by_exactly_one_host_name() {
     let names = |dns: &[&str]| PeerNames {
         common_name: Some("gw1.example".to_owned()),
         dns: dns.iter().map(|s| (*s).to_owned()).collect(),
+        ..PeerNames::default()
     };
     let recognise = |dns: &[&str]| config.gateways.recognise(&names(dns));
     assert_eq!(recognise(&["GW1.example"]).as_deref(), Some("gw1.example"));

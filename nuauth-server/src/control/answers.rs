@@ -2,7 +2,6 @@
 //!
 //! Every answer is a question to the hub or the journal; nothing is kept here but locks.
 
-use super::orders::said;
 use super::socket::Level;
 use super::{ControlPort, MAX_LOCKS};
 use crate::engine::{LiveConn, Stats};
@@ -51,9 +50,7 @@ impl ControlPort {
             Request::RevokeTickets { user } => Ok(self.revoke_tickets(user.as_deref())),
             Request::Reload => self.reload().await,
             Request::Policy => Ok(self.policy()),
-            Request::RefreshCache => Ok(said(
-                "nothing is remembered of users beyond the users' file, which a reload reads again",
-            )),
+            Request::RefreshCache => self.refresh_cache().await,
             Request::LogLevel { filter } => Ok(Self::log_level(filter.as_deref())),
             Request::Drain { within } => self.drain(within).await,
         };
@@ -155,11 +152,12 @@ impl ControlPort {
             gateway,
             original,
         } = conn;
-        let names = self.names.load();
         Found {
             id: id.get().to_string(),
             user_id: user.map(|user| user.to_string()),
-            username: user.and_then(|user| names.get(&user)).map(ToString::to_string),
+            username: user
+                .and_then(|user| self.names.get(user))
+                .map(|name| name.to_string()),
             gateway: gateway.to_string(),
             side: if original { Side::Original } else { Side::Reply },
         }

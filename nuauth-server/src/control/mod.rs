@@ -10,13 +10,13 @@ mod socket;
 mod tests;
 
 pub(crate) use answers::Moment;
-pub(crate) use orders::{Administration, Order, PolicyInForce};
+pub(crate) use orders::{Administration, Order, PolicyInForce, Refreshed};
 use socket::Level;
 pub(crate) use socket::Listener;
 
+use crate::directory::Known;
 use crate::hub::Event;
 use crate::journal::Journal;
-use arc_swap::ArcSwap;
 use nufw_common::clock;
 use nufw_common::control::{MAX_LINE, Reply, Request};
 use nufw_common::lifecycle::Shutdown;
@@ -41,7 +41,7 @@ pub(crate) struct ControlPort {
     pub(crate) hub: mpsc::Sender<Event>,
     pub(crate) journal: Journal,
     /// Names of users by their ids; replaced at a reload.
-    pub(crate) names: ArcSwap<HashMap<u64, Arc<str>>>,
+    pub(crate) names: Arc<Known>,
     pub(crate) server_number: u16,
     pub(crate) database: String,
     pub(crate) started: Instant,

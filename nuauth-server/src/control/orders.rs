@@ -4,6 +4,7 @@
 
 use super::ControlPort;
 use super::answers::{Ending, ok};
+use crate::directory::AskedAgain;
 use crate::engine::{ConnView, Effect, Engine, Now, PendingView, SessionView};
 use crate::hub::Event;
 use crate::observe::Reloads;
@@ -31,8 +32,18 @@ const MAX_TOLD: usize = 2000;
 pub(crate) enum Order {
     /// Read the files again; what was wrong comes back.
     Reload(oneshot::Sender<Result<(), String>>),
+    /// Forget what back-ends said of users, and ask them about everybody who has logged in.
+    RefreshCache(oneshot::Sender<Refreshed>),
     /// End when nothing waits, at the latest after this time.
     Drain(Duration),
+}
+
+/// What came of asking again, in numbers of users.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refreshed {
+    /// Something was remembered of them for logins.
+    pub(crate) forgotten: usize,
+    pub(crate) again: AskedAgain,
 }
 
 /// The lists in force.
@@ -49,6 +60,8 @@ pub(crate) struct Administration {
     pub(crate) tickets: Option<Arc<Tickets>>,
     pub(crate) policy: ArcSwap<PolicyInForce>,
     pub(crate) reloads: Arc<Reloads>,
+    /// Whether there are users whom the users file does not name.
+    pub(crate) asks_directories: bool,
     /// Gateways that may connect.
     pub(crate) gateways: ArcSwap<Vec<Arc<str>>>,
 }
@@ -215,10 +228,12 @@ impl ControlPort {
                 "a reason has at most 255 bytes and no control character".to_owned(),
             ));
         }
-        if let (Target::User(name), Some(tickets)) = (&target, &self.administration.tickets)
-            && let Some(id) = self.user_number(name)
-        {
-            tickets.revoke_user(id, clock::wall());
+        if let (Target::User(name), Some(tickets)) = (&target, &self.administration.tickets) {
+            match self.names.id(name) {
+                Some(id) => tickets.revoke_user(id, clock::wall()),
+                None if self.administration.asks_directories => tickets.revoke_name(name, clock::wall()),
+                None => {}
+            }
         }
         let sessions = self
             .engine(move |engine, now, out| {
@@ -244,14 +259,6 @@ impl ControlPort {
         }))
     }
 
-    fn user_number(&self, name: &str) -> Option<u64> {
-        let names = self.names.load();
-        names
-            .iter()
-            .find(|(_, known)| &***known == name)
-            .map(|(&id, _)| id)
-    }
-
     pub(super) fn revoke_tickets(&self, user: Option<&str>) -> Reply {
         let Some(tickets) = &self.administration.tickets else {
             return Reply::Error("there are no tickets: sessions.ticket-lifetime is \"0s\"".to_owned());
@@ -261,10 +268,17 @@ impl ControlPort {
                 tickets.revoke_all(clock::wall());
                 said("no ticket counts any more")
             }
-            Some(name) => match self.user_number(name) {
+            Some(name) => match self.names.id(name) {
                 Some(id) => {
                     tickets.revoke_user(id, clock::wall());
                     said("no ticket of this user counts any more")
+                }
+                // Somebody of a directory who has not been here since the start.
+                None if self.administration.asks_directories => {
+                    tickets.revoke_name(name, clock::wall());
+                    said(format!(
+                        "nobody has logged in as \"{name}\" since the start; no ticket of such a user counts any more"
+                    ))
                 }
                 None => Reply::Error(format!("there is no user \"{name}\"")),
             },
@@ -279,6 +293,18 @@ impl ControlPort {
             Ok(()) => said("reloaded"),
             Err(why) => Reply::Error(format!("not reloaded, everything stays as it was: {why}")),
         })
+    }
+
+    pub(super) async fn refresh_cache(&self) -> Result<Reply, Ending> {
+        let (answer, answered) = oneshot::channel();
+        let order = Order::RefreshCache(answer);
+        self.administration.orders.send(order).await.map_err(|_| Ending)?;
+        let Refreshed { forgotten, again } = answered.await.map_err(|_| Ending)?;
+        let AskedAgain { asked, gone, unsaid } = again;
+        Ok(said(format!(
+            "what was remembered of {forgotten} users for logins is forgotten; of {asked} users who have logged in back-ends \
+             were asked again: {gone} are gone, of {unsaid} they cannot say and nothing changes"
+        )))
     }
 
     pub(super) fn policy(&self) -> Reply {

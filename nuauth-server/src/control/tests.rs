@@ -4,9 +4,11 @@ use super::orders::{Administration, Order, PolicyInForce};
 use super::socket::{Access, Level};
 use super::*;
 use crate::config::Control;
+use crate::directory::AskedAgain;
 use crate::engine::{Decision, Engine, Identity, Judge, Limits, LogMode, Ruling, Subject};
 use crate::hub::{Hub, WAITING_EVENTS};
 use crate::journal;
+use arc_swap::ArcSwap;
 use nufw_common::control::admin::Said;
 use nufw_common::control::{Client, ControlError, Endpoints, Request, Verified};
 use nufw_common::lifecycle;
@@ -64,12 +66,12 @@ async fn lab_with(change: impl FnOnce(&mut Control)) -> Lab {
         .unwrap();
     let (hub, events) = mpsc::channel(WAITING_EVENTS);
     let engine = Engine::new(Limits::default(), Arc::new(Nobody));
-    tokio::spawn(Hub::new(engine, journal.clone()).run(events, reports));
+    tokio::spawn(Hub::new(engine, journal.clone(), None).run(events, reports));
     let (orders_in, orders) = mpsc::channel(4);
     let port = ControlPort {
         hub: hub.clone(),
         journal,
-        names: ArcSwap::default(),
+        names: Arc::default(),
         server_number: 7,
         database: log,
         started: clock::mono(),
@@ -83,6 +85,7 @@ async fn lab_with(change: impl FnOnce(&mut Control)) -> Lab {
                 read: 0,
             }),
             reloads: Arc::new(crate::observe::Reloads::new()),
+            asks_directories: false,
             gateways: ArcSwap::from_pointee(vec![Arc::from("gw1")]),
         },
     };
@@ -412,12 +415,6 @@ async fn every_command_has_its_answer() {
         assert_eq!(lab.ctl(&[empty, "--json"]).await.unwrap(), "[]\n");
     }
     assert!(lab.ctl(&["policy"]).await.unwrap().contains("version  abc\n"));
-    assert!(
-        lab.ctl(&["cache", "refresh"])
-            .await
-            .unwrap()
-            .contains("nothing is remembered")
-    );
     assert!(lab.ctl(&["statistics"]).await.unwrap().contains("ended idle"));
     let error = lab.ctl(&["revoke-tickets"]).await.unwrap_err();
     assert!(
@@ -426,6 +423,24 @@ async fn every_command_has_its_answer() {
         error.error
     );
     assert!(lab.ctl(&["log-level", "what=is=this"]).await.is_err());
+    let socket = lab.socket.clone();
+    let refreshed = tokio::spawn(async move {
+        let mut client = Client::connect(&socket).await.unwrap();
+        client.ask::<Said>(&Request::RefreshCache).await
+    });
+    let Some(Order::RefreshCache(answer)) = lab.orders.recv().await else {
+        panic!("another order")
+    };
+    let again = AskedAgain {
+        asked: 7,
+        gone: 2,
+        unsaid: 1,
+    };
+    answer.send(Refreshed { forgotten: 9, again }).unwrap();
+    let said = refreshed.await.unwrap().unwrap().text;
+    for part in ["of 9 users", "of 7 users", "2 are gone", "of 1 they cannot say"] {
+        assert!(said.contains(part), "{said}");
+    }
     let drained = lab.ctl(&["drain", "--within", "2m"]).await.unwrap();
     assert!(drained.contains("in 120 s at the latest"), "{drained}");
     assert!(matches!(lab.orders.recv().await, Some(Order::Drain(within)) if within.as_secs() == 120));

@@ -372,7 +372,8 @@ impl Engine {
         };
         let identity = conn.user.and_then(|user| users.get(&user));
         if conn.user.is_some() && identity.is_none() {
-            if self.limits.on_removal == OnEnd::Kill {
+            // Where directories are asked, somebody who is not known may only not have logged in since the start.
+            if self.limits.all_known && self.limits.on_removal == OnEnd::Kill {
                 self.kills.want(id, CloseReason::KilledRemoved);
             }
             return;

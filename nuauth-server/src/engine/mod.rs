@@ -308,6 +308,7 @@ impl Engine {
             | client::ToServer::Login(_)
             | client::ToServer::Resume(_)
             | client::ToServer::Again(_)
+            | client::ToServer::Respond(_)
             | client::ToServer::Prove(_)
             | client::ToServer::Heartbeat(_)
             | client::ToServer::Goodbye(_) => {}

@@ -296,7 +296,7 @@ pub enum Input {
     Ids(Range<u64>),
     /// Another policy; [`Input::Users`] follows.
     Judge(Arc<dyn Judge>),
-    /// The users were read, at the start or again, by name. A session whose user is gone ends; live connections are judged
+    /// The users were read, at the start or again, by name. A session whose user is not among them ends; live connections are judged
     /// anew, as [`Limits::on_reload`] and [`Limits::on_removal`] say.
     Users(HashMap<Arc<str>, Arc<Identity>>),
     /// The client of a session has shown its credentials again.
@@ -434,6 +434,10 @@ pub struct LiveConn {
 
 /// Every bound of the engine. What happens at each is said with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "settings that have nothing to do with each other"
+)]
 pub struct Limits {
     /// Packets that wait for a decision, all gateways together; a further one is dropped.
     pub pending_asks: usize,
@@ -524,6 +528,9 @@ pub struct Limits {
     pub kernel_ends_after: Option<Duration>,
     /// Which refusals are told to the sender, where no rule says it.
     pub rejects: Rejects,
+    /// Whether [`Input::Users`] names every user that there is. Else nothing follows from not being named there for a user
+    /// without a session.
+    pub all_known: bool,
 }
 
 impl Default for Limits {
@@ -573,6 +580,7 @@ impl Default for Limits {
             on_reload: OnEnd::Keep,
             kernel_ends_after: Some(Duration::from_mins(1)),
             rejects: Rejects::default(),
+            all_known: true,
         }
     }
 }

@@ -115,7 +115,8 @@ pub struct ReadPolicy {
 }
 
 impl Policy {
-    /// Reads the file; a rule for a user that does not exist is refused, one for a group that nobody is in is noted.
+    /// Reads the file. A rule for a user that does not exist is refused where the users file names every user; else it is noted,
+    /// as one for a group that nobody is in.
     pub fn load(path: &Path, known: &Against<'_>) -> Result<ReadPolicy, ConfigError> {
         read::load(path, known)
     }

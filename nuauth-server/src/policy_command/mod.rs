@@ -140,14 +140,15 @@ struct Setting {
 impl Setting {
     fn load(path: &Path, overrides: &[Override]) -> Result<Self, Failure> {
         let config = ServerConfig::load(path, overrides).or_exit(Exit::Config)?;
-        let users = Users::load(&config.users, config.user_mask()).or_exit(Exit::Config)?;
+        let users = Users::load_with(&config.users, config.user_mask(), &config.directories.names)
+            .or_exit(Exit::Config)?;
         Ok(Self { config, users })
     }
 
     fn read(&self, file: Option<&Path>) -> Result<ReadPolicy, ConfigError> {
         let known = Against {
             users: &self.users,
-            all_known: true,
+            all_known: self.config.directories.all_known(),
             marks: &self.config.marks,
         };
         let mut read = Policy::load(file.unwrap_or(&self.config.policy), &known)?;

@@ -88,6 +88,7 @@ const ALWAYS: &[c_long] = &[
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
+    libc::SYS_setpriority,
     libc::SYS_sigaltstack,
     libc::SYS_signalfd4,
     libc::SYS_statfs,

@@ -1,7 +1,8 @@
 use super::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
@@ -377,4 +378,20 @@ fn host_names_are_read_from_the_alternative_name() {
         peer_names(&[]).unwrap_err().to_string(),
         "the peer's certificate cannot be read: there is none"
     );
+}
+
+#[test]
+fn mail_addresses_and_principals_are_read_from_the_alternative_name() {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.subject_alt_names = vec![
+        SanType::Rfc822Name("alice@example.org".try_into().unwrap()),
+        SanType::OtherName((vec![1, 3, 6, 1, 4, 1, 311, 20, 2, 3], "alice@EXAMPLE.ORG".into())),
+        SanType::OtherName((vec![1, 2, 3], "somebody else".into())),
+    ];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let names = peer_names(&[certificate.der().clone()]).unwrap();
+    assert_eq!(names.emails, ["alice@example.org"]);
+    assert_eq!(names.principals, ["alice@EXAMPLE.ORG"]);
+    assert!(names.dns.is_empty());
 }

@@ -433,6 +433,10 @@ every! { client_to_server: client::ToServer {
             mechanism: text("PLAIN"),
             response: SecretBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
         },
+        "scram" => client::Login {
+            mechanism: text("SCRAM-SHA-256-PLUS"),
+            response: SecretBytes::new(b"p=tls-exporter,,n=alice,r=rOprNGfwEbeRWgbNEkqO".to_vec()).unwrap(),
+        },
         "external" => client::Login { mechanism: text("EXTERNAL"), response: SecretBytes::new(vec![]).unwrap() },
     }
     Prove { "usual" => client::Prove { token: SecretBytes::new((0..32).collect()).unwrap() }, }
@@ -454,6 +458,12 @@ every! { client_to_server: client::ToServer {
             mechanism: text("PLAIN"),
             response: SecretBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
         },
+    }
+    Respond {
+        "scram" => client::Respond {
+            response: SecretBytes::new(b"c=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN".to_vec()).unwrap(),
+        },
+        "empty" => client::Respond { response: SecretBytes::new(vec![]).unwrap() },
     }
 }}
 
@@ -516,6 +526,11 @@ every! { server_to_client: client::ToClient {
         "expired" => ended(client::EndCause::Expired),
         "hours" => ended(client::EndCause::Hours),
         "misbehaved" => ended(client::EndCause::Misbehaved),
+    }
+    Challenge {
+        "scram" => client::Challenge {
+            challenge: SecretBytes::new(b"r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".to_vec()).unwrap(),
+        },
     }
     HashPrograms {
         "wanted" => client::HashPrograms { wanted: true },

@@ -392,6 +392,7 @@ pub(crate) fn client_to_server() -> impl Strategy<Value = client::ToServer> {
         .prop_map(ToServer::ProgramHashes),
         secret().prop_map(|ticket| ToServer::Resume(client::Resume { ticket })),
         (text(), secret()).prop_map(|(mechanism, response)| ToServer::Again(Login { mechanism, response })),
+        secret().prop_map(|response| ToServer::Respond(client::Respond { response })),
     ]
 }
 
@@ -468,6 +469,7 @@ pub(crate) fn server_to_client() -> impl Strategy<Value = client::ToClient> {
         any::<u32>().prop_map(|within_ms| ToClient::Renew(client::Renew { within_ms })),
         Just(ToClient::Renewed(client::Renewed)),
         ended().prop_map(ToClient::Ended),
+        secret().prop_map(|challenge| ToClient::Challenge(client::Challenge { challenge })),
         (mine(), any::<bool>(), any::<u32>()).prop_map(|(mine, rejected, untold)| {
             ToClient::Denied(client::Denied {
                 mine,

@@ -3,8 +3,8 @@
 use crate::peer::{Connection, Peer, Pki, Running};
 use nufw_common::exit::Exit;
 use nufw_proto::client::{
-    Capabilities, EndCause, Ended, REASONS, Refusal, Renew, Renewed, Resume, TICKETS, Ticket, ToClient,
-    ToServer,
+    CONVERSATION, Capabilities, Challenge, EndCause, Ended, REASONS, Refusal, Renew, Renewed, Resume,
+    TICKETS, Ticket, ToClient, ToServer,
 };
 use nufw_proto::{SecretBytes, Text};
 use nutcpc::{Command, Event};
@@ -108,6 +108,28 @@ async fn a_lost_session_is_had_again_by_the_ticket_and_a_bad_one_falls_back_upon
 }
 
 #[tokio::test]
+async fn a_ticket_that_cannot_be_checked_at_the_moment_is_kept_and_shown_nowhere_else() {
+    let pki = Pki::new();
+    let [peer, other] = [
+        Peer::new(&pki, "127.0.0.1:0").await,
+        Peer::new(&pki, "127.0.0.1:0").await,
+    ];
+    let mut options = pki.options(peer.address);
+    options.also = vec![other.address];
+    let _client = Running::start(options);
+    let mut connection = session(&peer).await;
+    connection.give_ticket(b"a ticket").await;
+    drop(connection);
+    for _ in 0..2 {
+        // Whoever went to the other address would wait there for longer than this side waits here.
+        let (mut connection, _) = peer.accept_login().await;
+        connection.welcome_with(&["PLAIN"], everything()).await;
+        assert!(matches!(connection.next().await, Some(ToServer::Resume(_))));
+        connection.refuse(Refusal::Unavailable).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_without_tickets_is_logged_in_to_as_ever() {
     let pki = Pki::new();
     let peer = Peer::new(&pki, "127.0.0.1:0").await;
@@ -147,6 +169,53 @@ async fn credentials_are_shown_again_when_they_are_asked_for() {
     assert!(matches!(connection.next_word().await, Some(ToServer::Again(_))));
     connection.refuse(Refusal::Credentials).await;
     assert_eq!(client.ends().await.unwrap_err().exit(), Exit::NoPerm);
+}
+
+#[tokio::test]
+async fn credentials_that_are_shown_again_keep_the_password_here_where_the_server_can_do_without_it() {
+    let pki = Pki::new();
+    let peer = Peer::new(&pki, "127.0.0.1:0").await;
+    let client = Running::start(pki.options(peer.address));
+    let mut connection = session(&peer).await;
+    connection.give_ticket(b"a ticket").await;
+    drop(connection);
+    let (mut connection, hello) = peer.accept_login().await;
+    assert!(hello.capabilities.has(CONVERSATION));
+    let mechanisms = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"];
+    connection
+        .welcome_with(&mechanisms, everything().and(CONVERSATION))
+        .await;
+    assert!(matches!(connection.next().await, Some(ToServer::Resume(_))));
+    connection.logged_in(LONG, LONG).await;
+    connection
+        .send(ToClient::Renew(Renew { within_ms: 60_000 }))
+        .await;
+    let first = match connection.next_word().await {
+        Some(ToServer::Again(login)) => {
+            assert_eq!(login.mechanism.as_str(), "SCRAM-SHA-256-PLUS");
+            String::from_utf8(login.response.expose().to_vec()).unwrap()
+        }
+        other => panic!("{other:?} instead of the credentials"),
+    };
+    let nonce = first.split_once(",r=").unwrap().1;
+    let challenge = |text: String| {
+        let challenge = SecretBytes::new(text.into_bytes()).unwrap();
+        ToClient::Challenge(Challenge { challenge })
+    };
+    connection
+        .send(challenge(format!("r={nonce}more,s=c2FsdHNhbHQ=,i=4096")))
+        .await;
+    match connection.next_word().await {
+        Some(ToServer::Respond(respond)) => {
+            let proof = String::from_utf8(respond.response.expose().to_vec()).unwrap();
+            assert!(proof.contains(",p=") && !proof.contains("wonderland"), "{proof}");
+        }
+        other => panic!("{other:?} instead of the proof"),
+    }
+    // Whoever cannot prove that it knows the keys is not talked to.
+    connection.send(challenge("v=bm8=".to_owned())).await;
+    assert_eq!(connection.next_word().await, None);
+    drop(client);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use nufw_common::link::{FrameReader, LinkError, Read};
 use nufw_common::tls::{ClientAuth, ServerTls, peer_names, server_config};
 use nufw_proto::client::{
-    Capabilities, Hello, LoggedIn, Login as LoginMessage, Refusal, Refused, ToClient, ToServer, Welcome,
+    Capabilities, Challenge, Hello, LoggedIn, Login as LoginMessage, Refusal, Refused, ToClient, ToServer,
+    Welcome,
 };
 use nufw_proto::{CLIENT_ALPN, MAX_BODY, SecretBytes, SessionId, Text};
 use nutcpc::{Client, ClientError, Command, Event, Login, Options, Password};
@@ -88,6 +89,7 @@ impl Pki {
                 user: "alice".to_owned(),
                 password: Password::File(self.path("password")),
             },
+            mechanism: None,
             system_uid: None,
             once: false,
             stay: false,
@@ -238,6 +240,19 @@ impl Connection {
         match self.next().await {
             Some(ToServer::Login(login)) => login,
             other => panic!("{other:?} instead of a login"),
+        }
+    }
+
+    /// Goes on with a login; gives the client's answer, none where it hangs up.
+    pub(crate) async fn challenge(&mut self, challenge: &str) -> Option<String> {
+        let challenge = SecretBytes::new(challenge.as_bytes().to_vec()).unwrap();
+        self.send(ToClient::Challenge(Challenge { challenge })).await;
+        match self.next().await {
+            Some(ToServer::Respond(respond)) => {
+                Some(String::from_utf8(respond.response.expose().to_vec()).unwrap())
+            }
+            None => None,
+            other => panic!("{other:?} instead of more of the login"),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use crate::peer::{Peer, Pki, Running, this_program, within};
 use nufw_common::exit::Exit;
-use nufw_proto::client::{ClaimRequest, Finding, Hook, Notice, Refusal, ToClient, ToServer};
+use nufw_proto::client::{CONVERSATION, ClaimRequest, Finding, Hook, Notice, Refusal, ToClient, ToServer};
 use nufw_proto::{Batch, ClaimId, Ports, Text, Transport, Tuple};
-use nutcpc::{ClientError, Command, Event, Login, Password};
+use nutcpc::{ClientError, Command, Event, Login, Mechanism, Password};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -160,6 +160,97 @@ async fn a_mechanism_that_is_not_offered_sends_no_password() {
         sentence.contains("PLAIN") && sentence.contains("EXTERNAL"),
         "{sentence}"
     );
+}
+
+/// Every mechanism for people with a password.
+const ALL: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"];
+
+/// The client's nonce in its first message.
+fn nonce(first: &str) -> &str {
+    first.split_once(",r=").unwrap().1
+}
+
+#[tokio::test]
+async fn the_best_mechanism_keeps_the_password_and_wants_proof_of_the_server() {
+    let pki = Pki::new();
+    let peer = Peer::new(&pki, "127.0.0.1:0").await;
+    let client = Running::start(pki.options(peer.address));
+    let (mut connection, hello) = peer.accept_login().await;
+    assert!(hello.capabilities.has(CONVERSATION));
+    connection.welcome_with(&ALL, CONVERSATION).await;
+    let login = connection.login().await;
+    assert_eq!(login.mechanism.as_str(), "SCRAM-SHA-256-PLUS");
+    let first = String::from_utf8(login.response.expose().to_vec()).unwrap();
+    assert!(first.starts_with("p=tls-exporter,,n=alice,r="), "{first}");
+    let challenge = format!("r={}server,s=c2FsdHNhbHQ=,i=4096", nonce(&first));
+    let proof = connection.challenge(&challenge).await.unwrap();
+    assert!(proof.contains(",p=") && !proof.contains("wonderland"), "{proof}");
+    // A server that does not know alice's keys.
+    let last = format!("v={}=", "A".repeat(43));
+    assert_eq!(connection.challenge(&last).await, None);
+    let (exit, sentence) = refused_with(client).await;
+    assert_eq!(exit, Exit::Config);
+    assert!(
+        sentence.contains("the server's part of the login is wrong"),
+        "{sentence}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_cannot_make_it_compute_for_ever() {
+    let pki = Pki::new();
+    let peer = Peer::new(&pki, "127.0.0.1:0").await;
+    let client = Running::start(pki.options(peer.address));
+    let (mut connection, _) = peer.accept_login().await;
+    connection.welcome_with(&ALL, CONVERSATION).await;
+    let login = connection.login().await;
+    let first = String::from_utf8(login.response.expose().to_vec()).unwrap();
+    let challenge = format!("r={}server,s=c2FsdHNhbHQ=,i=4000000000", nonce(&first));
+    assert_eq!(connection.challenge(&challenge).await, None);
+    let (_, sentence) = refused_with(client).await;
+    assert!(sentence.contains("rounds of computing"), "{sentence}");
+}
+
+#[tokio::test]
+async fn an_older_server_gets_the_login_that_it_knows_and_a_wanted_mechanism_is_the_only_one() {
+    let pki = Pki::new();
+    let peer = Peer::new(&pki, "127.0.0.1:0").await;
+    let _client = Running::start(pki.options(peer.address));
+    let (mut connection, _) = peer.accept_login().await;
+    connection.welcome(&ALL).await;
+    assert_eq!(connection.login().await.mechanism.as_str(), "PLAIN");
+
+    let mut options = pki.options(peer.address);
+    options.mechanism = Some(Mechanism::Scram);
+    let client = Running::start(options);
+    let (mut connection, _) = peer.accept_login().await;
+    connection.welcome_with(&["PLAIN"], CONVERSATION).await;
+    assert_eq!(connection.next().await, None);
+    let (exit, sentence) = refused_with(client).await;
+    assert_eq!(exit, Exit::NoPerm);
+    assert!(
+        sentence.contains("does not offer SCRAM-SHA-256 logins"),
+        "{sentence}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_check_at_the_moment_is_told_from_one_that_is_away() {
+    let pki = Pki::new();
+    let peer = Peer::new(&pki, "127.0.0.1:0").await;
+    for (cause, expected) in [
+        (Refusal::Unavailable, Exit::TempFail),
+        (Refusal::Full, Exit::Unavailable),
+    ] {
+        let mut options = pki.options(peer.address);
+        options.once = true;
+        let client = Running::start(options);
+        let (mut connection, _) = peer.accept_login().await;
+        connection.welcome(&["PLAIN"]).await;
+        connection.login().await;
+        connection.refuse(cause).await;
+        assert_eq!(refused_with(client).await.0, expected);
+    }
 }
 
 #[tokio::test]

@@ -3,11 +3,10 @@
 //! Each has its default where the limit itself is declared.
 
 use super::super::PortLimits;
-use super::{Check, RawClients};
+use super::{Check, GREETING_TIMEOUT, RawClients};
 use crate::engine;
 use nufw_common::config::HumanDuration;
 use serde::Deserialize;
-use std::time::Duration;
 
 #[derive(Debug, Deserialize, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -54,10 +53,10 @@ impl Check<'_> {
             greeting_timeout: self.duration(
                 "limits.greeting-timeout",
                 raw.greeting_timeout,
-                Duration::from_secs(10),
+                GREETING_TIMEOUT,
                 1..=300,
             ),
-            password_checks: self.count("limits.password-checks", raw.password_checks, 4),
+            password_checks: self.count("limits.password-checks", raw.password_checks, 1),
         }
     }
 

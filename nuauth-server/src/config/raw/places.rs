@@ -3,7 +3,7 @@
 //! Words and their checks only; nothing is opened.
 
 use super::super::{Clients, Control, Gateways, Mechanism};
-use super::{Check, RawControl};
+use super::{Check, MECHANISMS, RawControl};
 use nufw_common::control::DEFAULT_SOCKET;
 use nufw_common::listen::Place;
 use nufw_common::privileges;
@@ -78,7 +78,7 @@ impl Check<'_> {
         };
         let key = "clients.mechanisms";
         if raw.is_empty() {
-            self.reject(key, "an empty list", "\"PLAIN\", \"EXTERNAL\" or both");
+            self.reject(key, "an empty list", MECHANISMS);
         }
         let mut mechanisms = Vec::new();
         for (index, name) in raw.iter().enumerate() {
@@ -88,11 +88,7 @@ impl Check<'_> {
                     self.reject(&key, format_args!("\"{name}\" again"), "each mechanism once");
                 }
                 Some(mechanism) => mechanisms.push(mechanism),
-                None => self.reject(
-                    &key,
-                    format_args!("string \"{name}\""),
-                    "\"PLAIN\" or \"EXTERNAL\"",
-                ),
+                None => self.reject(&key, format_args!("string \"{name}\""), MECHANISMS),
             }
         }
         mechanisms

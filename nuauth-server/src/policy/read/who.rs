@@ -122,7 +122,8 @@ impl Reader<'_> {
             let key = format!("{key}[{index}]");
             // A group that has a number only is called by it.
             let name = group.to_string();
-            if !self.known_groups.contains(name.as_str()) {
+            // Groups of directories are not known before somebody logs in.
+            if self.all_known && !self.known_groups.contains(name.as_str()) {
                 self.note(&key, format_args!("nobody is in group \"{name}\""));
             }
             self.look_alike(&key, &name);
