@@ -4,7 +4,7 @@
 
 use crate::config::{DEFAULT_PATH, Override};
 use crate::policy_command::{self, PolicyCommand};
-use crate::{check, db, directory, hash_password, pki, status};
+use crate::{check, db, directory, hash_password, import, pki, status};
 use clap::{Args, Parser, Subcommand};
 use nufw_common::exit::{Exit, Failure, OrExit as _};
 use nufw_common::privileges;
@@ -108,6 +108,9 @@ pub enum Command {
         #[arg(long)]
         scram: bool,
     },
+    /// Make nuauth.toml, policy.toml and users.toml of the files of a NuFW 2.4 server
+    #[command(after_help = IMPORT)]
+    ImportNufw(ImportNufw),
     /// The process that asks directories; the server starts it
     #[command(hide = true)]
     DirectoryHelper {
@@ -121,6 +124,38 @@ pub enum Command {
         /// What it asks
         kind: directory::Kind,
     },
+}
+
+const IMPORT: &str = "\
+What has no equivalent is named, line by line; docs/migrating-from-nufw.md has every key of NuFW's. Nothing is let through that
+NuFW refused: an access list that cannot be said here is left out if it accepts, and makes the file invalid if it refuses.
+  nuauth-server import-nufw /etc/nufw/nuauth.conf /etc/nufw/acls.nufw /etc/nufw/users.nufw /etc/nufw/periods.xml --dir new
+Exit code 65 when a file is none of NuFW's, 73 when a file is there already.";
+
+/// The files of NuFW, and where ours go.
+#[derive(Debug, Args)]
+pub struct ImportNufw {
+    /// nuauth.conf; the files that it includes are read with it
+    #[arg(value_name = "NUAUTH.CONF")]
+    conf: PathBuf,
+    /// acls.nufw, for policy.toml
+    #[arg(value_name = "ACLS.NUFW")]
+    acls: Option<PathBuf>,
+    /// users.nufw, for users.toml
+    #[arg(value_name = "USERS.NUFW")]
+    users: Option<PathBuf>,
+    /// periods.xml, for the periods of policy.toml
+    #[arg(value_name = "PERIODS.XML")]
+    periods: Option<PathBuf>,
+    /// Where our files go; made if absent
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// A command about the log's database.
@@ -281,6 +316,15 @@ pub fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<Next, Failure> {
             nufw_common::logging::init_quieted("info", Some("ldap3"));
             let mode = sandbox_mode(cli.sandbox.as_deref())?;
             directory::run_worker(kind, cli.user.as_deref(), mode)?;
+        }
+        Some(Command::ImportNufw(command)) => {
+            let old = import::Old {
+                conf: &command.conf,
+                acls: command.acls.as_deref(),
+                users: command.users.as_deref(),
+                periods: command.periods.as_deref(),
+            };
+            import::run(&old, &command.dir, command.force, command.json, out)?;
         }
     }
     Ok(Next::Done)

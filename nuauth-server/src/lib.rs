@@ -20,6 +20,7 @@ pub mod hooks;
 pub mod hours;
 mod hub;
 mod identify;
+mod import;
 pub mod journal;
 mod kept;
 pub mod observe;

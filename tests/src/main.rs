@@ -43,7 +43,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
         /// Of the log, only what has this in its name: mariadb, sqlite-cleaning, postgresql-kernel, ulogd2, archive; of the
-        /// gateway: full, buffers, floods, throughput, overrun, live, restart, split; of the client: old, started, one, replaced.
+        /// gateway: full, buffers, floods, throughput, overrun, live, restart, split; of the client: old, started, one, replaced; of the
+        /// access lists: rules, clients.
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },

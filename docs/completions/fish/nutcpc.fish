@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nutcpc_global_optspecs
-    string join \n H/server= p/port= also= name= A/ca= R/crl= U/user= password-file= password-fd= C/certificate= K/key= system uid= once stay ticket-file= notify f/config= instance= json q/quiet h/help V/version
+    string join \n H/server= p/port= also= name= A/ca= R/crl= U/user= password-file= password-fd= C/certificate= K/key= mechanism= system uid= once stay ticket-file= notify f/config= instance= json q/quiet h/help V/version
 end
 
 function __fish_nutcpc_needs_command
@@ -35,6 +35,7 @@ complete -c nutcpc -n "__fish_nutcpc_needs_command" -l password-file -d 'File wh
 complete -c nutcpc -n "__fish_nutcpc_needs_command" -l password-fd -d 'Number of an open file descriptor to read the password from (0 is standard input)' -r
 complete -c nutcpc -n "__fish_nutcpc_needs_command" -s C -l certificate -d 'Your certificate, PEM: log in by it instead of a password' -r -F
 complete -c nutcpc -n "__fish_nutcpc_needs_command" -s K -l key -d 'The certificate\'s private key, PEM' -r -F
+complete -c nutcpc -n "__fish_nutcpc_needs_command" -l mechanism -d 'Log in by this alone: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN or EXTERNAL [default: the best that is offered]' -r
 complete -c nutcpc -n "__fish_nutcpc_needs_command" -l uid -d 'Number of the user whose sockets are claimed' -r
 complete -c nutcpc -n "__fish_nutcpc_needs_command" -l ticket-file -d 'Keep the ticket that the server gives in this file: for a while the next login needs no password, also after this program was ended by force' -r -F
 complete -c nutcpc -n "__fish_nutcpc_needs_command" -s f -l config -d 'Your configuration file, in the place of nufw/nutcpc.toml below `XDG_CONFIG_HOME`' -r -F

@@ -51,7 +51,7 @@ pub struct BenchOptions {
     pub json: bool,
     /// A smoke run: small and once.
     pub quick: bool,
-    /// Of the log or the gateway: only what has this in its name, such as `mariadb` or `restart`.
+    /// Only what has this in its name, such as `mariadb` or `restart`.
     pub only: Option<String>,
 }
 

@@ -65,7 +65,8 @@ pub fn bench_policy(options: &BenchOptions, out: &mut impl Write) -> Result<()> 
     let users = Users::load(&users, Mark(u32::MAX))?;
     let mix = Mix::new(size.users, size.packets)?;
     let mut figures = Figures::new("policy");
-    for (name, rules) in CASES {
+    let wanted = |case: &str| options.only.as_ref().is_none_or(|only| case.contains(only));
+    for (name, rules) in CASES.into_iter().filter(|(name, _)| wanted(name)) {
         say(format_args!("{name}"));
         let file = dir.path().join(format!("{name}.toml"));
         std::fs::write(&file, mix.rules(rules))?;
@@ -96,7 +97,9 @@ pub fn bench_policy(options: &BenchOptions, out: &mut impl Write) -> Result<()> 
             ));
         }
     }
-    clients::run(size.clients, size.quiet, &mut figures)?;
+    if wanted(size.clients.0) {
+        clients::run(size.clients, size.quiet, &mut figures)?;
+    }
     if options.json {
         figures.write_json(out)
     } else {
