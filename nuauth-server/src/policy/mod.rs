@@ -193,6 +193,7 @@ impl Policy {
     ) -> Option<usize> {
         let mut first = None;
         for place in candidates {
+            // Where the first one decides, its rule need not even be fetched.
             let ends =
                 self.order == Order::FirstMatch || self.order.ends_with(self.rules[place].ruling.decision);
             // One that would not change the answer need not be asked.

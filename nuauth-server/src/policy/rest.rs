@@ -3,7 +3,7 @@
 //! Whatever else a rule asks for is left to the rule.
 
 use super::pattern::Pattern;
-use super::rule::Rule;
+use super::rule::{Rule, is_met};
 use crate::engine::{Quality, Subject};
 use std::collections::HashMap;
 
@@ -86,7 +86,7 @@ impl Search<'_> {
             program,
             more,
         } = self.rests.rules[place];
-        quality.is_none_or(|least| self.subject.user.is_some() && self.subject.quality >= least)
+        is_met(quality, self.subject)
             && match program {
                 Program::Any => true,
                 Program::One(pattern) => self.is_program(pattern as usize),

@@ -222,9 +222,7 @@ impl Rule {
     }
 
     fn lack_of_quality(&self, subject: &Subject<'_>) -> Option<Lack> {
-        self.quality
-            .is_some_and(|least| subject.user.is_none() || subject.quality < least)
-            .then_some(Lack::Quality)
+        (!is_met(self.quality, subject)).then_some(Lack::Quality)
     }
 
     /// Whether it asks for more than what the index finds, the quality of the login and a program.
@@ -327,6 +325,11 @@ impl Who {
             (Self::Nobody | Self::Named(_), _) | (Self::Authenticated, Self::Nobody | Self::Anyone) => false,
         }
     }
+}
+
+/// Whether the login is at least as good as a rule asks for.
+pub(super) fn is_met(quality: Option<Quality>, subject: &Subject<'_>) -> bool {
+    quality.is_none_or(|least| subject.user.is_some() && subject.quality >= least)
 }
 
 /// The ports that rules mean. A call's identifier (GRE) is none: whoever makes the call chooses it.

@@ -154,20 +154,23 @@ impl Reader<'_> {
     fn port_items(&mut self, key: &str, raw: &[TextOrNumber]) -> Vec<(u16, u16)> {
         let mut items = Vec::new();
         for (index, item) in raw.iter().enumerate() {
-            let key = format!("{key}[{index}]");
-            let (parsed, found) = match item {
-                TextOrNumber::Text(text) => (parse_ports(text), format!("string \"{text}\"")),
-                TextOrNumber::Number(number) => (
-                    u16::try_from(*number).ok().map(|port| (port, port)),
-                    format!("integer `{number}`"),
-                ),
-            };
-            match parsed {
-                Some(ports) => items.push(ports),
-                None => self.reject(&key, found, A_PORT),
-            }
+            items.extend(self.port_item(&format!("{key}[{index}]"), item));
         }
         items
+    }
+
+    fn port_item(&mut self, key: &str, item: &TextOrNumber) -> Option<(u16, u16)> {
+        let (parsed, found) = match item {
+            TextOrNumber::Text(text) => (parse_ports(text), format!("string \"{text}\"")),
+            TextOrNumber::Number(number) => (
+                u16::try_from(*number).ok().map(|port| (port, port)),
+                format!("integer `{number}`"),
+            ),
+        };
+        if parsed.is_none() {
+            self.reject(key, found, A_PORT);
+        }
+        parsed
     }
 
     /// The set that an item such as `@servers` names.
@@ -250,19 +253,7 @@ impl Reader<'_> {
                     );
                 }
                 Some(None) => {}
-                None => {
-                    let (parsed, found) = match item {
-                        TextOrNumber::Text(text) => (parse_ports(text), format!("string \"{text}\"")),
-                        TextOrNumber::Number(number) => (
-                            u16::try_from(*number).ok().map(|port| (port, port)),
-                            format!("integer `{number}`"),
-                        ),
-                    };
-                    match parsed {
-                        Some(range) => ports.push(range),
-                        None => self.reject(&item_key, found, A_PORT),
-                    }
-                }
+                None => ports.extend(self.port_item(&item_key, item)),
             }
         }
         let plain = Ranges::union(ports);
