@@ -51,6 +51,9 @@ pub enum LoginError {
         /// Why.
         why: String,
     },
+    /// So many others wait to be checked that its turn would come too late.
+    #[error("login of \"{0}\" cannot be checked yet: too many others wait for their turn")]
+    Busy(String),
     /// Others have failed too often before.
     #[error("login of \"{name}\" not even looked at: {locked}")]
     Locked {
@@ -81,7 +84,7 @@ impl LoginError {
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Mechanism(_) => Refusal::Mechanism,
-            Self::CannotSay { .. } => Refusal::Unavailable,
+            Self::CannotSay { .. } | Self::Busy(_) => Refusal::Unavailable,
             Self::Locked { .. } => Refusal::TooManyFailures,
             _ => Refusal::Credentials,
         }

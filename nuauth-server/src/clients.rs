@@ -13,6 +13,7 @@ use crate::config::{CertificateName, Mechanism};
 use crate::directory::{Directory, Known};
 use crate::engine::Leaving;
 use crate::hub::{Event, ToSession};
+use crate::paced::paced;
 use crate::port::{Blame, Cause, Complaints};
 use crate::revocation::{self, Revoked, Serial};
 use crate::tickets::{self, Tickets};
@@ -73,6 +74,8 @@ pub(crate) struct ClientPort {
     pub(crate) tickets: Option<Arc<Tickets>>,
     /// Whether clients that want it hear of refusals.
     pub(crate) tells_refusals: bool,
+    /// What handshakes take to go on.
+    pub(crate) steps: Arc<Semaphore>,
 }
 
 /// A connection after TLS.
@@ -102,9 +105,11 @@ impl ClientPort {
         stranger: OwnedSemaphorePermit,
     ) {
         self.complaints.connected();
-        let greeted = tokio::time::timeout(self.greeting_timeout, self.greet(stream, address)).await;
-        let (peer, admitted) = match greeted {
-            Ok(Ok(Some(greeted))) => greeted,
+        // In a box, which is gone after it: a session would keep its room for as long as it lasts.
+        let greeting = Box::pin(self.greet(stream, address));
+        let greeted = tokio::time::timeout(self.greeting_timeout, greeting).await;
+        let guest = match greeted {
+            Ok(Ok(Some(guest))) => guest,
             Ok(Ok(None)) => return,
             Ok(Err(Blame { cause, why })) => return self.complaints.tell("clients", address, cause, &why),
             Err(_) => {
@@ -113,18 +118,13 @@ impl ClientPort {
             }
         };
         drop(stranger);
-        self.session(peer, admitted).await;
+        self.session(guest).await;
     }
 
     /// TLS, then a login or the proof of an address. `None` when the connection has served its purpose.
-    async fn greet(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-    ) -> Result<Option<(Peer, Admission)>, Blame> {
+    async fn greet(&self, stream: TcpStream, address: SocketAddr) -> Result<Option<Box<Guest>>, Blame> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
-        let stream = acceptor
-            .accept(stream)
+        let stream = paced(&self.steps, acceptor.accept(stream))
             .await
             .map_err(|error| Blame::tls(tls::explain(&error)))?;
         let session = stream.get_ref().1;
@@ -162,7 +162,7 @@ impl ClientPort {
             }
             ToServer::Hello(hello) => {
                 let admission = self.login(&mut peer, hello).await?;
-                Ok(admission.map(|admission| (peer, admission)))
+                Ok(admission.map(|admission| Box::new(Guest { peer, admission })))
             }
             _ => Err(Blame::from(
                 "the peer's first message was neither a hello nor a proof".to_owned(),
@@ -202,7 +202,8 @@ impl ClientPort {
     }
 
     /// From the login to the end.
-    async fn session(&self, mut peer: Peer, mut admission: Admission) {
+    async fn session(&self, mut guest: Box<Guest>) {
+        let Guest { peer, admission } = &mut *guest;
         let cause = match admission.instructions.recv().await {
             Some(ToSession::Admitted) => None,
             Some(ToSession::Refused(cause)) => Some(cause),
@@ -220,7 +221,7 @@ impl ClientPort {
         tracing::info!(peer = %peer.address, session = session.0, by = admission.by, "client logged in");
         tracing::debug!(user = &*admission.user, session = session.0, "session begins");
         let chain = admission.ticket.as_ref().map(TicketSource::chain);
-        let Left { why, leaving, cause } = self.converse(peer, admission, token).await;
+        let Left { why, leaving, cause } = self.converse(guest, token).await;
         self.tokens
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -238,7 +239,8 @@ impl ClientPort {
         tracing::info!(session = session.0, "client gone: {why}");
     }
 
-    async fn converse(&self, mut peer: Peer, admission: Admission, token: Token) -> Left {
+    async fn converse(&self, guest: Box<Guest>, token: Token) -> Left {
+        let Guest { mut peer, admission } = *guest;
         let Admission {
             session,
             user,
@@ -270,6 +272,7 @@ impl ClientPort {
             writer,
             ..
         } = peer;
+        // A channel has room for 32 of what it carries, however few may wait: of boxes that is little for each session.
         let (again, renewals) = mpsc::channel(1);
         let (words, own_words) = mpsc::channel(1);
         let renewing = Renewing {
@@ -279,7 +282,7 @@ impl ClientPort {
             means,
             shown: ticket.as_ref().map(TicketSource::shown),
         };
-        let voice = Voice {
+        let mut voice = Voice {
             writer,
             instructions,
             own_words,
@@ -299,7 +302,7 @@ impl ClientPort {
         session: SessionId,
         peer: SocketAddr,
         mut reader: Reader,
-        again: mpsc::Sender<Word>,
+        again: mpsc::Sender<Box<Word>>,
     ) -> Left {
         loop {
             let mut messages = Vec::new();
@@ -321,11 +324,11 @@ impl ClientPort {
             messages.retain(|message| match message {
                 ToServer::Again(login) => {
                     // One is being checked: a client that does not wait for the answer gets one all the same.
-                    let _ = again.try_send(Word::Again(login.clone()));
+                    let _ = again.try_send(Box::new(Word::Again(login.clone())));
                     false
                 }
                 ToServer::Respond(respond) => {
-                    let _ = again.try_send(Word::Respond(respond.response.clone()));
+                    let _ = again.try_send(Box::new(Word::Respond(respond.response.clone())));
                     false
                 }
                 _ => true,
@@ -347,6 +350,12 @@ impl ClientPort {
             }
         }
     }
+}
+
+/// Who has logged in, and by what. In a box from hand to hand: each that has it would need the room for as long as it lasts.
+struct Guest {
+    peer: Peer,
+    admission: Admission,
 }
 
 /// How a session ended.
@@ -444,10 +453,12 @@ pub(crate) fn run(
     let places = Arc::new(Semaphore::new(strangers));
     for listener in listeners {
         let port = Arc::clone(port);
+        let steps = Arc::clone(&port.steps);
         let serve = move |stream, peer, stranger| Arc::clone(&port).serve(stream, peer, stranger);
         tokio::spawn(crate::port::accept(
             listener,
             Arc::clone(&places),
+            steps,
             shutdown.clone(),
             serve,
         ));

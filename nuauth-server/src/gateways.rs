@@ -5,6 +5,7 @@
 use crate::config::Gateways;
 use crate::engine::LinkId;
 use crate::hub::{Event, ToLink, WAITING_FOR_PEER, goodbye};
+use crate::paced;
 use crate::port::{Blame, Cause, Complaints};
 use crate::revocation::{self, Revoked, Serial};
 use arc_swap::ArcSwap;
@@ -261,12 +262,14 @@ pub(crate) fn run(
     shutdown: &Shutdown,
 ) {
     let places = Arc::new(Semaphore::new(strangers));
+    let steps = Arc::new(paced::steps());
     for listener in listeners {
         let port = Arc::clone(port);
         let serve = move |stream, peer, stranger| Arc::clone(&port).serve(stream, peer, stranger);
         tokio::spawn(crate::port::accept(
             listener,
             Arc::clone(&places),
+            Arc::clone(&steps),
             shutdown.clone(),
             serve,
         ));

@@ -124,7 +124,8 @@ pub(crate) enum ToLink {
 pub(crate) enum ToSession {
     Admitted,
     Refused(Refusal),
-    Say(client::ToClient),
+    /// In a box, since a channel has room for 32 of these for each session that only waits.
+    Say(Box<client::ToClient>),
     End {
         cause: Option<EndCause>,
         reason: Arc<str>,
@@ -428,7 +429,7 @@ impl Hub {
                 Effect::Admitted { session } => self.hand_to_session(session, ToSession::Admitted),
                 Effect::HashPrograms { session, wanted } => {
                     let message = client::ToClient::HashPrograms(HashPrograms { wanted });
-                    self.hand_to_session(session, ToSession::Say(message));
+                    self.hand_to_session(session, ToSession::Say(Box::new(message)));
                 }
                 Effect::NotAdmitted { session, cause } => {
                     self.hand_to_session(session, ToSession::Refused(cause));
@@ -447,10 +448,13 @@ impl Hub {
                     self.sessions.remove(&session);
                 }
                 Effect::Renew { session, within } => {
-                    self.hand_to_session(session, ToSession::Say(renew(within)));
+                    self.hand_to_session(session, ToSession::Say(Box::new(renew(within))));
                 }
                 Effect::Denied { session, denied } => {
-                    self.hand_to_session(session, ToSession::Say(client::ToClient::Denied(*denied)));
+                    self.hand_to_session(
+                        session,
+                        ToSession::Say(Box::new(client::ToClient::Denied(*denied))),
+                    );
                 }
                 Effect::Session(word) => self.tell_hooks(&word),
                 Effect::Proof { proof, result } => {
@@ -475,7 +479,10 @@ impl Hub {
         let mut questions = std::mem::take(&mut self.delivery.questions);
         for (session, questions) in questions.drain() {
             for batch in batches(questions) {
-                self.hand_to_session(session, ToSession::Say(client::ToClient::ClaimRequests(batch)));
+                self.hand_to_session(
+                    session,
+                    ToSession::Say(Box::new(client::ToClient::ClaimRequests(batch))),
+                );
             }
         }
         self.delivery.questions = questions;

@@ -24,6 +24,7 @@ mod import;
 pub mod journal;
 mod kept;
 pub mod observe;
+mod paced;
 pub mod pki;
 pub mod policy;
 pub mod policy_command;

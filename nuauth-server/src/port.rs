@@ -2,12 +2,14 @@
 //!
 //! Knows nothing of either protocol.
 
+use crate::paced::paced;
 use anyhow::Context as _;
 use nufw_common::clock;
 use nufw_common::lifecycle::Shutdown;
 use nufw_proto::Addr;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections waiting in the kernel's queue of one listener.
-const LISTEN_QUEUE: i32 = 1024;
+/// Connections waiting in the kernel's queue of one listener, if net.core.somaxconn lets it be so long: after a restart everybody
+/// comes back at once, and whoever finds no room is late by a second or more.
+const LISTEN_QUEUE: i32 = 4096;
 /// A peer address is named in the log at most this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Peer addresses whose complaints are counted; the table is emptied when it is full.
@@ -52,6 +55,7 @@ pub(crate) fn into_tokio(listeners: Vec<std::net::TcpListener>) -> std::io::Resu
 pub(crate) async fn accept<F>(
     listener: TcpListener,
     strangers: Arc<Semaphore>,
+    steps: Arc<Semaphore>,
     mut shutdown: Shutdown,
     serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F,
 ) where
@@ -63,7 +67,8 @@ pub(crate) async fn accept<F>(
         };
         tokio::select! {
             () = shutdown.wait() => return,
-            accepted = listener.accept() => match accepted {
+            // No faster than handshakes come to their end: what is accepted is ready to run, all of it at once.
+            accepted = paced(&steps, listener.accept()) => match accepted {
                 Ok((stream, peer)) => {
                     // Verdicts and questions are small and wait for nobody.
                     let _ = stream.set_nodelay(true);
@@ -88,6 +93,8 @@ pub(crate) enum Cause {
     Late,
     /// Its credentials are wrong.
     Login,
+    /// Too many others waited for their turn to be checked.
+    Busy,
     /// It broke the protocol.
     Protocol,
 }
@@ -128,6 +135,8 @@ pub struct PortState {
     pub late: u64,
     /// Logins that failed.
     pub login: u64,
+    /// Peers that were sent away because too many others waited to be checked.
+    pub busy: u64,
     /// Peers that broke the protocol.
     pub protocol: u64,
 }
@@ -135,7 +144,8 @@ pub struct PortState {
 /// Counts peers and what they do wrong, and tells the log of it without letting them fill it.
 #[derive(Default)]
 pub(crate) struct Complaints {
-    told: Mutex<HashMap<Addr, (Instant, u64)>>,
+    told: Mutex<Told<Addr>>,
+    told_of_all: Mutex<Told<()>>,
     counts: Mutex<PortState>,
 }
 
@@ -160,6 +170,7 @@ impl Complaints {
             Cause::Tls => &mut counts.tls,
             Cause::Late => &mut counts.late,
             Cause::Login => &mut counts.login,
+            Cause::Busy => &mut counts.busy,
             Cause::Protocol => &mut counts.protocol,
         } += 1;
     }
@@ -167,21 +178,43 @@ impl Complaints {
     /// Counts what a peer did, and logs it at most once in ten seconds for its address.
     pub(crate) fn tell(&self, port: &'static str, peer: SocketAddr, cause: Cause, what: &str) {
         self.count(cause);
-        let now = clock::mono();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= MAX_COMPLAINTS {
-            told.clear();
+        if let Some(held_back) = due(&self.told, Addr::from(peer.ip())) {
+            tracing::warn!(port, %peer, held_back, "{what}");
         }
-        match told.get_mut(&Addr::from(peer.ip())) {
-            Some((at, held_back)) if now < *at + COMPLAINT_INTERVAL => *held_back += 1,
-            Some((at, held_back)) => {
-                tracing::warn!(port, %peer, held_back, "{what}");
-                (*at, *held_back) = (now, 0);
+    }
+
+    /// Counts what happened to a peer through no fault of its own, and logs it at most once in ten seconds for all of them.
+    pub(crate) fn tell_of_all(&self, port: &'static str, cause: Cause, what: &str) {
+        self.count(cause);
+        if let Some(others) = due(&self.told_of_all, ()) {
+            tracing::warn!(port, others, "{what}");
+        }
+    }
+}
+
+/// When each was named last, and how often it was not since.
+type Told<K> = HashMap<K, (Instant, u64)>;
+
+/// Whether it may be named; if so, how often it was not since the last time.
+fn due<K: Eq + std::hash::Hash>(told: &Mutex<Told<K>>, key: K) -> Option<u64> {
+    let now = clock::mono();
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() >= MAX_COMPLAINTS {
+        told.clear();
+    }
+    match told.entry(key) {
+        Entry::Occupied(mut entry) => {
+            let (at, held_back) = entry.get_mut();
+            if now < *at + COMPLAINT_INTERVAL {
+                *held_back += 1;
+                return None;
             }
-            None => {
-                tracing::warn!(port, %peer, "{what}");
-                told.insert(Addr::from(peer.ip()), (now, 0));
-            }
+            *at = now;
+            Some(std::mem::take(held_back))
+        }
+        Entry::Vacant(entry) => {
+            entry.insert((now, 0));
+            Some(0)
         }
     }
 }
@@ -204,11 +237,13 @@ mod tests {
         ] {
             complaints.tell("clients", peer, cause, "something");
         }
+        complaints.tell_of_all("clients", Cause::Busy, "something");
         let expected = PortState {
             connections: 1,
             tls: 1,
             late: 1,
             login: 2,
+            busy: 1,
             protocol: 1,
         };
         assert_eq!(complaints.state(), expected);

@@ -16,6 +16,7 @@ use crate::hub::{Event, Hub, WAITING_EVENTS};
 use crate::identify;
 use crate::journal::{self, Journal, Known};
 use crate::observe::{self, Reloads, Watched};
+use crate::paced;
 use crate::policy::Policy;
 use crate::port::{self, Complaints};
 use crate::revocation::Revoked;
@@ -44,6 +45,9 @@ const LAST_COMMITS: Duration = Duration::from_secs(10);
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 /// Orders of administrators that may wait.
 const WAITING_ORDERS: usize = 16;
+/// Tasks that a thread of the runtime runs before it looks what came from the network. The runtime's own default of 61 lets a
+/// packet's question wait for sixty others' work when many clients come at once.
+const LOOK_AFTER: u32 = 8;
 
 /// The open ports, before the runtime.
 struct Listeners {
@@ -98,6 +102,8 @@ pub(crate) fn run(path: &Path, overrides: Vec<Override>) -> Result<(), Failure> 
         .or_exit(Exit::Unavailable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .event_interval(LOOK_AFTER)
+        .global_queue_interval(LOOK_AFTER)
         .build()
         .context("the runtime cannot be started")
         .or_exit(Exit::OsErr)?;
@@ -317,10 +323,8 @@ async fn start(
     known.read(files.users.names());
     let settings = std::mem::take(&mut files.settings);
     let sources = Sources::start(&config, settings, helper).await?;
-    let remembered = config
-        .directories
-        .needs_helper()
-        .then(|| Remembered::new(files.users.identities()));
+    let asks_others = config.directories.needs_helper();
+    let remembered = asks_others.then(|| Remembered::new(files.users.identities()));
     let directory = sources.directory(&config, files.users);
     let clients = Arc::new(ClientPort {
         tls: ArcSwap::new(files.for_clients),
@@ -340,6 +344,7 @@ async fn start(
         next_session: AtomicU64::new(1),
         tickets: tickets.clone(),
         tells_refusals: config.engine.refusals_told > 0,
+        steps: Arc::new(paced::steps()),
     });
     let (orders_in, orders) = mpsc::channel(WAITING_ORDERS);
     let reloads = Arc::new(Reloads::new());
@@ -360,7 +365,7 @@ async fn start(
             gateways: ArcSwap::from_pointee(config.gateways.names.clone()),
         },
     });
-    if config.directories.needs_helper() {
+    if asks_others {
         let clients = Arc::clone(&clients);
         let directory = move || clients.directory.load_full();
         tokio::spawn(directory::keep_asking(directory, hub.clone()));

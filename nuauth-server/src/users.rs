@@ -39,6 +39,8 @@ pub struct User {
 pub struct Users {
     by_name: HashMap<Arc<str>, Arc<User>>,
     by_certificate: HashMap<String, Arc<User>>,
+    by_id: HashMap<u64, Arc<User>>,
+    by_mark: HashMap<Mark, Arc<User>>,
     nobody: Option<Hash>,
 }
 
@@ -115,14 +117,10 @@ impl Users {
             .max_by_key(|params| u64::from(params.m_cost()) * u64::from(params.t_cost()))
             .unwrap_or_default();
         Self {
-            by_name: users
-                .iter()
-                .map(|user| (Arc::clone(user.name()), Arc::clone(user)))
-                .collect(),
-            by_certificate: users
-                .iter()
-                .map(|user| (user.certificate.clone(), Arc::clone(user)))
-                .collect(),
+            by_name: by(users, |user| Arc::clone(user.name())),
+            by_certificate: by(users, |user| user.certificate.clone()),
+            by_id: by(users, |user| user.identity.user.id),
+            by_mark: by(users, |user| user.identity.mark),
             nobody: nobody(&costliest),
         }
     }
@@ -135,6 +133,14 @@ impl Users {
     /// The user whom a certificate with that common name logs in.
     pub fn by_certificate(&self, common_name: &str) -> Option<&Arc<User>> {
         self.by_certificate.get(common_name)
+    }
+
+    /// A user of another name that has this id or this mark.
+    pub fn other_with(&self, name: &str, id: u64, mark: Mark) -> Option<&Arc<User>> {
+        let with_id = self.by_id.get(&id).into_iter();
+        with_id
+            .chain(self.by_mark.get(&mark))
+            .find(|user| &**user.name() != name)
     }
 
     /// Every user, in no order.
@@ -216,6 +222,10 @@ pub enum PasswordCheck {
     NoPassword,
     /// There is no such user.
     Unknown,
+}
+
+fn by<K: Eq + std::hash::Hash>(users: &[Arc<User>], key: impl Fn(&User) -> K) -> HashMap<K, Arc<User>> {
+    users.iter().map(|user| (key(user), Arc::clone(user))).collect()
 }
 
 fn nobody(params: &Params) -> Option<Hash> {

@@ -12,8 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 pub const FRAME_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes that may wait to be sent; a peer that does not read is cut off above.
 pub const MAX_BACKLOG: usize = 8 * 1024 * 1024;
-/// What a reader starts with: ten thousand idle clients must not cost a gigabyte.
-const FIRST_READ: usize = 8 * 1024;
+/// What a reader starts with: most peers are idle clients, and there may be ten thousand of them.
+const FIRST_READ: usize = 512;
+/// By how much it grows when a peer fills it.
+const GROWTH: usize = 4;
 /// A send buffer above this size is given back once it is empty.
 const KEPT_WRITE: usize = 256 * 1024;
 
@@ -184,7 +186,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.end += n;
         let largest = FRAME_HEADER + self.max_body;
         if n == whole && self.buffer.len() < largest {
-            let bigger = (self.buffer.len() * 2).min(largest);
+            let bigger = (self.buffer.len() * GROWTH).min(largest);
             self.buffer.resize(bigger, 0);
         }
         Ok(n)
@@ -198,6 +200,7 @@ pub struct FrameWriter<W> {
     buffer: Vec<u8>,
     sent: usize,
     max_backlog: usize,
+    kept: usize,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
@@ -213,7 +216,14 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             buffer: Vec::new(),
             sent: 0,
             max_backlog,
+            kept: KEPT_WRITE,
         }
+    }
+
+    /// Changes how large a buffer is kept for the next messages once it is empty: none is best where few are sent and peers are
+    /// many.
+    pub fn set_kept(&mut self, kept: usize) {
+        self.kept = kept;
     }
 
     /// Adds a message to what the next [`flush`](Self::flush) sends.
@@ -248,7 +258,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         }
         self.buffer.clear();
         self.sent = 0;
-        self.buffer.shrink_to(KEPT_WRITE);
+        self.buffer.shrink_to(self.kept);
         self.inner.flush().await?;
         Ok(())
     }

@@ -24,7 +24,7 @@ fn reader(stream: DuplexStream) -> FrameReader<DuplexStream> {
 #[tokio::test]
 async fn everything_that_is_there_comes_in_one_batch() {
     let (mut theirs, ours) = duplex(1 << 16);
-    let sent: Vec<ToServer> = (0..100).map(|n| goodbye(&n.to_string())).collect();
+    let sent: Vec<ToServer> = (0..30).map(|n| goodbye(&n.to_string())).collect();
     theirs.write_all(&bytes(&sent)).await.unwrap();
     let mut got = Vec::<ToServer>::new();
     assert_eq!(reader(ours).read_batch(&mut got).await.unwrap(), Read::Messages);

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 use nufw_common::backoff::Backoff;
 use nufw_common::link::{FrameReader, FrameWriter, Liveness, Read};
 use nufw_common::tls::{ClientTls, client_config, server_name};
-use nufw_proto::client::{Heartbeat, Hello, Login, OsInfo, REASONS, Resume, TICKETS, ToClient, ToServer};
+use nufw_proto::client::{
+    Heartbeat, Hello, Login, OsInfo, REASONS, Refusal, Resume, TICKETS, ToClient, ToServer,
+};
 use nufw_proto::{CLIENT_ALPN, MAX_BODY, SecretBytes, Text};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -125,8 +127,7 @@ impl Shared {
         let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
         loop {
             let by_ticket = ticket.is_some();
-            // A ticket counts once.
-            let opening = tokio::time::timeout(LOGIN_TIMEOUT, self.log_in(number, ticket.take()));
+            let opening = tokio::time::timeout(LOGIN_TIMEOUT, self.log_in(number, &mut ticket));
             if let Ok(Ok(mut session)) = opening.await {
                 backoff.reset();
                 let _ = news.send(News::In { by_ticket });
@@ -140,7 +141,7 @@ impl Shared {
         }
     }
 
-    async fn log_in(&self, number: u32, ticket: Option<SecretBytes>) -> Result<Session> {
+    async fn log_in(&self, number: u32, kept: &mut Option<SecretBytes>) -> Result<Session> {
         let source = Ipv4Addr::from_bits(self.options.source.to_bits() + number);
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
@@ -164,7 +165,7 @@ impl Shared {
         let ToClient::Welcome(_) = session.hear().await? else {
             bail!("no welcome");
         };
-        let shown = match ticket {
+        let shown = match kept.clone() {
             Some(ticket) => ToServer::Resume(Resume { ticket }),
             None => ToServer::Login(Login {
                 mechanism: Text::lossy("PLAIN"),
@@ -175,8 +176,15 @@ impl Shared {
             }),
         };
         session.say(&shown).await?;
-        let ToClient::LoggedIn(there) = session.hear().await? else {
-            bail!("not logged in");
+        let there = match session.hear().await? {
+            ToClient::LoggedIn(there) => there,
+            ToClient::Refused(refused) => {
+                if refused.cause == Refusal::Ticket {
+                    *kept = None;
+                }
+                bail!("refused: {:?}", refused.cause);
+            }
+            _ => bail!("not logged in"),
         };
         session
             .liveness
@@ -199,6 +207,7 @@ impl Session {
         {
             bail!("the server has closed the connection");
         }
+        self.liveness.on_traffic(now());
         Ok(self.inbox.remove(0))
     }
 
@@ -208,7 +217,6 @@ impl Session {
             let next: Instant = self.liveness.next_send().min(self.liveness.next_check());
             tokio::select! {
                 message = self.hear() => {
-                    self.liveness.on_traffic(now());
                     if let ToClient::Ticket(fresh) = message? {
                         *ticket = Some(fresh.ticket);
                     }

@@ -128,6 +128,7 @@ impl ClientPort {
         };
         let _ = self.hub.send(Event::SessionUp { session, facts, out }).await;
         peer.reader.set_limit(MAX_BODY);
+        peer.writer.set_kept(0);
         Ok(Some(Admission {
             session,
             user,
@@ -344,6 +345,11 @@ impl ClientPort {
 
     /// Tells the log why a login failed, and counts it against its source and name where the credentials were wrong.
     fn failed(&self, address: SocketAddr, name: Option<&str>, error: &LoginError) -> Refusal {
+        if let LoginError::Busy(_) = error {
+            let what = "logins are sent away to come again: too many wait for their turn to be checked";
+            self.complaints.tell_of_all("clients", Cause::Busy, what);
+            return error.refusal();
+        }
         let what = format!("login failed: {error}");
         self.complaints.tell("clients", address, Cause::Login, &what);
         let refusal = error.refusal();

@@ -39,15 +39,15 @@ pub(super) struct Renewing {
 
 /// A conversation in the middle of a session.
 struct Aside<'a> {
-    heard: &'a mut mpsc::Receiver<Word>,
+    heard: &'a mut mpsc::Receiver<Box<Word>>,
     words: &'a mpsc::Sender<ToSession>,
 }
 
 impl Talk for Aside<'_> {
     async fn ask(&mut self, challenge: Challenge) -> Result<SecretBytes, String> {
-        let said = ToSession::Say(ToClient::Challenge(challenge));
+        let said = ToSession::Say(Box::new(ToClient::Challenge(challenge)));
         let _ = self.words.send(said).await;
-        match self.heard.recv().await {
+        match self.heard.recv().await.map(|word| *word) {
             Some(Word::Respond(response)) => Ok(response),
             _ => Err("the peer did not go on with its credentials".to_owned()),
         }
@@ -59,20 +59,22 @@ impl ClientPort {
     pub(super) async fn renew(
         &self,
         renewing: Renewing,
-        mut heard: mpsc::Receiver<Word>,
+        mut heard: mpsc::Receiver<Box<Word>>,
         words: mpsc::Sender<ToSession>,
     ) {
         while let Some(word) = heard.recv().await {
             // An answer to nothing.
-            let Word::Again(login) = word else { continue };
-            let word = match self.checked_again(&renewing, &login, &mut heard, &words).await {
+            let Word::Again(login) = *word else { continue };
+            // In a box, so that it takes room only while it lasts.
+            let checking = Box::pin(self.checked_again(&renewing, &login, &mut heard, &words));
+            let word = match checking.await {
                 Ok(identity) if identity.user.id == renewing.id => {
                     if let Some(shown) = &renewing.shown {
                         shown.store(clock::wall().micros(), Ordering::Relaxed);
                     }
                     let session = renewing.session;
                     let _ = self.hub.send(Event::Renewed { session }).await;
-                    ToSession::Say(ToClient::Renewed(Renewed))
+                    ToSession::Say(Box::new(ToClient::Renewed(Renewed)))
                 }
                 Ok(_) => ToSession::Refused(Refusal::Credentials),
                 Err(cause) => ToSession::Refused(cause),
@@ -89,7 +91,7 @@ impl ClientPort {
         &self,
         renewing: &Renewing,
         login: &Login,
-        heard: &mut mpsc::Receiver<Word>,
+        heard: &mut mpsc::Receiver<Box<Word>>,
         words: &mpsc::Sender<ToSession>,
     ) -> Result<Arc<Identity>, Refusal> {
         let Renewing { address, means, .. } = renewing;

@@ -97,7 +97,7 @@ enum End {
 
 impl Voice {
     /// Speaks until something ends it.
-    pub(super) async fn speak(mut self, revoked: impl Future<Output = ()>) -> Spoken {
+    pub(super) async fn speak(&mut self, revoked: impl Future<Output = ()>) -> Spoken {
         let mut liveness = Liveness::new(self.dead_after, clock::mono());
         let mut waiting = Vec::new();
         let mut revoked = std::pin::pin!(revoked);
@@ -118,17 +118,17 @@ impl Voice {
                 () = tokio::time::sleep_until(next_ticket), if self.ticket.is_some() => {
                     if let Some(source) = &mut self.ticket {
                         next_ticket = Instant::from_std(clock::mono()) + source.interval();
-                        waiting.extend(source.next().map(ToSession::Say));
+                        waiting.extend(source.next().map(|ticket| ToSession::Say(Box::new(ticket))));
                     }
                 }
                 () = tokio::time::sleep_until(heartbeat) => {
-                    waiting.push(ToSession::Say(ToClient::Heartbeat(Heartbeat)));
+                    waiting.push(ToSession::Say(Box::new(ToClient::Heartbeat(Heartbeat))));
                 }
             }
             for instruction in waiting.drain(..) {
                 match instruction {
                     ToSession::Say(message) => {
-                        if let Err(error) = self.writer.queue(&message) {
+                        if let Err(error) = self.writer.queue(&*message) {
                             return Spoken::lost(error.to_string());
                         }
                     }
@@ -148,7 +148,7 @@ impl Voice {
         }
     }
 
-    async fn part(mut self, end: End) -> Spoken {
+    async fn part(&mut self, end: End) -> Spoken {
         let (message, spoken) = match end {
             End::Deaf => (ToClient::Goodbye(goodbye(DEAF)), Spoken::lost(DEAF)),
             End::Refused(cause) => (

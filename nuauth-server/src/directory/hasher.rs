@@ -1,4 +1,4 @@
-//! Threads that check passwords: as many as may be checked at one time, at the lowest priority, apart from everything else.
+//! Threads that check passwords: as many as may be checked at one time, at a low priority, apart from everything else.
 //!
 //! A storm of logins makes logins wait, and nothing else.
 
@@ -6,26 +6,36 @@ use rustix::process::setpriority_process;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
 
-/// The lowest priority that there is.
-const NICE: i32 = 19;
+/// Whatever decides and logs goes before: where a processor is short, the kernel gives such a thread about a tenth of what it
+/// gives each of the others (sched(7)). At the lowest priority, which is 19, nobody could log in to a busy gateway.
+const NICE: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads.
-pub struct Hasher(mpsc::Sender<Job>);
+pub struct Hasher {
+    jobs: mpsc::Sender<Job>,
+    threads: usize,
+}
 
 impl Hasher {
-    /// Starts so many threads. Jobs wait without bound here: whoever brings them is bounded by the places of the port.
+    /// Starts so many threads. Jobs wait without bound here: whoever brings them waits in a line before.
     pub fn start(threads: usize) -> std::io::Result<Arc<Self>> {
         let (jobs, waiting) = mpsc::channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
-        for _ in 0..threads.max(1) {
+        let threads = threads.max(1);
+        for _ in 0..threads {
             let waiting = Arc::clone(&waiting);
             std::thread::Builder::new()
                 .name("passwords".to_owned())
                 .spawn(move || work(&waiting))?;
         }
-        Ok(Arc::new(Self(jobs)))
+        Ok(Arc::new(Self { jobs, threads }))
+    }
+
+    /// How many jobs run at one time.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Runs a job when its turn has come; `None` when the server ends before that.
@@ -37,7 +47,7 @@ impl Hasher {
                 let _ = done.send(job());
             }
         };
-        self.0.send(Box::new(job)).ok()?;
+        self.jobs.send(Box::new(job)).ok()?;
         result.await.ok()
     }
 }
@@ -62,7 +72,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test]
-    async fn as_many_as_there_are_threads_run_at_one_time_and_at_the_lowest_priority() {
+    async fn as_many_as_there_are_threads_run_at_one_time_and_at_a_low_priority() {
         let hasher = Hasher::start(1).unwrap();
         let running = Arc::new(AtomicUsize::new(0));
         let mut jobs = Vec::new();

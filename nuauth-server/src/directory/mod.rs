@@ -11,6 +11,7 @@ mod hasher;
 mod helper;
 mod known;
 mod ldap;
+mod line;
 mod remembered;
 mod sources;
 mod system;
@@ -36,12 +37,12 @@ use crate::users::scram::ScramKeys;
 use crate::users::{PasswordCheck, Users};
 use cache::Cache;
 pub use calls::Calls;
+use line::{Busy, Line};
 use nufw_common::clock;
 use nufw_common::config::HexOrInt;
 use nufw_proto::{Mark, SecretBytes, Text};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use wire::{Ask, Found, Reply};
 use zeroize::Zeroizing;
 
@@ -55,29 +56,34 @@ const TOO_LONG: &str = "the back-ends took too long";
 /// Whether somebody has failed too often; asked right before a password is looked at.
 pub type MayTry = Arc<dyn Fn() -> Result<(), Locked> + Send + Sync>;
 
-/// How many passwords other back-ends are asked about at one time. Others wait here, where it is seen who has failed meanwhile.
-struct Turns {
-    ldap: Semaphore,
-    system: Semaphore,
+/// Who is asked about how many passwords at one time. The others wait here, where it is seen who has failed meanwhile, for at
+/// most half of what a login has: the other half is for the answer.
+struct Lines {
+    file: Line,
+    ldap: Line,
+    system: Line,
 }
 
-impl Turns {
-    fn new(settings: &Directories) -> Self {
+impl Lines {
+    fn new(settings: &Directories, threads: usize, patience: Duration) -> Self {
         let ldap = settings.ldap.as_ref().map_or(1, |ldap| ldap.settings.connections);
         let system = settings
             .system
             .as_ref()
             .map_or(1, |system| system.settings.processes);
+        let line = |at_once| Line::new(at_once, patience / 2);
         Self {
-            ldap: Semaphore::new(ldap),
-            system: Semaphore::new(system),
+            file: line(threads),
+            ldap: line(ldap),
+            system: line(system),
         }
     }
 
-    fn of(&self, backend: Backend) -> &Semaphore {
+    fn of(&self, backend: Backend) -> &Line {
         match backend {
+            Backend::File => &self.file,
+            Backend::Ldap => &self.ldap,
             Backend::System => &self.system,
-            Backend::Ldap | Backend::File => &self.ldap,
         }
     }
 }
@@ -102,7 +108,7 @@ pub struct Directory {
     hasher: Arc<Hasher>,
     remote: Option<Calls>,
     cache: Mutex<Cache>,
-    turns: Turns,
+    lines: Lines,
     /// How long all questions of one login may take together.
     patience: Duration,
 }
@@ -119,7 +125,7 @@ impl Directory {
     ) -> Self {
         Self {
             cache: Mutex::new(Cache::new(settings.cache_for, settings.cache_entries)),
-            turns: Turns::new(&settings),
+            lines: Lines::new(&settings, hasher.threads(), patience),
             users,
             settings,
             mask,
@@ -208,8 +214,10 @@ impl Directory {
             name: name.to_owned(),
             locked,
         };
+        let busy = |Busy| LoginError::Busy(name.to_owned());
         let mut in_file = false;
         for &backend in &self.settings.password {
+            let _turn = self.lines.of(backend).turn().await.map_err(busy)?;
             let reply = match backend {
                 Backend::File => match self.file_password(name, &password, may_try).await {
                     Some(Err(why)) => return Err(locked(why)),
@@ -223,7 +231,6 @@ impl Directory {
                     None => Reply::CannotSay("the server is being stopped".to_owned()),
                 },
                 Backend::Ldap | Backend::System => {
-                    let _turn = self.turns.of(backend).acquire().await;
                     may_try().map_err(locked)?;
                     match SecretBytes::new(password.to_vec()) {
                         Ok(password) => self.ask(backend, Ask::Password, name, Some(password)).await,
@@ -444,11 +451,7 @@ impl Directory {
                 "its mark {wanted} (id {id}) is 0 or not within mark-mask {allowed}: see users.mark-base and users.ldap.mark"
             ));
         };
-        let of_other = self.users.iter().find(|user| {
-            let other = &user.identity;
-            &*other.user.name != name && (other.user.id == id || other.mark.0 == mark)
-        });
-        if let Some(other) = of_other {
+        if let Some(other) = self.users.other_with(name, id, Mark(mark)) {
             return Err(format!(
                 "its id {id} or mark {mark} is that of user \"{}\" of the users file",
                 other.name()

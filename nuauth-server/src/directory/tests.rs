@@ -342,6 +342,30 @@ async fn a_back_end_that_never_answers_costs_its_own_login_and_no_other() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_a_storm_those_who_would_wait_in_vain_are_sent_away_to_come_again() {
+    let mut lab = lab_of(settings([LDAP, FILE, FILE]));
+    let logins: Vec<_> = (0..500).map(|_| lab.log_in("bob", "x")).collect();
+    // One is asked about, and nobody answers.
+    let _asked = lab.asked().await;
+    let sent_away = logins.iter().filter(|login| login.is_finished()).count();
+    assert!((250..=300).contains(&sent_away), "{sent_away} at once");
+    let (mut busy, mut unanswered) = (0, 0);
+    for login in logins {
+        let error = login.await.unwrap().unwrap_err();
+        assert_eq!(error.refusal(), nufw_proto::client::Refusal::Unavailable);
+        match error {
+            LoginError::Busy(_) => busy += 1,
+            _ => unanswered += 1,
+        }
+    }
+    assert_eq!(
+        (busy, unanswered),
+        (499, 1),
+        "the others in time, while they can still be told"
+    );
+}
+
 #[tokio::test]
 async fn whoever_fails_too_often_while_waiting_for_a_turn_is_not_looked_at() {
     let mut lab = lab_of(settings([LDAP, FILE, FILE]));

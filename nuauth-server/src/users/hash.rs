@@ -3,14 +3,16 @@
 //! Only verifies. A hash that is too weak to be kept is known as such, and stays until somebody gives the user a new one.
 
 use argon2::password_hash::PasswordVerifier as _;
+use argon2::password_hash::phc::Output;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::{Argon2, Params};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::Md5;
 use sha_crypt::ShaCrypt;
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
+use std::cell::RefCell;
 use std::fmt;
 use yescrypt::Yescrypt;
 
@@ -19,6 +21,13 @@ const EXPECTED: &str = "a hash as nuauth-server hash-password prints it ($argon2
 /// The same where the hash is one of another system's that is not known here.
 const EXPECTED_OTHER: &str = "one of $argon2id$, {SSHA}, {SHA}, {SMD5}, {MD5}, {SSHA256}, {SHA256}, {SSHA512}, {SHA512}, $5$, $6$ \
                               or $y$; otherwise a new password, hashed by nuauth-server hash-password";
+
+/// Blocks of argon2id, 1 KiB each, that a thread keeps for the next password: as many as two of the usual hashes take.
+const KEPT_BLOCKS: usize = 64 * 1024;
+
+thread_local! {
+    static BLOCKS: RefCell<Vec<Block>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A password's hash.
 #[derive(Clone)]
@@ -183,7 +192,7 @@ impl Hash {
     fn compare(&self, password: &[u8]) -> Result<(), argon2::password_hash::Error> {
         use argon2::password_hash::Error::PasswordInvalid;
         match self {
-            Self::Argon2(hash) => Argon2::default().verify_password(password, &**hash),
+            Self::Argon2(hash) => argon2id(hash, password),
             Self::Digest(stored) => {
                 let found = stored.kind.digest(password, &stored.salt);
                 // The time would tell nothing but how far two digests agree, and costs nothing to hide.
@@ -198,7 +207,7 @@ impl Hash {
         }
     }
 
-    /// Whether the password is the one; expensive on purpose.
+    /// Whether the password is the one; expensive on purpose. The thread keeps the memory that it takes.
     pub(crate) fn verify(&self, password: &[u8]) -> bool {
         self.compare(password).is_ok()
     }
@@ -220,6 +229,41 @@ impl Hash {
             Self::ShaCrypt(_) => Some("$6$"),
         }
     }
+}
+
+/// As the crate's own verification, in memory that is not asked for and given back each time: pages of it that come fresh from
+/// the kernel cost a third of the hash, and a block of this size makes the C library's allocator keep what others give back.
+fn argon2id(hash: &PasswordHash, password: &[u8]) -> Result<(), argon2::password_hash::Error> {
+    use argon2::password_hash::Error;
+    let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else {
+        return Err(Error::PasswordInvalid);
+    };
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
+    let version = hash.version.map(Version::try_from).transpose()?;
+    let params = Params::try_from(hash)?;
+    let count = params.block_count();
+    let mut buffer = [0; Output::MAX_LENGTH];
+    let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+    let out = buffer.get_mut(..length).ok_or(Error::OutputSize)?;
+    BLOCKS.with_borrow_mut(|blocks| {
+        if blocks.len() < count {
+            blocks.resize(count, Block::new());
+        }
+        Argon2::new(algorithm, version.unwrap_or_default(), params).hash_password_into_with_memory(
+            password,
+            salt,
+            out,
+            &mut blocks[..count],
+        )?;
+        blocks.truncate(KEPT_BLOCKS);
+        blocks.shrink_to_fit();
+        // The comparison takes the same time whatever differs.
+        if Output::new(out)? == *expected {
+            Ok(())
+        } else {
+            Err(Error::PasswordInvalid)
+        }
+    })
 }
 
 /// Another text for another password; it is not the users file's.

@@ -10,8 +10,9 @@ use nufw_common::clock;
 use nufw_proto::Timestamp;
 use nufw_proto::gateway::{Gap, GapCause};
 
-/// Events read in one turn.
-const EVENTS: usize = 4096;
+/// Events read in one turn: a packet that comes meanwhile waits for them, some milliseconds. The kernel collects what has expired
+/// once in a while, and ten thousand connections may end in one moment.
+const EVENTS: usize = 512;
 
 impl Agent {
     /// Takes over the events that are there, and what is lost of them.
@@ -32,7 +33,8 @@ impl Agent {
                 break outcome;
             }
         };
-        self.events_paused = read > 0;
+        // A full batch needs no pause to become one.
+        self.events_paused = read > 0 && outcome != Received::BudgetSpent;
         match outcome {
             Received::Empty => {
                 self.whole_at = received;

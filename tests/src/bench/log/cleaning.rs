@@ -4,6 +4,7 @@
 //! itself, as it asks the server to.
 
 use super::PACED;
+use super::disk::Disk;
 use super::fill::{self, Maker};
 use super::journal::{self, Beside, Pace};
 use super::place::{Kind, Place};
@@ -52,17 +53,20 @@ pub(super) async fn run(place: &Place, warm_up: Duration, dead: u64, figures: &m
     };
     let beside: Beside = Box::new(move |journal| tokio::spawn(mover.all(journal, dead)));
     let rate = Pace::PerSecond(PACED);
+    let disk = Disk::watch(&database.server)?;
     let outcome = journal::run(&location, rate, warm_up, Duration::from_secs(1), Some(beside)).await?;
-    let took = outcome.took;
+    let (took, syncs) = (outcome.took, disk.seen()?);
     let whole = database.whole_lives().await?;
     super::add(figures, case(place.kind), Rate::PerSecond(PACED), outcome, whole);
-    figures.add(super::Figure::new(
-        case(place.kind),
-        "moved_rows_per_second",
-        Rate::PerSecond(PACED),
-        crate::bench::ratio(dead, 1) / took.as_secs_f64().max(f64::MIN_POSITIVE),
-        "1/s",
-    ));
+    let per_second = crate::bench::ratio(dead, 1) / took.as_secs_f64().max(f64::MIN_POSITIVE);
+    for (metric, value, unit) in [
+        ("moved_rows_per_second", per_second, "1/s"),
+        ("disk_sync_p99_ms", super::millis_at(&syncs, 99), "ms"),
+        ("disk_sync_max_ms", super::millis_at(&syncs, 100), "ms"),
+    ] {
+        let rate = Rate::PerSecond(PACED);
+        figures.add(super::Figure::new(case(place.kind), metric, rate, value, unit));
+    }
     database.remove(place).await
 }
 

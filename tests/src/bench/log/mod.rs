@@ -5,6 +5,7 @@
 
 mod bare;
 mod cleaning;
+mod disk;
 #[path = "../../../../sql/tests/support/fill.rs"]
 mod fill;
 mod journal;
@@ -185,15 +186,7 @@ async fn lives(place: &Place, size: Size, figures: &mut Figures) -> Result<()> {
 fn add(figures: &mut Figures, case: &'static str, rate: Rate, mut outcome: Outcome, whole: u64) {
     let per_second = super::ratio(outcome.lives, 1) / outcome.took.as_secs_f64().max(f64::MIN_POSITIVE);
     outcome.waits.sort_unstable();
-    let wait = |hundredths: usize| {
-        let last = outcome.waits.len().saturating_sub(1);
-        let wait = outcome.waits.get(outcome.waits.len() * hundredths / 100);
-        let wait = wait
-            .or_else(|| outcome.waits.get(last))
-            .copied()
-            .unwrap_or_default();
-        wait.as_secs_f64() * 1_000.0
-    };
+    let wait = |hundredths: usize| millis_at(&outcome.waits, hundredths);
     let lost = outcome.begun.saturating_sub(whole);
     for (metric, value, unit) in [
         ("lives_per_second", per_second, "1/s"),
@@ -205,6 +198,12 @@ fn add(figures: &mut Figures, case: &'static str, rate: Rate, mut outcome: Outco
     ] {
         figures.add(Figure::new(case, metric, rate, value, unit));
     }
+}
+
+/// Of durations in order, the one below which so many hundredths of them are; the longest for a hundred.
+fn millis_at(sorted: &[Duration], hundredths: usize) -> f64 {
+    let at = (sorted.len() * hundredths / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default().as_secs_f64() * 1_000.0
 }
 
 /// What the figures are for.

@@ -32,7 +32,8 @@ struct Size {
     compared: usize,
     /// How long decisions are counted.
     time: Duration,
-    clients: (&'static str, u32),
+    /// Cases of many clients, and how many.
+    clients: &'static [(&'static str, u32)],
     /// How long verdicts are timed while nothing else happens.
     quiet: Duration,
 }
@@ -43,7 +44,7 @@ const WHOLE: Size = Size {
     packets: 200_000,
     compared: 20_000,
     time: Duration::from_secs(3),
-    clients: ("clients-10000", 10_000),
+    clients: &[("clients-1000", 1000), ("clients-10000", 10_000)],
     quiet: Duration::from_secs(10),
 };
 const QUICK: Size = Size {
@@ -52,7 +53,7 @@ const QUICK: Size = Size {
     packets: 2000,
     compared: 500,
     time: Duration::from_millis(100),
-    clients: ("clients-20", 20),
+    clients: &[("clients-20", 20)],
     quiet: Duration::from_secs(1),
 };
 
@@ -65,7 +66,21 @@ pub fn bench_policy(options: &BenchOptions, out: &mut impl Write) -> Result<()> 
     let users = Users::load(&users, Mark(u32::MAX))?;
     let mix = Mix::new(size.users, size.packets)?;
     let mut figures = Figures::new("policy");
-    let wanted = |case: &str| options.only.as_ref().is_none_or(|only| case.contains(only));
+    let names: Vec<_> = CASES
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(size.clients.iter().map(|(name, _)| *name))
+        .collect();
+    // The whole name of a case is that case alone, although another one's may begin with it.
+    let wanted = |case: &str| {
+        options.only.as_deref().is_none_or(|only| {
+            if names.contains(&only) {
+                case == only
+            } else {
+                case.contains(only)
+            }
+        })
+    };
     for (name, rules) in CASES.into_iter().filter(|(name, _)| wanted(name)) {
         say(format_args!("{name}"));
         let file = dir.path().join(format!("{name}.toml"));
@@ -97,8 +112,8 @@ pub fn bench_policy(options: &BenchOptions, out: &mut impl Write) -> Result<()> 
             ));
         }
     }
-    if wanted(size.clients.0) {
-        clients::run(size.clients, size.quiet, &mut figures)?;
+    for &case in size.clients.iter().filter(|(name, _)| wanted(name)) {
+        clients::run(case, size.quiet, &mut figures)?;
     }
     if options.json {
         figures.write_json(out)
