@@ -11,6 +11,7 @@ mod error;
 mod frame;
 pub mod gateway;
 mod ids;
+pub mod protocol;
 mod text;
 mod tuple;
 

@@ -3,6 +3,7 @@
 //! Texts are as the log has them; whoever shows them escapes them.
 
 use crate::text::UNKNOWN;
+use nufw_proto::protocol;
 use nulog::LiveConnection;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -65,7 +66,7 @@ impl Row {
     }
 
     pub(crate) fn protocol(&self) -> String {
-        protocol(self.log.ip_protocol)
+        protocol::show(self.log.ip_protocol)
     }
 
     pub(crate) fn state(&self) -> &'static str {
@@ -96,23 +97,6 @@ fn endpoint(address: &str, port: Option<u16>) -> String {
         Some(port) => format!("{address}:{port}"),
         None => address.to_owned(),
     }
-}
-
-/// The name of a protocol that has rows often, else its number.
-pub(crate) fn protocol(number: u8) -> String {
-    let name = match number {
-        1 => "icmp",
-        6 => "tcp",
-        17 => "udp",
-        33 => "dccp",
-        47 => "gre",
-        50 => "esp",
-        58 => "icmpv6",
-        132 => "sctp",
-        136 => "udplite",
-        _ => return number.to_string(),
-    };
-    name.to_owned()
 }
 
 /// Addresses in their own order, which is not that of their text; anything else after them.
@@ -170,11 +154,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn endpoints_and_protocols_are_written_as_people_write_them() {
+    fn endpoints_are_written_as_people_write_them() {
         assert_eq!(endpoint("10.0.0.1", Some(80)), "10.0.0.1:80");
         assert_eq!(endpoint("2001:db8::1", Some(80)), "[2001:db8::1]:80");
         assert_eq!(endpoint("2001:db8::1", None), "2001:db8::1");
-        assert_eq!((protocol(6), protocol(200)), ("tcp".to_owned(), "200".to_owned()));
     }
 
     #[test]

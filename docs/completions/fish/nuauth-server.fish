@@ -185,6 +185,8 @@ complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and 
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object'
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from test" -l user -d 'Whose: a name of the users\' file. Without it nobody is logged in at the source' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from test" -l id -d 'The user\'s number, where another back-end than the users\' file has the user' -r
+complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from test" -l group -d 'A group of the user, in the place of those that the users\' file has; may be repeated' -r
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from test" -l auth -d 'How the user has logged in: address, password or certificate' -r
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from test" -l protocol -d 'tcp, udp, icmp and so on, or a number' -r
 complete -c nuauth-server -n "__fish_nuauth_server_using_subcommand policy; and __fish_seen_subcommand_from test" -l icmp -d 'ICMP type and code, as 8 or 3/1' -r

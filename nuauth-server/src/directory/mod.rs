@@ -217,6 +217,8 @@ impl Directory {
         let busy = |Busy| LoginError::Busy(name.to_owned());
         let mut in_file = false;
         for &backend in &self.settings.password {
+            // Also before: whoever guesses must not take the places in the line from the others.
+            may_try().map_err(locked)?;
             let _turn = self.lines.of(backend).turn().await.map_err(busy)?;
             let reply = match backend {
                 Backend::File => match self.file_password(name, &password, may_try).await {

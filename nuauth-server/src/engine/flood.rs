@@ -5,7 +5,8 @@
 
 use super::Engine;
 use super::gateways::GatewayIdx;
-use super::types::{Effect, Limits, Now};
+use super::limits::Limits;
+use super::types::{Effect, Now};
 use nufw_proto::{Addr, Timestamp};
 use nulog::{Change, GapRow};
 use std::collections::{BTreeMap, HashMap};

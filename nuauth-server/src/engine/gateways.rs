@@ -4,7 +4,8 @@
 
 use super::conns::ConnTable;
 use super::gaps::Deleted;
-use super::types::{Effect, Limits, LinkId, Now};
+use super::limits::Limits;
+use super::types::{Effect, LinkId, Now};
 use super::{Engine, Identity};
 use nufw_proto::gateway::{Capabilities, DumpRequest, EventAck, Hello, KnownAddresses, ToAgent, Welcome};
 use nufw_proto::{Addr, Batch, BootId, ConnId, DumpId, EventSeq, MAX_BATCH, Mark, Text, Timestamp};

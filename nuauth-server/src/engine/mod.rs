@@ -23,12 +23,14 @@ mod gateways;
 mod held;
 mod kills;
 mod lifetimes;
+mod limits;
 mod marks;
 mod modes;
 mod pending;
 mod quality;
 mod related;
 mod sessions;
+mod stats;
 mod subject;
 mod types;
 mod unasked;
@@ -36,13 +38,15 @@ mod views;
 mod who;
 
 pub use kills::{Leaving, OnEnd, Rejects};
+pub use limits::Limits;
 pub use marks::UserBits;
 pub use modes::{Levels, LogMode, OnOverload};
 pub use quality::Quality;
+pub use stats::Stats;
 pub use subject::{Judge, Subject};
 pub use types::{
-    Decision, Effect, Identity, Input, Limits, LinkId, LiveConn, LogEntry, Now, OnUserLimit, Outcome,
-    ProofId, Refused, Ruling, SessionFacts, SessionWord, Stats,
+    Decision, Effect, Identity, Input, LinkId, LiveConn, LogEntry, Now, OnUserLimit, Outcome, ProofId,
+    Refused, Ruling, SessionFacts, SessionWord,
 };
 pub use views::{ConnView, PendingView, SessionView};
 

@@ -36,8 +36,8 @@ impl Rule {
                 }
             }
             Lack::Protocol => wants(
-                format!("the protocol is {}", super::protocol_word(tuple.protocol())),
-                self.protocol.map(super::protocol_word).unwrap_or_default(),
+                format!("the protocol is {}", nufw_proto::protocol::show(tuple.protocol())),
+                self.protocol.map(nufw_proto::protocol::show).unwrap_or_default(),
             ),
             Lack::Source => wants(
                 format!("the source is {}", tuple.src()),

@@ -304,19 +304,5 @@ pub fn word(decision: Decision) -> &'static str {
     }
 }
 
-/// A protocol by its word or number.
-pub fn protocol_number(word: &str) -> Option<u8> {
-    let known = raw::PROTOCOLS.iter().find(|(name, _)| *name == word);
-    known.map(|(_, number)| *number).or_else(|| word.parse().ok())
-}
-
-/// The word for a protocol, as the file has it.
-fn protocol_word(number: u8) -> String {
-    raw::PROTOCOLS
-        .iter()
-        .find(|(_, known)| *known == number)
-        .map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
-}
-
 #[cfg(test)]
 mod tests;

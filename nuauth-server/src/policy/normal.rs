@@ -76,7 +76,7 @@ fn rule_text(rule: &Rule, parts: &Parts) -> String {
     maybe(
         &mut text,
         "protocol",
-        rule.protocol.map(super::protocol_word).map(quoted),
+        rule.protocol.map(nufw_proto::protocol::show).map(quoted),
     );
     items(&mut text, "source", rule.source.words());
     items(&mut text, "destination", rule.destination.words());

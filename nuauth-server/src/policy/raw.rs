@@ -3,6 +3,7 @@
 //! Words and numbers only; whether they make sense together, `read` says.
 
 use nufw_common::config::{HumanDuration, Tried};
+use nufw_proto::protocol;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
@@ -11,20 +12,6 @@ use std::fmt;
 pub const MAX_RULES: usize = 65_536;
 /// Items that all sets together may have; with more they are refused.
 pub const MAX_ITEMS: usize = 1 << 20;
-
-/// Protocols that have a name in the file, with their IANA numbers.
-pub(super) const PROTOCOLS: [(&str, u8); 10] = [
-    ("tcp", 6),
-    ("udp", 17),
-    ("udplite", 136),
-    ("sctp", 132),
-    ("dccp", 33),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmp", 1),
-    ("icmpv6", 58),
-];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -144,14 +131,6 @@ pub(super) enum TextOrNumber {
     Number(i64),
 }
 
-/// Digits only: no sign, no blanks.
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())
-        .flatten()
-}
-
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Protocols;
@@ -160,17 +139,11 @@ impl<'de> Deserialize<'de> for Protocol {
             type Value = Protocol;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "tcp, udp, udplite, sctp, dccp, gre, esp, ah, icmp, icmpv6 or a number from 0 to 255",
-                )
+                f.write_str(protocol::EXPECTED)
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Protocol, E> {
-                PROTOCOLS
-                    .iter()
-                    .find(|(name, _)| *name == text)
-                    .map(|(_, number)| *number)
-                    .or_else(|| number(text))
+                protocol::parse(text)
                     .map(Protocol)
                     .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }

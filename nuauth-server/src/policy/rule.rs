@@ -403,7 +403,10 @@ impl fmt::Display for Rule {
             "by ",
             self.quality.map(|q| q.word().to_owned()).unwrap_or_default(),
         );
-        part("", self.protocol.map(super::protocol_word).unwrap_or_default());
+        part(
+            "",
+            self.protocol.map(nufw_proto::protocol::show).unwrap_or_default(),
+        );
         part("type ", self.icmp_type.map(|t| t.to_string()).unwrap_or_default());
         part("code ", self.icmp_code.map(|c| c.to_string()).unwrap_or_default());
         part("from ", list(self.source.words()));

@@ -61,8 +61,8 @@ pub enum PolicyCommand {
     },
     /// Run connections of the log against lists, and print those whose verdict would change
     #[command(after_help = "  nuauth-server policy replay new.toml --since 7d\n\
-                            Users and groups are those of the present users' file. Rows that no rule decided, and what \
-                            rows do not tell (ports of a bridge), are counted at the end.")]
+                            Groups are those of the present users' file. Rows that no rule decided, and rows of users \
+                            whom the file does not have, are counted at the end.")]
     Replay(ReplayArgs),
     /// Tell from the row and the lists of that time why a connection was accepted or not
     Explain {

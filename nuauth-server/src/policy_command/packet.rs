@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use nufw_common::clock;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
-use nufw_proto::{Addr, IcmpKey, Ports, Timestamp, Transport, Tuple};
+use nufw_proto::{Addr, IcmpKey, Mark, Ports, Timestamp, Transport, Tuple};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +23,12 @@ pub(super) struct Packet {
     /// Whose: a name of the users' file. Without it nobody is logged in at the source
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// The user's number, where another back-end than the users' file has the user
+    #[arg(long, value_name = "NUMBER", requires = "user")]
+    id: Option<u64>,
+    /// A group of the user, in the place of those that the users' file has; may be repeated
+    #[arg(long, value_name = "NAME", requires = "user")]
+    group: Vec<String>,
     /// How the user has logged in: address, password or certificate
     #[arg(long, value_name = "WORD", default_value = "password", value_parser = quality)]
     auth: Quality,
@@ -78,7 +84,7 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 
 impl Packet {
     fn tuple(&self) -> anyhow::Result<Tuple> {
-        let protocol = crate::policy::protocol_number(&self.protocol)
+        let protocol = nufw_proto::protocol::parse(&self.protocol)
             .with_context(|| format!("{:?} is no protocol", self.protocol))?;
         let has_ports = [6, 17, 33, 132, 136].contains(&protocol);
         let [(source, from), (destination, to)] =
@@ -124,6 +130,31 @@ fn end(text: &str, has_port: bool) -> anyhow::Result<(Addr, u16)> {
     Ok((Addr::from(address), 0))
 }
 
+impl Packet {
+    /// The user as the file has it, with the number and the groups that were named in their place.
+    fn identity(&self, name: &str, setting: &Setting) -> anyhow::Result<Arc<Identity>> {
+        let known = setting.users.by_name(name).map(|user| &user.identity);
+        let id = self.id.or(known.map(|known| known.user.id)).with_context(|| {
+            format!(
+                "{}: there is no user {name:?}; of a user of another back-end say the number (--id) and the groups (--group)",
+                setting.config.users.display()
+            )
+        })?;
+        let groups = match known {
+            Some(known) if self.group.is_empty() => Arc::clone(&known.groups),
+            _ => self.group.iter().map(|group| Arc::from(group.as_str())).collect(),
+        };
+        Ok(Arc::new(Identity {
+            user: nulog::User {
+                id,
+                name: Arc::from(name),
+            },
+            mark: known.map_or(Mark(0), |known| known.mark),
+            groups,
+        }))
+    }
+}
+
 /// Decides and tells why.
 pub(super) fn test(
     setting: &Setting,
@@ -135,13 +166,7 @@ pub(super) fn test(
     let tuple = packet.tuple().or_exit(Exit::Usage)?;
     let user: Option<Arc<Identity>> = match &packet.user {
         None => None,
-        Some(name) => {
-            let user = setting
-                .users
-                .by_name(name)
-                .with_context(|| format!("{}: there is no user {name:?}", setting.config.users.display()));
-            Some(Arc::clone(&user.or_exit(Exit::DataErr)?.identity))
-        }
+        Some(name) => Some(packet.identity(name, setting).or_exit(Exit::DataErr)?),
     };
     let subject = Subject {
         quality: packet.auth,

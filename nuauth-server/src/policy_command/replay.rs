@@ -32,6 +32,8 @@ struct Summary {
     changed: u64,
     undecided: u64,
     unreadable: u64,
+    /// Rows of users whose groups are not known.
+    strangers: u64,
     /// Changed rows by the rule of then, the rule of the new lists, and what it decides.
     pairs: BTreeMap<(String, String, &'static str), u64>,
 }
@@ -111,6 +113,7 @@ impl Summary {
                 return Ok(());
             }
         };
+        self.strangers += u64::from(decided.is_stranger);
         let subject = decided.subject();
         let place = new.search(&subject);
         let ruling = new.ruled(place, &subject);
@@ -160,6 +163,7 @@ impl Summary {
             changed,
             undecided,
             unreadable,
+            strangers,
             pairs,
         } = self;
         let written = if as_json {
@@ -171,6 +175,7 @@ impl Summary {
                 .collect();
             let object = json!({
                 "rows": rows, "changed": changed, "undecided": undecided, "unreadable": unreadable,
+                "strangers": strangers,
                 "version": new.version_text(), "changes": pairs,
             });
             writeln!(out, "{object}")
@@ -182,7 +187,13 @@ impl Summary {
                 "{changed} of {rows} connections would be decided otherwise; {undecided} were decided by no rule, \
                  {unreadable} could not be read"
             );
+            let strangers = (*strangers > 0).then(|| {
+                format!(
+                    "{strangers} are of users whom the users' file does not have: rules for groups were taken not to be for them"
+                )
+            });
             std::iter::once(head)
+                .chain(strangers)
                 .chain(lines)
                 .try_for_each(|line| writeln!(out, "{line}"))
         };

@@ -11,6 +11,8 @@ pub(super) struct Decided {
     pub(super) id: String,
     pub(super) user: Option<Arc<Identity>>,
     pub(super) username: String,
+    /// Whether the users' file does not have the user, whose groups are not known then.
+    pub(super) is_stranger: bool,
     pub(super) tuple: Tuple,
     /// Whether it was let pass.
     pub(super) accepted: bool,
@@ -78,7 +80,9 @@ impl Decided {
                 |user| Arc::clone(&user.identity),
             )
         });
+        let is_stranger = user.is_some() && setting.users.by_name(&username).is_none();
         Ok(Self {
+            is_stranger,
             id: text(row, "id"),
             tuple: shown(row).ok_or(Skipped::Unreadable)?,
             accepted: number::<i64>(row, "state").ok_or(Skipped::Unreadable)? != 0,

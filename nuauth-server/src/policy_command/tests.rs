@@ -94,6 +94,15 @@ fn a_test_tells_the_rule_and_why_no_earlier_one_decides() {
             "nobody is logged in there; the rule is for users alice",
         ]
     );
+    // Somebody whom another back-end has, and what another group would change.
+    let ends = ["10.0.0.5:4000", "10.1.0.9:80"];
+    let of_other = ["test", "--user", "zoe", "--id", "4711"];
+    let lines = lab.lines(&[&of_other[..], &["--group", "admins"], &ends].concat());
+    assert!(lines[0].starts_with("accept by rule \"admins\""), "{lines:?}");
+    let lines = lab.lines(&[&of_other[..], &ends].concat());
+    assert!(lines[0].starts_with("drop, since no rule matches"), "{lines:?}");
+    let lines = lab.lines(&[&["test", "--user", "alice", "--group", "admins"][..], &ends].concat());
+    assert!(lines[0].starts_with("accept by rule \"admins\""), "{lines:?}");
     for (args, exit) in [
         (&["test", "10.0.0.5:4000", "::1"][..], Exit::Usage),
         (&["test", "10.0.0.5", "10.1.0.9"], Exit::Usage),

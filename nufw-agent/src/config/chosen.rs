@@ -5,22 +5,9 @@
 use super::Conntrack;
 use crate::conntrack::{Chosen, MOST_CHOSEN};
 use ipnet::IpNet;
-use nufw_proto::Mark;
+use nufw_proto::{Mark, protocol};
 use std::net::IpAddr;
 
-/// Protocols by name (IANA).
-const PROTOCOLS: [(&str, u8); 10] = [
-    ("tcp", 6),
-    ("udp", 17),
-    ("udplite", 136),
-    ("sctp", 132),
-    ("dccp", 33),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmp", 1),
-    ("icmpv6", 58),
-];
 const NETWORK: &str = "a network or an address: \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.7\"";
 const PROTOCOL: &str =
     "tcp, udp, udplite, sctp, dccp, gre, esp, ah, icmp, icmpv6 or a number from 0 to 255, as text";
@@ -55,7 +42,7 @@ fn read(conntrack: &Conntrack, marks: Option<Mark>) -> Result<Chosen, Complaint>
         protocols: list(
             "conntrack.accept-proto",
             &conntrack.accept_proto,
-            protocol,
+            protocol::parse,
             PROTOCOL,
         )?,
     })
@@ -81,9 +68,4 @@ fn network(text: &str) -> Option<IpNet> {
         .parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     net.ok().map(|net| net.trunc())
-}
-
-fn protocol(text: &str) -> Option<u8> {
-    let named = PROTOCOLS.iter().find(|(name, _)| *name == text);
-    named.map(|(_, number)| *number).or_else(|| text.parse().ok())
 }

@@ -32,6 +32,8 @@ const LOOK_BUDGET: Duration = Duration::from_millis(100);
 /// After a look through all processes that found nothing, none follows for this many times as long as it took: at
 /// most a tenth of one core goes into sockets whose program cannot be seen.
 const REST_FACTOR: u32 = 9;
+/// After one that its time cut short: the program may well be where it did not come to, and a rule may ask for it.
+const REST_FACTOR_OF_CUT: u32 = 1;
 
 /// A process that held a wanted socket.
 struct Recent {
@@ -124,7 +126,7 @@ impl Programs {
             let before = look.found.len();
             self.scan_all(&mut look);
             let now = clock::mono();
-            self.rest_until = (look.found.len() == before).then(|| now + (now - start) * REST_FACTOR);
+            self.rest_until = (look.found.len() == before).then(|| now + rest(now - start));
         }
         look.found
     }
@@ -326,6 +328,15 @@ impl Programs {
     }
 }
 
+/// How long no look through all processes follows one that took so long and found nothing.
+fn rest(took: Duration) -> Duration {
+    if took >= LOOK_BUDGET {
+        took * REST_FACTOR_OF_CUT
+    } else {
+        took * REST_FACTOR
+    }
+}
+
 impl Recent {
     fn remember(&mut self, hits: &[u32]) {
         for &fd in hits {
@@ -437,4 +448,16 @@ fn newest_pid(proc: BorrowedFd<'_>) -> u32 {
             .ok()
     };
     read().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_was_cut_short_says_less_of_what_is_not_there_than_a_whole_one() {
+        let whole = LOOK_BUDGET / 2;
+        assert_eq!(rest(whole), 9 * whole, "a tenth of a core");
+        assert_eq!(rest(LOOK_BUDGET), LOOK_BUDGET);
+    }
 }

@@ -309,15 +309,17 @@ async fn events_about(link: &mut Session, ports: Range<u16>) -> Vec<(u64, CtEven
     link.events.clone()
 }
 
-/// What a service manager's socket gets, as texts, and the descriptors to keep by their names.
+/// What a service manager's socket gets, as texts, and the descriptors to keep by their names. A child that another test starts
+/// meanwhile must not inherit them: they would stay open in it.
 fn notified(socket: &UnixDatagram) -> (Vec<String>, Vec<(String, OwnedFd)>) {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let (mut texts, mut kept) = (Vec::new(), Vec::new());
     loop {
         let mut text = vec![0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut into = [std::io::IoSliceMut::new(&mut text)];
-        let Ok(got) = recvmsg(socket, &mut into, &mut control, RecvFlags::DONTWAIT) else {
+        let Ok(got) = recvmsg(socket, &mut into, &mut control, flags) else {
             return (texts, kept);
         };
         text.truncate(got.bytes);

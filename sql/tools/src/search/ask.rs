@@ -2,9 +2,9 @@
 //!
 //! Every mistake is a sentence that names what was found and what is expected.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
-use nufw_proto::Addr;
+use nufw_proto::{Addr, protocol};
 use nulog::{AddrRange, State};
 use std::net::{IpAddr, SocketAddr};
 
@@ -51,38 +51,17 @@ pub(super) fn endpoint(text: &str) -> Result<(Addr, u16)> {
     }
 }
 
-/// The name or IANA number of a protocol.
+/// The name or IANA number of a protocol, in any letters; what `/etc/protocols` calls ICMPv6, too.
 pub(super) fn protocol(text: &str) -> Result<u8> {
-    Ok(match text.to_ascii_lowercase().as_str() {
-        "icmp" => 1,
-        "tcp" => 6,
-        "udp" => 17,
-        "dccp" => 33,
-        "icmpv6" | "ipv6-icmp" => 58,
-        "sctp" => 132,
-        "udplite" => 136,
-        number => match number.parse() {
-            Ok(number) => number,
-            Err(_) => bail!(
-                "{:?} is not a protocol: tcp, udp, udplite, sctp, dccp, icmp, icmpv6, or a number to 255",
-                shown(text)
-            ),
-        },
-    })
+    let word = text.to_ascii_lowercase();
+    let word = if word == "ipv6-icmp" { "icmpv6" } else { &word };
+    protocol::parse(word)
+        .with_context(|| format!("{:?} is not a protocol: {}", shown(text), protocol::EXPECTED))
 }
 
 /// What a protocol's number is shown as.
 pub(super) fn protocol_name(number: i64) -> String {
-    match number {
-        1 => "icmp".to_owned(),
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        33 => "dccp".to_owned(),
-        58 => "icmpv6".to_owned(),
-        132 => "sctp".to_owned(),
-        136 => "udplite".to_owned(),
-        other => other.to_string(),
-    }
+    u8::try_from(number).map_or_else(|_| number.to_string(), protocol::show)
 }
 
 /// States by their names, with commas between them.
