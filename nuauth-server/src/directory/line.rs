@@ -73,16 +73,20 @@ impl Line {
         // One is always let in, or nobody would see that turns are short again.
         in_time.max(1).saturating_mul(self.at_once)
     }
+
+    /// A turn is over.
+    fn learn(&self, lasted: Duration) {
+        let mixed = |mean: u64| Some(mean - mean / WEIGHT + micros(lasted) / WEIGHT);
+        let _ = self
+            .lasts
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, mixed);
+    }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let lasted = micros(clock::mono().saturating_duration_since(self.began));
-        let mixed = |mean: u64| Some(mean - mean / WEIGHT + lasted / WEIGHT);
-        let _ = self
-            .line
-            .lasts
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, mixed);
+        self.line
+            .learn(clock::mono().saturating_duration_since(self.began));
     }
 }
 
@@ -141,21 +145,27 @@ mod tests {
         assert_eq!(line.waiting.load(Ordering::Relaxed), 0);
     }
 
-    #[tokio::test]
-    async fn how_many_may_wait_follows_from_how_long_turns_are() {
+    #[test]
+    fn how_many_may_wait_follows_from_how_long_turns_are() {
         let line = Line::new(1, Duration::from_secs(1));
-        assert_eq!(line.room(), 20);
-        for _ in 0..20 {
-            let turn = line.turn().await.unwrap();
-            std::thread::sleep(Duration::from_millis(5));
-            drop(turn);
-        }
-        assert!((30..200).contains(&line.room()), "{}", line.room());
-        for _ in 0..100 {
-            drop(line.turn().await.unwrap());
-        }
-        assert!(line.room() > 1000, "{}", line.room());
-        line.lasts.store(u64::MAX / 2, Ordering::Relaxed);
-        assert_eq!(line.room(), 1, "never shut");
+        let room_after = |turns: u32, lasted: Duration| {
+            (0..turns).for_each(|_| line.learn(lasted));
+            line.room()
+        };
+        assert_eq!(room_after(0, Duration::ZERO), 20);
+        let of_short = room_after(50, Duration::from_millis(5));
+        assert!((190..=200).contains(&of_short), "{of_short}");
+        assert!(room_after(1, Duration::from_secs(1)) < 10, "one slow turn counts");
+        assert_eq!(room_after(50, Duration::from_secs(30)), 1, "never shut");
+        assert!(room_after(100, Duration::ZERO) > 10_000);
+        assert_eq!(room_after(1, Duration::MAX), 1, "without overflow");
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_is_over_is_learnt_from() {
+        let line = Line::new(1, Duration::from_secs(1));
+        let before = line.lasts.load(Ordering::Relaxed);
+        drop(line.turn().await.unwrap());
+        assert_ne!(line.lasts.load(Ordering::Relaxed), before);
     }
 }
