@@ -428,6 +428,11 @@ fn mariadb(directory: &Path, durability: Durability) -> Result<Vec<String>, Stri
             // page cache beside it as PostgreSQL has.
             Durability::Machine => "--innodb-buffer-pool-size=1G".to_owned(),
         },
+        match durability {
+            Durability::Process => "--innodb-log-file-size=96M".to_owned(),
+            // With the default of 96 MiB commits wait for pages to be written while much is changed: the log is full.
+            Durability::Machine => "--innodb-log-file-size=2G".to_owned(),
+        },
         "--sync-binlog=0".to_owned(),
         // Nothing may depend on them.
         "--default-time-zone=+05:45".to_owned(),
