@@ -64,8 +64,8 @@ impl Decided {
             .zip(number::<i64>(row, "oob_time_usec"))
             .map(|(seconds, micros)| seconds.saturating_mul(1_000_000).saturating_add(micros));
         let username = text(row, "username");
+        let known = setting.users.by_name(&username);
         let user = number::<u64>(row, "user_id").map(|id| {
-            let known = setting.users.by_name(&username);
             known.map_or_else(
                 || {
                     Arc::new(Identity {
@@ -80,7 +80,7 @@ impl Decided {
                 |user| Arc::clone(&user.identity),
             )
         });
-        let is_stranger = user.is_some() && setting.users.by_name(&username).is_none();
+        let is_stranger = user.is_some() && known.is_none();
         Ok(Self {
             is_stranger,
             id: text(row, "id"),

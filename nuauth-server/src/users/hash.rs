@@ -22,7 +22,7 @@ const EXPECTED: &str = "a hash as nuauth-server hash-password prints it ($argon2
 const EXPECTED_OTHER: &str = "one of $argon2id$, {SSHA}, {SHA}, {SMD5}, {MD5}, {SSHA256}, {SHA256}, {SSHA512}, {SHA512}, $5$, $6$ \
                               or $y$; otherwise a new password, hashed by nuauth-server hash-password";
 
-/// Blocks of argon2id, 1 KiB each, that a thread keeps for the next password: as many as two of the usual hashes take.
+/// Blocks of argon2id, 1 KiB each, that a thread keeps for the next password: three times what the usual hash takes.
 const KEPT_BLOCKS: usize = 64 * 1024;
 
 thread_local! {
@@ -231,8 +231,8 @@ impl Hash {
     }
 }
 
-/// As the crate's own verification, in memory that is not asked for and given back each time: pages of it that come fresh from
-/// the kernel cost a third of the hash, and a block of this size makes the C library's allocator keep what others give back.
+/// As the crate's own verification, in memory that is not asked for and given back each time: giving back so much at once makes
+/// the C library's allocator keep what everybody else gives back (mallopt(3), `M_MMAP_THRESHOLD`).
 fn argon2id(hash: &PasswordHash, password: &[u8]) -> Result<(), argon2::password_hash::Error> {
     use argon2::password_hash::Error;
     let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else {
