@@ -225,6 +225,49 @@ pub struct GapRow {
     pub count: Option<u64>,
 }
 
+/// Why a session of a user ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndReason {
+    /// The user logged out, or is not known at the address any more.
+    Logout,
+    /// The client's connection was lost.
+    Lost,
+    /// An administrator ended it.
+    Ordered,
+    /// The user is not known any more, or the certificate was revoked.
+    Removed,
+    /// The user logged in elsewhere, and may have no more sessions.
+    Replaced,
+    /// Nothing passed for too long.
+    Idle,
+    /// The credentials were not shown again in time.
+    Expired,
+    /// The time of the day was over.
+    Hours,
+    /// The client did what no client should.
+    Misbehaved,
+    /// The server was stopped.
+    Stopped,
+}
+
+impl EndReason {
+    /// The word for it in `users.end_reason`. That of a session which a crash of the server ended is `server-restart`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Logout => "logout",
+            Self::Lost => "lost",
+            Self::Ordered => "ordered",
+            Self::Removed => "removed",
+            Self::Replaced => "replaced",
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+            Self::Hours => "hours",
+            Self::Misbehaved => "misbehaved",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// One change of the log. Applying the same change twice leaves the log as applying it once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
@@ -253,6 +296,8 @@ pub enum Change {
         id: ConnId,
         /// When.
         at: Timestamp,
+        /// Why.
+        reason: EndReason,
     },
     /// Something may have been missed.
     Gap(Box<GapRow>),

@@ -34,8 +34,8 @@ mod upkeep;
 mod work;
 
 pub use change::{
-    ActiveRow, Binding, Change, Close, CloseReason, Established, GapRow, OpenRow, SessionRow, State,
-    Translated, User,
+    ActiveRow, Binding, Change, Close, CloseReason, EndReason, Established, GapRow, OpenRow, SessionRow,
+    State, Translated, User,
 };
 pub use error::StoreError;
 pub use ids::IdBlock;

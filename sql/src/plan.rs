@@ -3,7 +3,7 @@
 //! Pure. Changes of different rows do not affect each other, so a change may join the group of its kind unless the same row
 //! has a change in that group or in one that is executed later: then everything before it is executed first.
 
-use crate::change::{Change, Close, Established, GapRow, OpenRow, SessionRow, State};
+use crate::change::{Change, Close, EndReason, Established, GapRow, OpenRow, SessionRow, State};
 use nufw_proto::{BootId, ConnId, Counters, EventSeq, Timestamp};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub(crate) enum Step<'a> {
     Count(Vec<(ConnId, Counters)>),
     Close(Vec<&'a Close>),
     SessionStart(&'a SessionRow),
-    SessionEnd(ConnId, Timestamp),
+    SessionEnd(ConnId, Timestamp, EndReason),
     Gap(&'a GapRow),
     Acknowledge(&'a Arc<str>, BootId, EventSeq),
     Heartbeat(&'a Arc<str>, Timestamp),
@@ -100,7 +100,7 @@ pub(crate) fn steps(changes: &[Change]) -> Vec<Step<'_>> {
                 round.counts.push((*id, *counters));
             }
             Change::SessionStart(session) => others.push(Step::SessionStart(session)),
-            Change::SessionEnd { id, at } => others.push(Step::SessionEnd(*id, *at)),
+            Change::SessionEnd { id, at, reason } => others.push(Step::SessionEnd(*id, *at, *reason)),
             Change::Gap(gap) => others.push(Step::Gap(gap)),
             Change::Heartbeat { gateway, at } => others.push(Step::Heartbeat(gateway, *at)),
             Change::Acknowledge {

@@ -3,7 +3,7 @@
 //! No SQL. A connection that may be in an unknown state is never used again.
 
 use crate::StoreError;
-use crate::change::{Change, GapRow, SessionRow};
+use crate::change::{Change, EndReason, GapRow, SessionRow};
 use crate::plan::{self, Step};
 use nufw_proto::{BootId, ConnId, EventSeq, Timestamp};
 use std::collections::{HashMap, HashSet};
@@ -24,7 +24,7 @@ pub(crate) struct Work<'a> {
     /// Those of connections, in the order of their effect.
     pub(crate) steps: Vec<Step<'a>>,
     pub(crate) starts: Vec<&'a SessionRow>,
-    pub(crate) ends: Vec<(ConnId, Timestamp)>,
+    pub(crate) ends: Vec<(ConnId, Timestamp, EndReason)>,
     pub(crate) gaps: Vec<&'a GapRow>,
     /// One for a gateway: the last boot's.
     pub(crate) acknowledged: Vec<(&'a Arc<str>, BootId, EventSeq)>,
@@ -45,10 +45,10 @@ impl<'a> Work<'a> {
                         work.starts.push(session);
                     }
                 }
-                Step::SessionEnd(id, at) => {
+                Step::SessionEnd(id, at, reason) => {
                     // What is set stays: the first one counts.
                     if ended.insert(id) {
-                        work.ends.push((id, at));
+                        work.ends.push((id, at, reason));
                     }
                 }
                 Step::Gap(gap) => work.gaps.push(gap),

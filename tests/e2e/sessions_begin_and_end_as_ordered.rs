@@ -75,6 +75,9 @@ fn claim() {
             "{lines:?}"
         );
 
+        let hers = "select count(*) from users where username = 'alice' and end_reason = 'ordered' and end_time is not null";
+        assert_eq!(lab.count(hers)?, 1);
+
         let drained = ctl(&["drain", "--within", "30s"])?;
         assert!(drained.contains("ends when nothing waits"), "{drained}");
         assert!(lab.server.wait_exit(Duration::from_mins(1))?.success());

@@ -12,7 +12,7 @@ use super::quality::Quality;
 use super::types::{Effect, Identity, Now, ProofId, SessionFacts, SessionWord};
 use nufw_proto::client::{EndCause, ProgramHash, Refusal};
 use nufw_proto::{Addr, Batch, ClaimId, ConnId, SessionId, Timestamp};
-use nulog::{Change, SessionRow};
+use nulog::{Change, EndReason, SessionRow};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -398,8 +398,10 @@ impl Engine {
         let Some(s) = self.sessions.get(session) else {
             return;
         };
+        let reason = end_reason(leaving, cause);
         if let Some(id) = s.row {
-            Self::log(Change::SessionEnd { id, at: now.wall }, out);
+            let at = now.wall;
+            Self::log(Change::SessionEnd { id, at, reason }, out);
         }
         let addresses: Vec<Addr> = s.addresses.iter().map(|held| held.address).collect();
         let word = addresses.first().map(|&address| SessionWord {
@@ -407,7 +409,7 @@ impl Engine {
             user: s.identity.user.clone(),
             address,
             quality: s.quality,
-            end: Some(end_word(leaving, cause)),
+            end: Some(reason.word()),
         });
         for address in addresses {
             self.address_lost(session, address, leaving, now, out);
@@ -434,7 +436,8 @@ impl Engine {
                 continue;
             };
             if let Some(id) = s.row {
-                Self::log(Change::SessionEnd { id, at: now.wall }, out);
+                let (at, reason) = (now.wall, EndReason::Stopped);
+                Self::log(Change::SessionEnd { id, at, reason }, out);
             }
             let address = s.addresses.first().map(|held| held.address);
             if let Some(address) = address {
@@ -443,7 +446,7 @@ impl Engine {
                     user: s.identity.user.clone(),
                     address,
                     quality: s.quality,
-                    end: Some("stopped"),
+                    end: Some(EndReason::Stopped.word()),
                 };
                 self.tell(word, out);
             }
@@ -532,17 +535,17 @@ impl Engine {
     }
 }
 
-/// How a session ended, as a word for a program.
-fn end_word(leaving: Leaving, cause: Option<EndCause>) -> &'static str {
+/// How a session ended, for the log and the hooks.
+fn end_reason(leaving: Leaving, cause: Option<EndCause>) -> EndReason {
     match (cause, leaving) {
-        (Some(EndCause::Ordered), _) => "ordered",
-        (Some(EndCause::Removed), _) | (None, Leaving::Removed) => "removed",
-        (Some(EndCause::Replaced), _) => "replaced",
-        (Some(EndCause::Idle), _) => "idle",
-        (Some(EndCause::Expired), _) => "expired",
-        (Some(EndCause::Hours), _) => "hours",
-        (Some(EndCause::Misbehaved), _) => "misbehaved",
-        (None, Leaving::LoggedOut) => "logout",
-        (None, Leaving::Lost) => "lost",
+        (Some(EndCause::Ordered), _) => EndReason::Ordered,
+        (Some(EndCause::Removed), _) | (None, Leaving::Removed) => EndReason::Removed,
+        (Some(EndCause::Replaced), _) => EndReason::Replaced,
+        (Some(EndCause::Idle), _) => EndReason::Idle,
+        (Some(EndCause::Expired), _) => EndReason::Expired,
+        (Some(EndCause::Hours), _) => EndReason::Hours,
+        (Some(EndCause::Misbehaved), _) => EndReason::Misbehaved,
+        (None, Leaving::LoggedOut) => EndReason::Logout,
+        (None, Leaving::Lost) => EndReason::Lost,
     }
 }

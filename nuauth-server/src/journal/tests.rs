@@ -566,6 +566,7 @@ proptest! {
                     lanes.push(later(Change::SessionEnd {
                         id: id(opened[of % opened.len()]),
                         at: Timestamp::from_micros(updates),
+                        reason: nulog::EndReason::Logout,
                     }));
                 }
                 Step::Update { .. } => {}
@@ -598,7 +599,7 @@ proptest! {
         let mut last = std::collections::HashMap::new();
         let mut logged_updates = 0;
         for (at, change) in log.iter().enumerate() {
-            if let Change::SessionEnd { id: of, at: order } = change {
+            if let Change::SessionEnd { id: of, at: order, .. } = change {
                 logged_updates += 1;
                 prop_assert!(position(*of).first().is_none_or(|opened| *opened < at), "an update overtook its OPEN");
                 let before = last.insert(*of, *order);

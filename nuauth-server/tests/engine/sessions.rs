@@ -5,7 +5,7 @@ use nuauth_server::engine::{Effect, Identity, Input};
 use nufw_proto::client::Refusal;
 use nufw_proto::gateway::{KnownAddresses, ToAgent};
 use nufw_proto::{Addr, Mark, SessionId};
-use nulog::Change;
+use nulog::{Change, EndReason};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,11 +36,11 @@ fn a_login_is_admitted_and_logged() {
     let id = row.id;
     w.logout(alice);
     w.logout(alice);
-    let ends = w
-        .log
-        .iter()
-        .filter(|e| matches!(e.change, Change::SessionEnd { id: of, .. } if of == id));
-    assert_eq!(ends.count(), 1);
+    let ends = w.log.iter().filter_map(|e| match e.change {
+        Change::SessionEnd { id: of, reason, .. } if of == id => Some(reason),
+        _ => None,
+    });
+    assert_eq!(ends.collect::<Vec<_>>(), [EndReason::Logout]);
     assert_eq!(w.stats().sessions, 0);
 }
 

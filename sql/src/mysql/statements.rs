@@ -231,11 +231,12 @@ pub(super) fn existing_session() -> String {
     )
 }
 
+/// That a restart ended it was only supposed, if its end comes from the spool.
 pub(super) fn sessions_end() -> String {
     format!(
         "UPDATE {} STRAIGHT_JOIN users AS c ON c.id = u.id SET c.end_time = coalesce(c.end_time, {}), \
-         c.end_reason = coalesce(c.end_reason, 'ended')",
-        json_table(&[("id", "BIGINT"), ("at", "BIGINT")]),
+         c.end_reason = coalesce(nullif(c.end_reason, 'server-restart'), u.reason)",
+        json_table(&[("id", "BIGINT"), ("at", "BIGINT"), ("reason", "VARCHAR(32)")]),
         time("u.at")
     )
 }

@@ -200,10 +200,11 @@ impl MySql {
         }
         if !work.ends.is_empty() {
             let mut json = Json::default();
-            for (id, at) in &work.ends {
+            for (id, at, reason) in &work.ends {
                 json.row();
                 json.int(id.get());
                 json.int(at.micros());
+                json.str(reason.word());
             }
             let ended = self.execute(connection, &self.texts.sessions_end, json).await?;
             applied.missing += (work.ends.len() as u64).saturating_sub(ended);

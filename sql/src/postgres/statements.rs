@@ -217,9 +217,10 @@ pub(super) const SESSIONS_START: &str = "INSERT INTO users \
 pub(super) const EXISTING_SESSION: &str = "SELECT count(*) FROM users \
      WHERE id = $1 AND user_id = $2 AND username = $3 AND ip_saddr = $4 AND start_time = $5";
 
+/// That a restart ended it was only supposed, if its end comes from the spool.
 pub(super) const SESSIONS_END: &str = "UPDATE users SET end_time = coalesce(end_time, u.at), \
-     end_reason = coalesce(end_reason, 'ended') FROM unnest($1::int8[], $2::timestamptz[]) AS u (row, at) \
-     WHERE id = u.row";
+     end_reason = coalesce(nullif(end_reason, 'server-restart'), u.reason) \
+     FROM unnest($1::int8[], $2::timestamptz[], $3::text[]) AS u (row, at, reason) WHERE id = u.row";
 
 /// When a session ended that a crash left open is not known; that it ended is, since no connection survives one.
 pub(super) const SESSIONS_LEFT_OPEN: &str =

@@ -115,8 +115,9 @@ impl Postgres {
         let ends = work.ends.as_slice();
         if !ends.is_empty() {
             let mut columns = Columns::default();
-            columns.add(ends, |(id, _)| id.get());
-            columns.add(ends, |(_, at)| Time(*at));
+            columns.add(ends, |(id, ..)| id.get());
+            columns.add(ends, |(_, at, _)| Time(*at));
+            columns.text(ends, |(.., reason)| Some(reason.word()));
             let ended = self
                 .execute(connection, statements::SESSIONS_END, columns)
                 .await?;

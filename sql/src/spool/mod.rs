@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The form of the file and of what is in it; another form of [`Change`] needs another number.
-const FORMAT: i64 = 4;
+const FORMAT: i64 = 5;
 /// What a group costs in the file beside its changes, estimated.
 const RECORD_BYTES: u64 = 64;
 /// The word in `log_gap` for the time in which rows went to the spool.

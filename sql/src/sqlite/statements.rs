@@ -157,8 +157,9 @@ pub(crate) const SESSION_START: &str = "INSERT INTO users \
 pub(crate) const EXISTING_SESSION: &str = "SELECT count(*) FROM users \
      WHERE id = ?1 AND user_id = ?2 AND username = ?3 AND ip_saddr = ?4 AND start_time = ?5";
 
+/// That a restart ended it was only supposed, if its end comes from the spool.
 pub(crate) const SESSION_END: &str = "UPDATE users SET end_time = coalesce(end_time, ?2), \
-     end_reason = coalesce(end_reason, 'ended') WHERE id = ?1";
+     end_reason = coalesce(nullif(end_reason, 'server-restart'), ?3) WHERE id = ?1";
 
 /// When a session ended that a crash left open is not known; that it ended is, since no connection survives one.
 pub(crate) const SESSIONS_LEFT_OPEN: &str =

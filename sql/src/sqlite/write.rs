@@ -71,10 +71,11 @@ impl Sqlite {
             Step::Count(rows) => self.count(rows).await?,
             Step::Close(rows) => applied.missing += self.close_rows(rows).await?,
             Step::SessionStart(session) => self.start_session(session).await?,
-            Step::SessionEnd(id, at) => {
+            Step::SessionEnd(id, at, reason) => {
                 let mut values = Values::default();
                 values.int(id.get());
                 values.int(at.micros());
+                values.word(reason.word());
                 applied.missing += u64::from(self.execute(statements::SESSION_END, values).await? == 0);
             }
             Step::Gap(gap) => {

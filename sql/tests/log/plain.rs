@@ -3,7 +3,7 @@
 use crate::lab::Lab;
 use crate::make::*;
 use nufw_proto::{BootId, ConnId, EventSeq};
-use nulog::{Change, GapRow, SessionRow, StoreError, User};
+use nulog::{Change, EndReason, GapRow, SessionRow, StoreError, User};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::Path;
@@ -66,6 +66,7 @@ pub(crate) async fn a_session_left_open_by_a_crash_is_ended_without_inventing_wh
     let end = Change::SessionEnd {
         id: id(1),
         at: at(4_000_000),
+        reason: EndReason::Idle,
     };
     let mut first = lab.store().await;
     for _ in 0..2 {
@@ -99,7 +100,7 @@ pub(crate) async fn a_session_left_open_by_a_crash_is_ended_without_inventing_wh
     assert_eq!(found.len(), 2);
     assert_eq!(
         (&found[0]["duration"], &found[0]["end_reason"]),
-        (&json!(4.0), &json!("ended"))
+        (&json!(4.0), &json!("idle"))
     );
     assert_eq!(found[0]["start_time"], "2027-01-15T08:00:00.000000Z");
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use crate::lab::Lab;
 use crate::make::{addr, at, close, close_with, drop_row, established, id, open, open_row};
-use nulog::{Change, SessionRow, Spool, StoreError, User};
+use nulog::{Change, EndReason, SessionRow, Spool, StoreError, User};
 use std::sync::Arc;
 
 async fn spool(lab: &Lab, file: &str) -> Spool {
@@ -93,4 +93,16 @@ pub(crate) async fn sessions_of_a_run_before_that_come_from_the_spool_are_ended(
     let sessions = reader.sessions_json().await.unwrap();
     assert_eq!(sessions[0]["end_reason"], "server-restart");
     assert!(sessions[0]["end_time"].is_null());
+    // Its end was in the spool, too.
+    let end = |reason| Change::SessionEnd {
+        id: id(1),
+        at: at(5_000_000),
+        reason,
+    };
+    store.apply(&[end(EndReason::Ordered)]).await.unwrap();
+    store.apply(&[end(EndReason::Lost)]).await.unwrap();
+    store.end_open_sessions().await.unwrap();
+    let sessions = reader.sessions_json().await.unwrap();
+    assert_eq!(sessions[0]["end_reason"], "ordered", "the first one counts");
+    assert_eq!(sessions[0]["duration"], 5.0);
 }
