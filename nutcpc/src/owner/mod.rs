@@ -8,6 +8,7 @@ mod hash;
 mod known;
 mod matching;
 mod proc_net;
+mod process;
 mod program;
 
 use diag::{CLOSE, Diag, Filter, SYN_SENT, SocketRow};

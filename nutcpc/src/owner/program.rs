@@ -4,18 +4,13 @@
 //! lately, and is bounded in time; what is not found in that time has no program, which no decision may hang on.
 
 use super::known::{Known, Spot, Unused};
+use super::process::{Look, Program, Recent, run_time, take};
 use nufw_common::clock;
-use nufw_proto::Text;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, fstat, openat, readlinkat, readlinkat_raw, seek};
-use rustix::io::Errno;
-use rustix::path::DecInt;
+use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, fstat, openat, seek};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
-
-/// Path of a program.
-pub(super) type Program = Text<1024>;
 
 /// Processes remembered because a socket was theirs; each costs one descriptor.
 const RECENT_PROCESSES: usize = 32;
@@ -23,8 +18,6 @@ const RECENT_PROCESSES: usize = 32;
 const NEXT_FDS: u32 = 4;
 /// Unused numbers of each process that are tried.
 const UNUSED_FDS: usize = 4;
-/// Descriptor numbers remembered of each: a closed socket's number is given to the next one.
-const RECENT_FDS: usize = 8;
 /// Process ids tried before all of /proc is read: a program that has just been started has one of the latest.
 const NEWEST_PIDS: u32 = 32;
 /// One look ends after this time, even if it found nothing.
@@ -34,19 +27,6 @@ const LOOK_BUDGET: Duration = Duration::from_millis(100);
 const REST_FACTOR: u32 = 9;
 /// After one that its time cut short: the program may well be where it did not come to, and a rule may ask for it.
 const REST_FACTOR_OF_CUT: u32 = 1;
-
-/// A process that held a wanted socket.
-struct Recent {
-    pid: u32,
-    /// /proc/PID/fd; stays this process's even when its number is used again.
-    fds: OwnedFd,
-    /// Where its latest sockets were, newest first.
-    latest: VecDeque<u32>,
-    /// Where its next ones may be.
-    unused: Unused,
-    /// How long its first thread had run when it was read.
-    ran: u64,
-}
 
 /// Looks for programs among the processes of one user.
 pub(super) struct Programs {
@@ -59,23 +39,6 @@ pub(super) struct Programs {
     newest: u32,
     rest_until: Option<Instant>,
     entries: Vec<MaybeUninit<u8>>,
-}
-
-/// What a look has still to find, and what it found.
-struct Look<'a> {
-    wanted: &'a HashSet<u32>,
-    found: HashMap<u32, Option<Program>>,
-    until: Instant,
-}
-
-impl Look<'_> {
-    fn is_done(&self) -> bool {
-        self.found.len() == self.wanted.len()
-    }
-
-    fn is_wanted(&self, inode: u32) -> bool {
-        self.wanted.contains(&inode) && !self.found.contains_key(&inode)
-    }
 }
 
 impl Programs {
@@ -296,6 +259,7 @@ impl Programs {
             latest: VecDeque::new(),
             unused: Unused::default(),
             ran: 0,
+            row: 0,
         })
     }
 
@@ -335,103 +299,6 @@ fn rest(took: Duration) -> Duration {
     } else {
         took * REST_FACTOR
     }
-}
-
-impl Recent {
-    fn remember(&mut self, hits: &[u32]) {
-        for &fd in hits {
-            self.latest.retain(|&known| known != fd);
-            self.latest.push_front(fd);
-            self.unused.taken(fd);
-        }
-        self.latest.truncate(RECENT_FDS);
-    }
-
-    /// Reads every descriptor; answers those that were wanted, and remembers where the others are.
-    fn scan(
-        &mut self,
-        entries: &mut [MaybeUninit<u8>],
-        known: &mut Known,
-        look: &mut Look<'_>,
-    ) -> Result<Vec<u32>, Errno> {
-        let fds = self.fds.as_fd();
-        seek(fds, SeekFrom::Start(0))?;
-        let mut hits = Vec::new();
-        let mut unused = Unused::default();
-        let mut dir = RawDir::new(fds, entries);
-        let mut read = 0_u32;
-        while let Some(entry) = dir.next() {
-            let entry = entry?;
-            let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            unused.used(fd);
-            if let Ok(Some(inode)) = socket_inode(fds, entry.file_name()) {
-                known.saw(inode, Spot { pid: self.pid, fd });
-                if look.is_wanted(inode) {
-                    look.found.insert(inode, executable(fds));
-                    hits.push(fd);
-                    if look.is_done() {
-                        break;
-                    }
-                }
-            }
-            read += 1;
-            if read.is_multiple_of(1024) && clock::mono() >= look.until {
-                break;
-            }
-        }
-        self.unused = unused;
-        Ok(hits)
-    }
-}
-
-/// Looks at one descriptor; tells whether it was wanted.
-fn take(fds: BorrowedFd<'_>, fd: u32, look: &mut Look<'_>) -> Result<bool, Errno> {
-    let inode = socket_inode(fds, DecInt::new(fd))?.filter(|&inode| look.is_wanted(inode));
-    if let Some(inode) = inode {
-        look.found.insert(inode, executable(fds));
-    }
-    Ok(inode.is_some())
-}
-
-/// The inode of the socket behind a descriptor; `None` when it is not a socket.
-fn socket_inode(fds: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Result<Option<u32>, Errno> {
-    let mut link = [MaybeUninit::uninit(); 32];
-    let (link, _) = readlinkat_raw(fds, name, &mut link)?;
-    Ok(link
-        .strip_prefix(b"socket:[")
-        .and_then(|rest| rest.strip_suffix(b"]"))
-        .and_then(|digits| str::from_utf8(digits).ok())
-        .and_then(|digits| digits.parse().ok()))
-}
-
-/// The path of the executable of the process that `fds` belongs to; `None` when it may not be read or is too long to
-/// be told without cutting it.
-fn executable(fds: BorrowedFd<'_>) -> Option<Program> {
-    let link = readlinkat(fds, "../exe", Vec::new()).ok()?;
-    let path = link.to_string_lossy();
-    // The kernel says so when the file was replaced, as by an upgrade: the program is still that one.
-    let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
-    (path.len() <= 1024).then(|| Text::lossy(path))
-}
-
-/// How long the first thread of a process has run, nanoseconds (/proc/PID/schedstat); 0 where it cannot be known.
-fn run_time(fds: BorrowedFd<'_>) -> u64 {
-    let read = || {
-        let file = openat(
-            fds,
-            "../schedstat",
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .ok()?;
-        let mut text = [0; 96];
-        let length = rustix::io::read(&file, &mut text).ok()?;
-        let text = str::from_utf8(&text[..length]).ok()?;
-        text.split_ascii_whitespace().next()?.parse().ok()
-    };
-    read().unwrap_or(0)
 }
 
 /// The process id that was given last (last field of /proc/loadavg); 0 when it cannot be read.

@@ -440,6 +440,45 @@ fn a_socket_is_found_where_it_is_and_not_where_it_was() {
 
 /// Not a test of its own: what the other user's process does.
 #[test]
+fn a_socket_is_found_whatever_number_it_got() {
+    if !in_namespace(module_path!(), "a_socket_is_found_whatever_number_it_got") {
+        return;
+    }
+    let mut owner = owner();
+    let open = || connecting(Domain::IPV4, None, at(BLACK_HOLE));
+    let ask = |owner: &mut SocketOwner, local| {
+        let asked = tuple(Transport::Tcp, local, at(BLACK_HOLE));
+        assert_mine(find(owner, asked), asked);
+    };
+    let mut sockets: Vec<(Socket, SocketAddr)> = (0..200).map(|_| open()).collect();
+    ask(&mut owner, sockets[199].1);
+    // Numbers in the middle are given again, of which nothing tells the client.
+    for place in [150, 20, 199, 0, 77, 150] {
+        // The old one first, or the new one would get another number.
+        let (old, _) = sockets.swap_remove(place);
+        drop(old);
+        sockets.push(open());
+        ask(&mut owner, sockets[199].1);
+    }
+    // Some far above the others, with nothing below them.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let highest = limit.current.map_or(4000, |most| most.min(4000));
+    let highest = i32::try_from(highest).unwrap() - 1;
+    for number in [highest, highest - 700] {
+        let (socket, local) = open();
+        let high = rustix::io::fcntl_dupfd_cloexec(&socket, number).unwrap();
+        drop(socket);
+        ask(&mut owner, local);
+        drop(high);
+        ask(&mut owner, sockets[100].1);
+    }
+    sockets.truncate(3);
+    sockets.push(open());
+    ask(&mut owner, sockets[3].1);
+    ask(&mut owner, sockets[0].1);
+}
+
+#[test]
 fn the_other_user() {
     let Ok(wanted) = std::env::var(CHILD) else {
         return;
