@@ -8,6 +8,7 @@ mod radius;
 use crate::config::Identify;
 use crate::engine::Input;
 use crate::hub::Event;
+use crate::port::{Cause, Complaints};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use leases::Leases;
@@ -69,6 +70,7 @@ pub(crate) fn run(
     sockets: Vec<StdSocket>,
     hub: mpsc::Sender<Event>,
     reloaded: watch::Receiver<Networks>,
+    complaints: Arc<Complaints>,
     shutdown: &Shutdown,
 ) -> std::io::Result<()> {
     if identify.leases.is_none() && identify.radius.is_none() {
@@ -89,6 +91,7 @@ pub(crate) fn run(
         accounting: identify.radius.map(Accounting::new),
         fixed: identify.networks,
         hub,
+        complaints,
         held: HashMap::new(),
     };
     tokio::spawn(keeper.run(messages, reloaded, shutdown.clone()));
@@ -136,6 +139,8 @@ struct Keeper {
     /// Networks of the configuration.
     fixed: Networks,
     hub: mpsc::Sender<Event>,
+    /// Messages that are not taken are counted there.
+    complaints: Arc<Complaints>,
     /// Who was told to be where.
     held: HashMap<Addr, Arc<str>>,
 }
@@ -170,8 +175,12 @@ impl Keeper {
         let (answer, changes) = match accounting.hear(from.ip(), &bytes, clock::mono()) {
             Ok(Heard { answer, changes }) => (answer, changes),
             Err(error) => {
-                // Anybody can send a datagram in anybody's name: no line in the log for each.
-                tracing::debug!(peer = %from, %error, "an accounting message is not taken");
+                // Anybody can send a datagram in anybody's name: not even one line in the log for each sender.
+                let what = format!(
+                    "accounting messages are not taken, as that of {}: {error}",
+                    from.ip()
+                );
+                self.complaints.tell_of_all("radius", Cause::Protocol, &what);
                 return;
             }
         };
@@ -270,6 +279,7 @@ mod tests {
         heard: mpsc::Receiver<Event>,
         reloaded: watch::Sender<Networks>,
         port: SocketAddr,
+        complaints: Arc<Complaints>,
         dir: tempfile::TempDir,
         _trigger: lifecycle::Trigger,
     }
@@ -292,11 +302,21 @@ mod tests {
         let (hub, heard) = mpsc::channel(16);
         let (reloaded, reloads) = watch::channel(Vec::new());
         let (trigger, shutdown) = lifecycle::shutdown();
-        run(identify, sockets, hub, reloads, &shutdown).unwrap();
+        let complaints = Arc::<Complaints>::default();
+        run(
+            identify,
+            sockets,
+            hub,
+            reloads,
+            Arc::clone(&complaints),
+            &shutdown,
+        )
+        .unwrap();
         Lab {
             heard,
             reloaded,
             port,
+            complaints,
             dir,
             _trigger: trigger,
         }
@@ -343,6 +363,7 @@ mod tests {
             20,
             "one answer, to the one that was signed"
         );
+        assert_eq!(lab.complaints.state().protocol, 1, "the other is counted");
         // Whoever reads the users again hears of it again.
         lab.reloaded.send_replace(Vec::new());
         assert_eq!(lab.word().await, is("10.0.0.7", Some("alice")));

@@ -75,6 +75,8 @@ struct Server {
     hook_counts: HookCounts,
     /// The networks of `[identify]`, sent at each reload to whoever must tell the hub again.
     reloaded: watch::Sender<identify::Networks>,
+    /// Accounting messages that were not taken.
+    accounting: Arc<Complaints>,
     sources: Sources,
 }
 
@@ -152,6 +154,7 @@ async fn serve(
         listeners.accounting,
         server.hub.clone(),
         server.reloaded.subscribe(),
+        Arc::clone(&server.accounting),
         &shutdown,
     )
     .context("accounting messages cannot be received")
@@ -387,6 +390,7 @@ async fn start(
             tickets,
             hook_counts,
             reloaded: watch::channel(Vec::new()).0,
+            accounting: Arc::default(),
             sources,
         },
         task,
@@ -426,6 +430,7 @@ impl Server {
             backpressure: self.journal.backpressure(),
             gateways: Arc::clone(&self.gateways),
             clients: Arc::clone(&self.clients),
+            accounting: Arc::clone(&self.accounting),
             reloads: Arc::clone(&self.reloads),
             hooks: self.hook_counts.clone(),
             listening: listen.into_iter().flatten().copied().collect(),

@@ -18,6 +18,7 @@ use crate::gateways::GatewayPort;
 use crate::hooks::HookCounts;
 use crate::hub::Event;
 use crate::journal::Journal;
+use crate::port::Complaints;
 use nufw_common::lifecycle::Shutdown;
 use nufw_common::listen::{Bound, ListenError, Place};
 use nufw_common::observe::{self as common, Observed, Report, SOCKET_MODE, process::Process};
@@ -42,6 +43,7 @@ pub(crate) struct Watched {
     pub(crate) backpressure: watch::Receiver<bool>,
     pub(crate) gateways: Arc<GatewayPort>,
     pub(crate) clients: Arc<ClientPort>,
+    pub(crate) accounting: Arc<Complaints>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) hooks: HookCounts,
     pub(crate) listening: Vec<SocketAddr>,
@@ -83,6 +85,7 @@ impl Watched {
             backpressure: *self.backpressure.borrow(),
             gateway_port: self.gateways.complaints.state(),
             client_port: self.clients.complaints.state(),
+            accounting: self.accounting.state(),
             listening: self.listening.clone(),
             reloads: self.reloads.state(),
             hooks: self.hooks.state(),

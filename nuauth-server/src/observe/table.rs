@@ -16,6 +16,7 @@ const CLIENTS_TLS: &[(&str, &str)] = &[("port", "clients"), ("cause", "tls")];
 const CLIENTS_LATE: &[(&str, &str)] = &[("port", "clients"), ("cause", "timeout")];
 const CLIENTS_BAD: &[(&str, &str)] = &[("port", "clients"), ("cause", "protocol")];
 const CLIENTS_BUSY: &[(&str, &str)] = &[("port", "clients"), ("cause", "busy")];
+const RADIUS_BAD: &[(&str, &str)] = &[("port", "radius"), ("cause", "protocol")];
 const CLIENTS_LOGIN: &[(&str, &str)] = &[("port", "clients"), ("cause", "login")];
 
 #[expect(
@@ -129,7 +130,7 @@ pub const TABLE: &[Row] = &[
     // Ports.
     Row::counter("nuauth_port_connections", "Connections accepted, by port.", |v| Some(v.gateway_port.connections)).with(&[("port", "gateways")]),
     Row::counter("nuauth_port_connections", "", |v| Some(v.client_port.connections)).with(&[("port", "clients")]),
-    Row::counter("nuauth_port_failures", "Connections that came to nothing or to a bad end, by port and cause: tls for a handshake or certificate that failed, login for wrong credentials, busy for one that was sent away because too many others waited to be checked (limits.password-checks), timeout for one that did not log in or say hello in time, protocol for one that broke the protocol.", |v| Some(v.gateway_port.tls)).with(GATEWAYS_TLS),
+    Row::counter("nuauth_port_failures", "Connections that came to nothing or to a bad end, by port and cause: tls for a handshake or certificate that failed, login for wrong credentials, busy for one that was sent away because too many others waited to be checked (limits.password-checks), timeout for one that did not log in or say hello in time, protocol for one that broke the protocol. Of port radius: accounting messages that were not taken, since their sender is not known, or they are not signed with the secret or malformed.", |v| Some(v.gateway_port.tls)).with(GATEWAYS_TLS),
     Row::counter("nuauth_port_failures", "", |v| Some(v.gateway_port.late)).with(GATEWAYS_LATE),
     Row::counter("nuauth_port_failures", "", |v| Some(v.gateway_port.protocol)).with(GATEWAYS_BAD),
     Row::counter("nuauth_port_failures", "", |v| Some(v.client_port.tls)).with(CLIENTS_TLS),
@@ -137,6 +138,7 @@ pub const TABLE: &[Row] = &[
     Row::counter("nuauth_port_failures", "", |v| Some(v.client_port.protocol)).with(CLIENTS_BAD),
     Row::counter("nuauth_port_failures", "", |v| Some(v.client_port.login)).with(CLIENTS_LOGIN),
     Row::counter("nuauth_port_failures", "", |v| Some(v.client_port.busy)).with(CLIENTS_BUSY),
+    Row::counter("nuauth_port_failures", "", |v| Some(v.accounting.protocol)).with(RADIUS_BAD),
     // Configuration and process.
     Row::counter("nuauth_reloads", "Reloads of users, access lists and certificates, by result. A failed one leaves everything as it was.", |v| Some(v.reloads.good)).with(&[("result", "ok")]),
     Row::counter("nuauth_reloads", "", |v| Some(v.reloads.bad)).with(&[("result", "failed")]),

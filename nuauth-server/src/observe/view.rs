@@ -34,6 +34,8 @@ pub struct View {
     pub gateway_port: PortState,
     /// The port of the clients.
     pub client_port: PortState,
+    /// Accounting messages of RADIUS that were not taken.
+    pub accounting: PortState,
     /// Where both listen.
     pub listening: Vec<SocketAddr>,
     /// What became of reloads.
