@@ -44,6 +44,15 @@ need_build_tools() {
     [ -n "$(ls /usr/lib/*/libpam.so 2>/dev/null)" ] || need libpam.so:libpam0g-dev:"the server checks passwords by PAM"
 }
 
+# What the feature "kerberos" is built with; the tests build everything.
+features=nufw-e2e/kerberos
+need_kerberos_headers() {
+    [ -e /usr/include/gssapi/gssapi.h ] ||
+        need gssapi.h:libkrb5-dev:"headers of the GSS-API library, for logging in by Kerberos"
+    [ -n "$(ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* 2>/dev/null)" ] ||
+        need libclang.so:libclang-dev:"reads those headers"
+}
+
 # Debian starts the servers that it installs; only private ones, which the tests start themselves, are wanted.
 # without_starting COMMAND… — runs it with such starts forbidden.
 without_starting() {
@@ -69,7 +78,10 @@ need_postgres_and_mariadb() {
 
 # Users of the tests come from a private LDAP server, too.
 need_directory_servers() {
-    without_starting need slapd:slapd:"users log in by a private LDAP server"
+    without_starting need slapd:slapd:"users log in by a private LDAP server" \
+        krb5kdc:krb5-kdc:"users log in by tickets of a private Kerberos realm" \
+        kadmin.local:krb5-admin-server:"makes the principals of that realm" \
+        kinit:krb5-user:"gets their tickets"
 }
 
 # What people use today, to compare with.

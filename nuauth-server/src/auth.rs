@@ -77,6 +77,20 @@ pub enum LoginError {
     /// The certificate is nobody's.
     #[error("the certificate for \"{0}\" is no user's")]
     UnknownCertificate(String),
+    /// The Kerberos library does not accept the ticket.
+    #[error("the Kerberos ticket is not accepted: {0}")]
+    Ticket(String),
+    /// The ticket is good, and its principal no user.
+    #[error("the Kerberos principal \"{principal}\" is no user: {why}")]
+    Principal {
+        /// The principal.
+        principal: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// Whoever takes tickets does not answer.
+    #[error("a Kerberos ticket cannot be checked: {0}")]
+    TicketUnsaid(String),
 }
 
 impl LoginError {
@@ -84,7 +98,7 @@ impl LoginError {
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Mechanism(_) => Refusal::Mechanism,
-            Self::CannotSay { .. } | Self::Busy(_) => Refusal::Unavailable,
+            Self::CannotSay { .. } | Self::TicketUnsaid(_) | Self::Busy(_) => Refusal::Unavailable,
             Self::Locked { .. } => Refusal::TooManyFailures,
             _ => Refusal::Credentials,
         }

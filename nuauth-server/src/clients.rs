@@ -3,6 +3,7 @@
 //! Who a user is, `auth` says; whose connection it is, the engine. This module only lets the right peers speak, and in
 //! time.
 
+mod kerberos;
 mod login;
 mod renewal;
 mod voice;

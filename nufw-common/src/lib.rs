@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod exit;
+pub mod gs2;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod lifecycle;

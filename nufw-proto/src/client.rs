@@ -5,7 +5,7 @@
 
 use crate::frame::messages;
 pub use crate::gateway::{Capabilities, Goodbye, Heartbeat, Hook};
-use crate::{Addr, Batch, ClaimId, SecretBytes, SessionId, Text, Tuple};
+use crate::{Addr, Batch, ClaimId, LoginBytes, SecretBytes, SessionId, Text, Tuple};
 use serde::{Deserialize, Serialize};
 
 /// Hashes of programs go before claims, where [`HashPrograms`] wants them.
@@ -54,14 +54,14 @@ pub struct Login {
     /// [`CONVERSATION`] `SCRAM-SHA-256` and `SCRAM-SHA-256-PLUS` (RFC 7677).
     pub mechanism: Text<20>,
     /// The initial response.
-    pub response: SecretBytes,
+    pub response: LoginBytes,
 }
 
 /// The next message of a login of several, answering a [`Challenge`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Respond {
     /// What the mechanism says; empty after its last challenge.
-    pub response: SecretBytes,
+    pub response: LoginBytes,
 }
 
 /// The server's message of a login of several.

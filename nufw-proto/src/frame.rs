@@ -3,7 +3,7 @@
 //! A frame is an 8-byte header (body length u32, type u16, flags u16, all big-endian) and the body (postcard 1,
 //! <https://postcard.jamesmunns.com/wire-format>). Reading from a socket is the caller's part.
 
-use crate::{EncodeError, WireError};
+use crate::{EncodeError, LoginBytes, WireError};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Bytes of a frame's header.
@@ -12,6 +12,8 @@ pub const FRAME_HEADER: usize = 8;
 pub const MAX_BODY: usize = 256 * 1024;
 /// Most bytes in the body of a frame from a peer that has not logged in or said hello.
 pub const MAX_GREETING_BODY: usize = 8 * 1024;
+/// The same of the login of a client that was offered Kerberos, whose tickets are long.
+pub const MAX_TICKET_BODY: usize = LoginBytes::MAX + 1024;
 
 /// The flags of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

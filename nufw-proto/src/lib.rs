@@ -19,10 +19,11 @@ pub use address::{Addr, MappedAddress};
 pub use conntrack::{Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus, Removal, TcpState};
 pub use error::{EncodeError, WireError};
 pub use frame::{
-    Decoded, FRAME_HEADER, Flags, MAX_BODY, MAX_GREETING_BODY, Message, decode, encode, encode_ignorable,
+    Decoded, FRAME_HEADER, Flags, MAX_BODY, MAX_GREETING_BODY, MAX_TICKET_BODY, Message, decode, encode,
+    encode_ignorable,
 };
 pub use ids::{AskId, BadConnId, BootId, ClaimId, ConnId, DumpId, EventSeq, Mark, SessionId, Timestamp};
-pub use text::{BadText, Batch, BatchTooLarge, MAX_BATCH, SecretBytes, Text};
+pub use text::{BadText, Batch, BatchTooLarge, LoginBytes, MAX_BATCH, Secret, SecretBytes, Text};
 pub use tuple::{FamilyMismatch, IcmpKey, Ports, Transport, Tuple};
 
 /// TCP port on which the server waits for gateway agents (IANA: nufw).

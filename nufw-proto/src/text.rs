@@ -229,13 +229,20 @@ impl<T> IntoIterator for Batch<T> {
     }
 }
 
-/// At most 4 KiB that no log and no debug print may show: a SASL response, a session token.
+/// At most `MAX` bytes that no log and no debug print may show.
 #[derive(Clone, Eq)]
-pub struct SecretBytes(Vec<u8>);
+pub struct Secret<const MAX: usize>(Vec<u8>);
 
-impl SecretBytes {
+/// A session token, a ticket, a server's part of a login.
+pub type SecretBytes = Secret<4096>;
+
+/// A client's part of a login. The longest are Kerberos tickets of users in many groups: Windows makes them up to 48,000 bytes (its
+/// default `MaxTokenSize`).
+pub type LoginBytes = Secret<65_536>;
+
+impl<const MAX: usize> Secret<MAX> {
     /// Most bytes a secret may have.
-    pub const MAX: usize = 4096;
+    pub const MAX: usize = MAX;
 
     /// Takes the bytes if they fit.
     pub fn new(bytes: Vec<u8>) -> Result<Self, BadText> {
@@ -259,7 +266,7 @@ impl SecretBytes {
     }
 }
 
-impl PartialEq for SecretBytes {
+impl<const MAX: usize> PartialEq for Secret<MAX> {
     /// Looks at every byte, wherever the first difference is: the time taken must not lead a guesser to a token.
     fn eq(&self, other: &Self) -> bool {
         let difference = self
@@ -271,35 +278,35 @@ impl PartialEq for SecretBytes {
     }
 }
 
-impl Serialize for SecretBytes {
+impl<const MAX: usize> Serialize for Secret<MAX> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Bytes, not a list: no copy of the secret is made on the way.
         serializer.serialize_bytes(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for SecretBytes {
+impl<'de, const MAX: usize> Deserialize<'de> for Secret<MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(SecretVisitor)
+        deserializer.deserialize_bytes(SecretVisitor::<MAX>)
     }
 }
 
-struct SecretVisitor;
+struct SecretVisitor<const MAX: usize>;
 
-impl Visitor<'_> for SecretVisitor {
-    type Value = SecretBytes;
+impl<const MAX: usize> Visitor<'_> for SecretVisitor<MAX> {
+    type Value = Secret<MAX>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at most {} bytes", SecretBytes::MAX)
+        write!(f, "at most {MAX} bytes")
     }
 
-    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<SecretBytes, E> {
-        SecretBytes::check(bytes.len()).map_err(E::custom)?;
-        Ok(SecretBytes(bytes.to_vec()))
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Secret<MAX>, E> {
+        Secret::<MAX>::check(bytes.len()).map_err(E::custom)?;
+        Ok(Secret(bytes.to_vec()))
     }
 }
 
-impl TryFrom<Vec<u8>> for SecretBytes {
+impl<const MAX: usize> TryFrom<Vec<u8>> for Secret<MAX> {
     type Error = BadText;
 
     fn try_from(bytes: Vec<u8>) -> Result<Self, BadText> {
@@ -307,7 +314,7 @@ impl TryFrom<Vec<u8>> for SecretBytes {
     }
 }
 
-impl Drop for SecretBytes {
+impl<const MAX: usize> Drop for Secret<MAX> {
     fn drop(&mut self) {
         // Best effort: the compiler may keep copies, but the long-lived one goes.
         self.0.fill(0);
@@ -315,7 +322,7 @@ impl Drop for SecretBytes {
     }
 }
 
-impl fmt::Debug for SecretBytes {
+impl<const MAX: usize> fmt::Debug for Secret<MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretBytes({} bytes)", self.0.len())
     }

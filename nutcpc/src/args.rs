@@ -26,6 +26,8 @@ Examples:
   nutcpc -H fw.example.org -U alice --password-file ~/.nufw-password --ca ca.crt
   nutcpc -H fw.example.org --ca ca.crt --certificate alice.crt --key alice.key
       logs in by certificate
+  nutcpc -H fw.example.org --kerberos
+      logs in by the Kerberos ticket
   nutcpc -H fw1.example.org -H fw2.example.org --ca ca.crt -C alice.crt -K alice.key
       at two servers at once
   nutcpc -H 10.0.0.1 --also '[fd00::1]:4129' --name fw.example.org …
@@ -81,7 +83,7 @@ pub(crate) struct Args {
     /// Revocation list of that authority, PEM
     #[arg(long, short = 'R', value_name = "FILE")]
     pub(crate) crl: Option<PathBuf>,
-    /// Your user name; needed unless you log in by certificate
+    /// Your user name; needed unless you log in by certificate or Kerberos ticket
     #[arg(long, short = 'U', value_name = "NAME")]
     pub(crate) user: Option<String>,
     /// File whose first line is the password; only you may be able to read it
@@ -96,7 +98,11 @@ pub(crate) struct Args {
     /// The certificate's private key, PEM
     #[arg(long, short = 'K', value_name = "FILE", requires = "certificate")]
     pub(crate) key: Option<PathBuf>,
-    /// Log in by this alone: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN or EXTERNAL [default: the best that is offered]
+    /// Log in by your Kerberos ticket instead of a password, as kinit gets one; the server's principal is
+    /// nuauth/HOST@REALM
+    #[arg(long, conflicts_with_all = ["certificate", "password_file", "password_fd"])]
+    pub(crate) kerberos: bool,
+    /// Log in by this alone: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN, EXTERNAL or GS2-KRB5-PLUS [default: the best that is offered]
     #[arg(long, value_name = "NAME", value_parser = mechanism)]
     pub(crate) mechanism: Option<Mechanism>,
     /// Answer for another user's sockets; needs root

@@ -17,6 +17,7 @@ use nufw_common::exit::{Exit, Failure, OrExit as _, report};
 use nufw_common::lifecycle::{Signal, Signals};
 use nufw_common::{clock, logging, privileges};
 use std::io::{IsTerminal as _, Write as _};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -99,13 +100,15 @@ fn wanted_of(
     password: impl FnOnce(&str) -> Result<Password, Failure>,
 ) -> Result<Wanted, Failure> {
     let login = match (&server.certificate, &server.user) {
+        _ if server.kerberos => by_kerberos(server)?,
         (Some(_), user) => Login::Certificate { user: user.clone() },
         (None, Some(user)) => Login::Password {
             user: user.clone(),
             password: password(user)?,
         },
         (None, None) => {
-            let error = anyhow!("who are you? Give --user NAME, or --certificate FILE and --key FILE");
+            let error =
+                anyhow!("who are you? Give --user NAME, or --certificate FILE and --key FILE, or --kerberos");
             return Err(Failure::new(Exit::Usage, error));
         }
     };
@@ -136,6 +139,23 @@ fn wanted_of(
             ticket_file: server.ticket_file.clone(),
             hears_refusals: settings.notify.is_some(),
         },
+    })
+}
+
+/// The server's principal has a name.
+fn by_kerberos(server: &Server) -> Result<Login, Failure> {
+    if !cfg!(feature = "kerberos") {
+        let error = anyhow!("this nutcpc was built without Kerberos (feature \"kerberos\")");
+        return Err(Failure::new(Exit::Config, error));
+    }
+    let host = server.name.as_ref().unwrap_or(&server.host);
+    if host.parse::<IpAddr>().is_ok() {
+        let error = anyhow!("Kerberos needs the name of the server, not the address {host}: give --name");
+        return Err(Failure::new(Exit::Config, error));
+    }
+    Ok(Login::Kerberos {
+        host: host.clone(),
+        user: server.user.clone(),
     })
 }
 

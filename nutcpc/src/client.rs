@@ -7,6 +7,7 @@ use crate::connect::{Dialer, resolve};
 use crate::credentials::{CredentialError, Login, Ready};
 use crate::error::{LoginError, Remedy};
 use crate::event::Event;
+use crate::kerberos;
 use crate::owner::{OwnerError, SocketOwner};
 use crate::sasl::Mechanism;
 use crate::session::{Ended, Session, Shown, Tools};
@@ -105,7 +106,7 @@ impl ClientError {
                 // The server is there, and may be able to say later.
                 Remedy::Retry if error.is_unsaid() => Exit::TempFail,
                 Remedy::Retry => Exit::Unavailable,
-                Remedy::Credentials => Exit::NoPerm,
+                Remedy::Credentials | Remedy::Ticket => Exit::NoPerm,
                 Remedy::Configuration => Exit::Config,
             },
             Self::Lost(_) => Exit::Unavailable,
@@ -253,8 +254,9 @@ impl Client {
                 Err(AttemptError::Login(error)) => {
                     let is_final = match error.remedy() {
                         Remedy::Credentials => true,
-                        // Once the settings have worked, what is wrong is on the way to the server.
-                        Remedy::Configuration => !has_logged_in,
+                        // Once the settings have worked, what is wrong is on the way to the server; and a ticket that has run
+                        // out is had again by somebody or something else.
+                        Remedy::Configuration | Remedy::Ticket => !has_logged_in,
                         Remedy::Retry => false,
                     };
                     if is_final || self.options.once {
@@ -333,7 +335,12 @@ impl Client {
             }
         }
         let hello = self.hello();
-        let shown = Shown::Login(self.secrets.had()?.clone());
+        let ready = self.secrets.had()?.clone();
+        if let Ready::Ticket(_) = ready {
+            // Before a server is troubled.
+            kerberos::look().await?;
+        }
+        let shown = Shown::Login(ready);
         Ok(Session::open(&self.dialer, server, hello, mechanisms, shown).await?)
     }
 

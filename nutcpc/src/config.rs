@@ -83,6 +83,7 @@ pub(crate) struct Server {
     pub(crate) user: Option<String>,
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
     pub(crate) password_file: Option<PathBuf>,
+    pub(crate) kerberos: bool,
     pub(crate) ticket_file: Option<PathBuf>,
 }
 
@@ -96,6 +97,7 @@ struct Raw {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     password_file: Option<PathBuf>,
+    kerberos: bool,
     ticket_file: Option<PathBuf>,
     stay: bool,
     notify: bool,
@@ -116,6 +118,7 @@ struct RawServer {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     password_file: Option<PathBuf>,
+    kerberos: Option<bool>,
     ticket_file: Option<PathBuf>,
 }
 
@@ -323,14 +326,20 @@ impl Check<'_> {
             own.ticket_file.as_ref(),
             raw.ticket_file.as_ref(),
         );
-        let is_given =
-            args.certificate.is_some() || args.password_file.is_some() || args.password_fd.is_some();
-        let is_own = own.certificate.is_some() || own.key.is_some() || own.password_file.is_some();
-        let (certificate, key, password_file) = if is_given {
+        let is_given = args.kerberos
+            || args.certificate.is_some()
+            || args.password_file.is_some()
+            || args.password_fd.is_some();
+        let is_own = own.kerberos == Some(true)
+            || own.certificate.is_some()
+            || own.key.is_some()
+            || own.password_file.is_some();
+        let (certificate, key, password_file, kerberos) = if is_given {
             (
                 args.certificate.clone(),
                 args.key.clone(),
                 args.password_file.clone(),
+                args.kerberos,
             )
         } else if is_own {
             let mut of = |name, file: &Option<PathBuf>| path(name, None, file.as_ref(), None);
@@ -338,6 +347,7 @@ impl Check<'_> {
                 of("certificate", &own.certificate),
                 of("key", &own.key),
                 of("password-file", &own.password_file),
+                own.kerberos == Some(true),
             )
         } else {
             let mut of = |name, file: &Option<PathBuf>| path(name, None, None, file.as_ref());
@@ -345,6 +355,7 @@ impl Check<'_> {
                 of("certificate", &raw.certificate),
                 of("key", &raw.key),
                 of("password-file", &raw.password_file),
+                own.kerberos.unwrap_or(raw.kerberos),
             )
         };
         let prefix = if is_own {
@@ -355,6 +366,12 @@ impl Check<'_> {
         let pair = match (&certificate, &key) {
             (Some(_), None) => Some(("key", "certificate")),
             (None, Some(_)) => Some(("certificate", "key")),
+            _ if kerberos && (certificate.is_some() || password_file.is_some()) => {
+                let text = "there is a certificate or a password-file, too: leave one of them out";
+                self.problems
+                    .push(self.origins.complain(&format!("{prefix}kerberos"), text));
+                None
+            }
             _ if certificate.is_some() && password_file.is_some() => {
                 let text = "there is a certificate, too: leave one of them out";
                 self.problems
@@ -381,6 +398,7 @@ impl Check<'_> {
             user,
             certificate: certificate.zip(key),
             password_file,
+            kerberos,
             ticket_file,
         }
     }

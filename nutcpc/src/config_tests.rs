@@ -154,6 +154,10 @@ fn a_mistake_names_file_line_and_key() {
             "home.toml:1: key certificate: key is missing",
         ),
         (
+            &format!("password-file = \"/p\"\nkerberos = true\n{ONE}"),
+            "home.toml:2: key kerberos: there is a certificate or a password-file, too: leave one of them out",
+        ),
+        (
             &format!("certificate = \"/c\"\nkey = \"/k\"\npassword-file = \"/p\"\n{ONE}"),
             "home.toml:3: key password-file: ",
         ),
@@ -319,4 +323,19 @@ fn a_further_address_is_no_name_and_has_the_servers_port_by_default() {
         "[fd00::1]:42"
     );
     assert!(further_address("fw.example", 41).is_err());
+}
+
+#[test]
+fn a_ticket_is_a_way_to_log_in_as_the_others_are() {
+    let kerberos = |home: &str, args: &[&str]| -> Vec<bool> {
+        let settings = Place::new("", home).load(args).unwrap();
+        settings.servers.iter().map(|server| server.kerberos).collect()
+    };
+    assert_eq!(kerberos(ONE, &["--kerberos"]), [true]);
+    let two = "password-file = \"/p\"\n[[server]]\naddress = \"fw1\"\n[[server]]\naddress = \"fw2\"\nkerberos = true\n";
+    assert_eq!(kerberos(two, &[]), [false, true]);
+    assert_eq!(kerberos(two, &["--password-file", "q"]), [false, false]);
+    let other = "kerberos = true\n[[server]]\naddress = \"fw1\"\nkerberos = false\nuser = \"a\"\n[[server]]\naddress = \"fw2\"\n\
+                 [[server]]\naddress = \"fw3\"\npassword-file = \"/p\"\n";
+    assert_eq!(kerberos(other, &[]), [false, true, false]);
 }

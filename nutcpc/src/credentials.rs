@@ -2,8 +2,9 @@
 //!
 //! Passwords are read here and nowhere shown; where one comes from is the command's choice.
 
+use crate::kerberos::Ticket;
 use crate::sasl::Mechanism;
-use nufw_proto::SecretBytes;
+use nufw_proto::LoginBytes;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,13 @@ pub enum Login {
         /// The password.
         password: Password,
     },
+    /// A Kerberos ticket, as the system's library finds it.
+    Kerberos {
+        /// The name of the server's host.
+        host: String,
+        /// Name of the user, if it shall be checked against the ticket's.
+        user: Option<String>,
+    },
     /// SASL EXTERNAL: the client certificate of the TLS connection says who it is.
     Certificate {
         /// Name of the user, if it shall be checked against the certificate's.
@@ -67,11 +75,16 @@ pub enum Login {
 
 /// Credentials that were read.
 #[derive(Clone)]
-pub(crate) struct Ready {
-    /// The one message of the mechanism that needs no more.
-    pub(crate) response: SecretBytes,
-    /// Name and password, where there is one.
-    pub(crate) password: Option<(String, Zeroizing<String>)>,
+pub(crate) enum Ready {
+    /// A password, and whose it is.
+    Password {
+        user: String,
+        password: Zeroizing<String>,
+    },
+    /// A certificate, with the one message that it needs.
+    Certificate(LoginBytes),
+    /// A ticket, which is looked for when it is needed.
+    Ticket(Ticket),
 }
 
 impl Login {
@@ -80,6 +93,7 @@ impl Login {
         match self {
             Self::Password { .. } => &[Mechanism::ScramPlus, Mechanism::Scram, Mechanism::Plain],
             Self::Certificate { .. } => &[Mechanism::External],
+            Self::Kerberos { .. } => &[Mechanism::Kerberos],
         }
     }
 
@@ -87,7 +101,7 @@ impl Login {
     pub(crate) fn user(&self) -> Option<&String> {
         match self {
             Self::Password { user, .. } => Some(user),
-            Self::Certificate { user } => user.as_ref(),
+            Self::Certificate { user } | Self::Kerberos { user, .. } => user.as_ref(),
         }
     }
 
@@ -104,39 +118,27 @@ impl Login {
 
     /// Reads what has to be read, once.
     pub(crate) fn read(&self) -> Result<Ready, CredentialError> {
-        let password = match self {
-            Self::Password { user, password } => {
-                check_user(user)?;
-                Some((user.clone(), password.read()?))
-            }
-            Self::Certificate { .. } => None,
-        };
-        let response = match (&password, self) {
-            (Some((user, password)), _) => plain(user, password)?,
-            (None, login) => login.response()?,
-        };
-        Ok(Ready { response, password })
-    }
-
-    /// The one message that `PLAIN` or `EXTERNAL` needs.
-    pub fn response(&self) -> Result<SecretBytes, CredentialError> {
-        match self {
-            Self::Password { user, password } => {
-                check_user(user)?;
-                plain(user, &password.read()?)
-            }
-            Self::Certificate { user } => {
-                if let Some(user) = user {
-                    check_user(user)?;
-                }
-                secret(user.clone().unwrap_or_default().into_bytes())
-            }
+        if let Some(user) = self.user() {
+            check_user(user)?;
         }
+        Ok(match self {
+            Self::Password { user, password } => Ready::Password {
+                user: user.clone(),
+                password: password.read()?,
+            },
+            Self::Certificate { user } => {
+                Ready::Certificate(secret(user.clone().unwrap_or_default().into_bytes())?)
+            }
+            Self::Kerberos { host, user } => Ready::Ticket(Ticket {
+                host: host.clone(),
+                user: user.clone(),
+            }),
+        })
     }
 }
 
 /// RFC 4616: no authorisation identity, NUL, user, NUL, password.
-fn plain(user: &str, password: &str) -> Result<SecretBytes, CredentialError> {
+pub(crate) fn plain(user: &str, password: &str) -> Result<LoginBytes, CredentialError> {
     let mut bytes = Vec::with_capacity(user.len() + password.len() + 2);
     bytes.push(0);
     bytes.extend_from_slice(user.as_bytes());
@@ -145,8 +147,8 @@ fn plain(user: &str, password: &str) -> Result<SecretBytes, CredentialError> {
     secret(bytes)
 }
 
-fn secret(bytes: Vec<u8>) -> Result<SecretBytes, CredentialError> {
-    SecretBytes::new(bytes).map_err(|_| CredentialError::Password("is too long"))
+fn secret(bytes: Vec<u8>) -> Result<LoginBytes, CredentialError> {
+    LoginBytes::new(bytes).map_err(|_| CredentialError::Password("is too long"))
 }
 
 impl Password {
@@ -229,7 +231,7 @@ mod tests {
     #[test]
     fn plain_is_as_rfc_4616_wants_it() {
         assert_eq!(
-            plain("tim", "tanstaaftanstaaf").response().unwrap().expose(),
+            super::plain("tim", "tanstaaftanstaaf").unwrap().expose(),
             b"\0tim\0tanstaaftanstaaf"
         );
     }
@@ -237,9 +239,9 @@ mod tests {
     #[test]
     fn what_would_change_the_meaning_is_refused() {
         for (user, password) in [("", "x"), ("a\0b", "x"), ("a", ""), ("a", "b\0c")] {
-            assert!(plain(user, password).response().is_err(), "{user:?} {password:?}");
+            assert!(plain(user, password).read().is_err(), "{user:?} {password:?}");
         }
-        assert!(plain("a", &"x".repeat(MAX_PASSWORD + 1)).response().is_err());
+        assert!(plain("a", &"x".repeat(MAX_PASSWORD + 1)).read().is_err());
     }
 
     #[test]
@@ -250,14 +252,15 @@ mod tests {
             user: "a".to_owned(),
             password: Password::File(file.path().to_owned()),
         };
-        assert_eq!(login.response().unwrap().expose(), b"\0a\0pass word");
+        let read = login.read().unwrap();
+        assert!(matches!(read, Ready::Password { password, .. } if *password == "pass word"));
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(login.response().unwrap_err().to_string().contains("chmod 600"));
+        assert!(login.read().err().unwrap().to_string().contains("chmod 600"));
     }
 
     #[test]
     fn nothing_shows_the_password() {
-        let shown = format!("{:?}", plain("tim", "secret").response());
+        let shown = format!("{:?}", super::plain("tim", "secret"));
         assert!(!shown.contains("secret"), "{shown}");
     }
 }

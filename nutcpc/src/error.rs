@@ -18,6 +18,8 @@ pub enum Remedy {
     Credentials,
     /// The client's settings or the server's certificate must be others.
     Configuration,
+    /// A ticket must be had first.
+    Ticket,
 }
 
 /// Why a login failed.
@@ -85,6 +87,14 @@ pub enum LoginError {
     /// The server does not keep to the mechanism, or could not prove that it knows the user.
     #[error("the server's part of the login is wrong: {0}")]
     Conversation(String),
+    /// The Kerberos library has no ticket for the server.
+    #[error("no Kerberos ticket for the server: {why}")]
+    Kerberos {
+        /// What it says.
+        why: String,
+        /// No KDC answered it.
+        is_unreachable: bool,
+    },
     /// The server said goodbye.
     #[error("the server ended the connection: {0}")]
     Goodbye(String),
@@ -140,10 +150,12 @@ impl LoginError {
                 | Refusal::Unavailable => Remedy::Retry,
             },
             Self::Mechanism { .. } => Remedy::Credentials,
+            Self::Kerberos { is_unreachable, .. } if !is_unreachable => Remedy::Ticket,
             Self::Protocol { .. } | Self::Conversation(_) => Remedy::Configuration,
             Self::Handshake { cause, .. } if is_distrust(cause) => Remedy::Configuration,
             Self::Handshake { cause, .. } if is_distrusted(cause) => Remedy::Credentials,
             Self::NoTickets
+            | Self::Kerberos { .. }
             | Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Handshake { .. }

@@ -15,6 +15,7 @@ mod connect;
 mod credentials;
 mod error;
 mod event;
+mod kerberos;
 mod notify;
 pub mod owner;
 mod proofs;

@@ -2,10 +2,12 @@
 //!
 //! Chooses nothing by itself, and believes no server that has not proven that it knows the user's keys.
 
-use crate::credentials::Ready;
+use crate::credentials::{Ready, plain};
 use crate::error::LoginError;
+use crate::kerberos;
+use nufw_common::gs2;
 use nufw_proto::client::Welcome;
-use nufw_proto::{SecretBytes, Text};
+use nufw_proto::{LoginBytes, Text};
 use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::scram::{SCRAM_SHA256, SCRAM_SHA256_PLUS};
 use rsasl::mechname::Mechname;
@@ -38,6 +40,8 @@ pub enum Mechanism {
     Plain,
     /// The certificate of the TLS connection.
     External,
+    /// A Kerberos ticket, bound to the TLS connection.
+    Kerberos,
 }
 
 impl Mechanism {
@@ -48,19 +52,26 @@ impl Mechanism {
             Self::Scram => "SCRAM-SHA-256",
             Self::Plain => "PLAIN",
             Self::External => "EXTERNAL",
+            Self::Kerberos => gs2::MECHANISM,
         }
     }
 
     /// The mechanism of that name, in any case.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::ScramPlus, Self::Scram, Self::Plain, Self::External]
-            .into_iter()
+        const ALL: [Mechanism; 5] = [
+            Mechanism::ScramPlus,
+            Mechanism::Scram,
+            Mechanism::Plain,
+            Mechanism::External,
+            Mechanism::Kerberos,
+        ];
+        ALL.into_iter()
             .find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
     }
 
     /// Whether it is a conversation of several messages.
     pub(crate) fn is_conversation(self) -> bool {
-        matches!(self, Self::ScramPlus | Self::Scram)
+        matches!(self, Self::ScramPlus | Self::Scram | Self::Kerberos)
     }
 }
 
@@ -102,15 +113,41 @@ impl SessionCallback for Credentials {
 }
 
 /// A login of several messages.
-pub(crate) struct Conversation {
+pub(crate) enum Conversation {
+    /// By a password.
+    Scram(Box<Scram>),
+    /// By a ticket.
+    Kerberos(Box<kerberos::Context>),
+}
+
+impl Conversation {
+    /// Answers the server; with nothing, when it has proven itself.
+    pub(crate) fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, LoginError> {
+        match self {
+            Self::Scram(scram) => scram.answer(challenge),
+            Self::Kerberos(context) => context.answer(challenge),
+        }
+    }
+
+    /// Whether the server has proven itself.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Scram(scram) => scram.is_over,
+            Self::Kerberos(context) => context.is_over(),
+        }
+    }
+}
+
+/// SCRAM, by `rsasl`.
+pub(crate) struct Scram {
     session: Session<NoValidation, Binding>,
     /// The server has proven that it knows the user's keys.
     is_over: bool,
 }
 
-impl Conversation {
+impl Scram {
     /// Begins it; gives the first message.
-    pub(crate) fn begin(
+    fn begin(
         mechanism: Mechanism,
         user: &str,
         password: &Zeroizing<String>,
@@ -137,8 +174,7 @@ impl Conversation {
         Ok((Self { session, is_over }, message))
     }
 
-    /// Answers the server; with nothing, when it has proven itself.
-    pub(crate) fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, LoginError> {
+    fn answer(&mut self, challenge: &[u8]) -> Result<Vec<u8>, LoginError> {
         let text = std::str::from_utf8(challenge).unwrap_or_default();
         // `rsasl` takes the first two bytes of every part for granted, and panics without them.
         if text.split(',').any(|part| part.len() < 2) {
@@ -158,11 +194,6 @@ impl Conversation {
             .map_err(|error| LoginError::Conversation(error.to_string()))?;
         self.is_over = state.is_finished();
         Ok(message)
-    }
-
-    /// Whether the server has proven itself.
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over
     }
 }
 
@@ -195,23 +226,34 @@ pub(crate) fn choose(
 }
 
 /// The first message of a login, and the conversation that it begins, if it does.
-pub(crate) fn begin(
+pub(crate) async fn begin(
     mechanism: Mechanism,
-    ready: &Ready,
+    ready: Ready,
     exported: Exported,
-) -> Result<(Option<Conversation>, SecretBytes), LoginError> {
-    match &ready.password {
-        Some((user, password)) if mechanism.is_conversation() => {
-            let (begun, first) = Conversation::begin(mechanism, user, password, exported)?;
-            Ok((Some(begun), secret(first)?))
+) -> Result<(Option<Conversation>, LoginBytes), LoginError> {
+    match ready {
+        Ready::Password { user, password } if mechanism.is_conversation() => {
+            let (begun, first) = Scram::begin(mechanism, &user, &password, exported)?;
+            Ok((Some(Conversation::Scram(Box::new(begun))), secret(first)?))
         }
-        _ => Ok((None, ready.response.clone())),
+        Ready::Password { user, password } => {
+            let message = plain(&user, &password);
+            Ok((
+                None,
+                message.map_err(|error| LoginError::Conversation(error.to_string()))?,
+            ))
+        }
+        Ready::Certificate(message) => Ok((None, message)),
+        Ready::Ticket(ticket) => {
+            let (begun, first) = kerberos::Context::begin(ticket, exported).await?;
+            Ok((Some(Conversation::Kerberos(Box::new(begun))), secret(first)?))
+        }
     }
 }
 
 /// What a message may carry of a conversation.
-pub(crate) fn secret(message: Vec<u8>) -> Result<SecretBytes, LoginError> {
-    SecretBytes::new(message).map_err(|error| LoginError::Conversation(error.to_string()))
+pub(crate) fn secret(message: Vec<u8>) -> Result<LoginBytes, LoginError> {
+    LoginBytes::new(message).map_err(|error| LoginError::Conversation(error.to_string()))
 }
 
 #[cfg(test)]
@@ -233,7 +275,7 @@ mod tests {
             b"\xff",
         ] {
             let (mut conversation, first) =
-                Conversation::begin(Mechanism::Scram, "alice", &password, Exported::default()).unwrap();
+                Scram::begin(Mechanism::Scram, "alice", &password, Exported::default()).unwrap();
             assert!(first.starts_with(b"y,,n=alice,r=") || first.starts_with(b"n,,n=alice,r="));
             let answer = conversation.answer(challenge);
             assert!(answer.is_err(), "{challenge:?}: {answer:?}");

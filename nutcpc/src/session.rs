@@ -19,12 +19,13 @@ use nufw_proto::client::{
     Announce, CONVERSATION, ClaimRequest, EndCause, Goodbye, Heartbeat, Hello, LoggedIn,
     Login as LoginMessage, Respond, Resume, TICKETS, ToClient, ToServer, Withdraw,
 };
-use nufw_proto::{Addr, Batch, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
+use nufw_proto::{Addr, Batch, LoginBytes, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 /// From the first byte to the end of the login. A server that many clients return to at once checks their passwords
@@ -32,6 +33,8 @@ use tokio_rustls::client::TlsStream;
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the farewell may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long after a ticket was missing that is wanted again it is looked for again.
+const TICKET_PAUSE: Duration = Duration::from_secs(10);
 /// Claims in one frame: with the longest program paths they just fit it.
 const CLAIMS_PER_FRAME: usize = 200;
 /// A server that promises less than this between two signs of life would be lost at every hiccup.
@@ -47,6 +50,8 @@ pub(crate) struct Session {
     /// By what credentials are shown again, if they must be.
     mechanism: Option<Mechanism>,
     exported: Exported,
+    /// Credentials that are about to be shown again.
+    beginning: Option<Beginning>,
     /// Credentials that are being shown again in several messages.
     aside: Option<Conversation>,
     local: Addr,
@@ -55,6 +60,9 @@ pub(crate) struct Session {
     /// The local address is among the host's global ones (it may be a loopback address).
     local_was_seen: bool,
 }
+
+/// The first message of a login that is being made.
+type Beginning = JoinHandle<Result<(Option<Conversation>, LoginBytes), LoginError>>;
 
 /// How a session ended.
 #[derive(Debug)]
@@ -147,7 +155,14 @@ impl Session {
                 Shown::Login(ready) => {
                     let mechanism = mechanism?;
                     tracing::debug!(%mechanism, "logging in");
-                    let (begun, response) = sasl::begin(mechanism, &ready, exported)?;
+                    let (begun, response) = match sasl::begin(mechanism, ready, exported).await {
+                        Ok(begun) => begun,
+                        Err(error) => {
+                            // So that the server does not take it for a connection that broke.
+                            let _ = tokio::time::timeout(GOODBYE_TIMEOUT, writer.close()).await;
+                            return Err(error);
+                        }
+                    };
                     conversation = begun;
                     ToServer::Login(login_message(mechanism, response))
                 }
@@ -181,6 +196,7 @@ impl Session {
                 server,
                 mechanism: by,
                 exported,
+                beginning: None,
                 aside: None,
                 local: local.ip().into(),
                 hashes_programs: false,
@@ -266,6 +282,11 @@ impl Session {
                         return Ok(ended);
                     }
                 }
+                begun = begun(&mut self.beginning) => {
+                    if let Some(ended) = self.go_on_showing(begun, tools)? {
+                        return Ok(ended);
+                    }
+                }
                 command = tools.commands.recv() => match command {
                     Some(Command::Reload) => *tools.reload = true,
                     Some(Command::Stop) | None => return Ok(self.say_goodbye().await),
@@ -347,7 +368,7 @@ impl Session {
             }
         }
         if ended.is_none() && again {
-            ended = self.show_again(tools)?;
+            self.show_again(Duration::ZERO, tools);
         }
         if ended.is_none() && !questions.is_empty() {
             let claims = tools.owner.claims(&questions);
@@ -363,23 +384,44 @@ impl Session {
         Ok(ended)
     }
 
-    /// Shows the credentials again, as the session's own mechanism wants it.
-    fn show_again(&mut self, tools: &mut Tools<'_>) -> Result<Option<Ended>, LinkError> {
-        let (Some(ready), Some(mechanism)) = (tools.secrets.known(), self.mechanism) else {
+    /// Begins to show the credentials again, as the session's own mechanism wants it, in a while.
+    fn show_again(&mut self, pause: Duration, tools: &mut Tools<'_>) {
+        let (Some(ready), Some(mechanism)) = (tools.secrets.known().cloned(), self.mechanism) else {
             (tools.emit)(Event::Notice {
                 text: "the server wants the password again; this session ends soon, and then it is asked for"
                     .to_owned(),
             });
-            return Ok(None);
+            return;
         };
-        match sasl::begin(mechanism, ready, self.exported) {
-            Ok((begun, response)) => {
+        let exported = self.exported;
+        self.beginning = Some(tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            sasl::begin(mechanism, ready, exported).await
+        }));
+    }
+
+    /// Shows them. A ticket that is not there may come until the session ends, of which the server says when.
+    fn go_on_showing(
+        &mut self,
+        begun: Result<(Option<Conversation>, LoginBytes), LoginError>,
+        tools: &mut Tools<'_>,
+    ) -> Result<Option<Ended>, LinkError> {
+        match (begun, self.mechanism) {
+            (Ok((begun, response)), Some(mechanism)) => {
                 self.aside = begun;
                 self.writer
                     .queue(&ToServer::Again(login_message(mechanism, response)))?;
                 Ok(None)
             }
-            Err(error) => Ok(Some(Ended::Lost(format!("connection lost: {error}")))),
+            (Err(error @ LoginError::Kerberos { .. }), _) => {
+                (tools.emit)(Event::Notice {
+                    text: format!("the server wants the ticket again, or this session ends soon: {error}"),
+                });
+                self.show_again(TICKET_PAUSE, tools);
+                Ok(None)
+            }
+            (Err(error), _) => Ok(Some(Ended::Lost(format!("connection lost: {error}")))),
+            (Ok(_), None) => Ok(None),
         }
     }
 
@@ -473,8 +515,18 @@ impl Session {
     }
 }
 
+/// Waits for credentials that are about to be shown; for ever where none are.
+async fn begun(beginning: &mut Option<Beginning>) -> Result<(Option<Conversation>, LoginBytes), LoginError> {
+    let Some(task) = beginning else {
+        return std::future::pending().await;
+    };
+    let begun = task.await;
+    *beginning = None;
+    begun.unwrap_or_else(|error| Err(LoginError::Conversation(error.to_string())))
+}
+
 /// Goes on with credentials that are being shown again.
-fn go_on(aside: &mut Option<Conversation>, challenge: &[u8]) -> Result<SecretBytes, LoginError> {
+fn go_on(aside: &mut Option<Conversation>, challenge: &[u8]) -> Result<LoginBytes, LoginError> {
     let Some(conversation) = aside else {
         return Err(LoginError::Unexpected("more of a login that there is not"));
     };
@@ -485,7 +537,7 @@ fn go_on(aside: &mut Option<Conversation>, challenge: &[u8]) -> Result<SecretByt
     Ok(response)
 }
 
-fn login_message(mechanism: Mechanism, response: SecretBytes) -> LoginMessage {
+fn login_message(mechanism: Mechanism, response: LoginBytes) -> LoginMessage {
     LoginMessage {
         mechanism: Text::lossy(mechanism.name()),
         response,

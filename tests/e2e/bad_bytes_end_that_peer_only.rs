@@ -5,8 +5,8 @@ use crate::peer::{Peer, plain, plain_is_cut_within};
 use anyhow::{Result, bail};
 use lab::{Attempt, Lab, Options, Outcome, TcpService, User, addr, checked, with_lab};
 use nufw_proto::{
-    BootId, CLIENT_ALPN, EventSeq, FRAME_HEADER, GATEWAY_ALPN, MAX_BODY, MAX_GREETING_BODY, SecretBytes,
-    Text, client, gateway,
+    BootId, CLIENT_ALPN, EventSeq, FRAME_HEADER, GATEWAY_ALPN, LoginBytes, MAX_BODY, MAX_GREETING_BODY, Text,
+    client, gateway,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -253,7 +253,7 @@ fn log_in(peer: &mut Peer, port: Port) -> Result<()> {
             let plain = format!("\0bob\0{}", User::PASSWORD).into_bytes();
             peer.send(&client::ToServer::Login(client::Login {
                 mechanism: Text::lossy("PLAIN"),
-                response: SecretBytes::new(plain)?,
+                response: LoginBytes::new(plain)?,
             }))?;
             while !matches!(peer.receive()?, client::ToClient::LoggedIn(_)) {}
         }

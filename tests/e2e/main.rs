@@ -90,6 +90,8 @@ mod thousand_parallel_connections_make_thousand_rows;
 mod translated_connections_bind_their_events;
 mod two_servers_share_one_database;
 mod two_users_on_one_host_keep_apart;
+#[cfg(feature = "kerberos")]
+mod user_of_a_realm_logs_in_by_her_ticket;
 mod users_are_shaped_by_their_marks;
 mod users_of_a_directory_come_back_by_ticket;
 mod users_of_a_directory_stay_when_it_dies;

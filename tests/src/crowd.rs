@@ -10,7 +10,7 @@ use nufw_common::tls::{ClientTls, client_config, server_name};
 use nufw_proto::client::{
     Heartbeat, Hello, Login, OsInfo, REASONS, Refusal, Resume, TICKETS, ToClient, ToServer,
 };
-use nufw_proto::{CLIENT_ALPN, MAX_BODY, SecretBytes, Text};
+use nufw_proto::{CLIENT_ALPN, LoginBytes, MAX_BODY, SecretBytes, Text};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -169,10 +169,8 @@ impl Shared {
             Some(ticket) => ToServer::Resume(Resume { ticket }),
             None => ToServer::Login(Login {
                 mechanism: Text::lossy("PLAIN"),
-                response: SecretBytes::new(
-                    format!("\0crowd{number}\0{}", self.options.password).into_bytes(),
-                )
-                .context("the password is too long")?,
+                response: LoginBytes::new(format!("\0crowd{number}\0{}", self.options.password).into_bytes())
+                    .context("the password is too long")?,
             }),
         };
         session.say(&shown).await?;

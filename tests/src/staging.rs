@@ -53,6 +53,13 @@ impl Lab {
         Ok(self.client_base(user)?.args(["--user", user]).args(files))
     }
 
+    /// A client that logs in by a Kerberos ticket; where that is, its environment says.
+    pub fn client_by_ticket(&self, name: &str) -> Result<Spec> {
+        let ca = self.dir().join("pki/ca.crt");
+        let spec = self.client_base(name)?.args(["--ca".into(), ca]);
+        Ok(spec.args(["--kerberos"]))
+    }
+
     /// A client with the certificate of that name.
     pub fn client_with_certificate(&self, name: &str) -> Result<Spec> {
         let pki = self.dir().join("pki");

@@ -84,10 +84,7 @@ impl FailureLimiter {
 
     /// Whether `user` may try from `source` at this moment.
     pub fn check(&self, now: Instant, source: Addr, user: &str) -> Result<(), Locked> {
-        let locked = |key: &Key| {
-            let wait = self.entries.get(key)?.locked_until.saturating_duration_since(now);
-            (!wait.is_zero()).then_some(wait)
-        };
+        let locked = |key: &Key| self.locked(now, key);
         let source = network(source);
         let by_source = locked(&Key::Source(source)).map(|wait| Locked { wait, user: false });
         let by_user = [Key::User(user.into()), Key::Pair(source, user.into())];
@@ -109,6 +106,19 @@ impl FailureLimiter {
         }
     }
 
+    /// A login failed that named nobody.
+    pub fn failed_nameless(&mut self, now: Instant, source: Addr) {
+        self.count(now, Key::Source(network(source)), FREE_FOR_SOURCE);
+    }
+
+    /// Whether somebody may try from `source` at this moment who has named nobody so far.
+    pub fn check_nameless(&self, now: Instant, source: Addr) -> Result<(), Locked> {
+        match self.locked(now, &Key::Source(network(source))) {
+            Some(wait) => Err(Locked { wait, user: false }),
+            None => Ok(()),
+        }
+    }
+
     /// The login succeeded.
     pub fn succeeded(&mut self, source: Addr, user: &str) {
         self.forget(&Key::User(user.into()));
@@ -123,6 +133,12 @@ impl FailureLimiter {
     /// Whether nobody has failed of late.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How much longer it is locked.
+    fn locked(&self, now: Instant, key: &Key) -> Option<Duration> {
+        let wait = self.entries.get(key)?.locked_until.saturating_duration_since(now);
+        (!wait.is_zero()).then_some(wait)
     }
 
     /// Counts a failure; gives how many there are.

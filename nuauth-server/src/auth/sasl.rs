@@ -27,8 +27,8 @@ pub(crate) enum Proof {
     Password(Zeroizing<Vec<u8>>),
     /// A certificate that TLS has verified, with the name.
     Certificate,
-    /// A conversation that has proven the name by keys of the users file.
-    Keys,
+    /// A conversation that has proven the name: by keys of the users file, or by a Kerberos ticket.
+    Conversation,
 }
 
 /// What the client said.
@@ -69,7 +69,7 @@ impl Login {
     pub fn parse(mechanism: &str, response: &[u8], certificate_cn: Option<&str>) -> Result<Self, LoginError> {
         let mechanism =
             Mechanism::parse(mechanism).ok_or_else(|| LoginError::Mechanism(shorten(mechanism)))?;
-        if mechanism.is_scram() {
+        if mechanism.is_conversation() {
             return Err(LoginError::Malformed {
                 mechanism: mechanism.name(),
                 why: "it is a conversation of several messages".to_owned(),
@@ -86,7 +86,7 @@ impl Login {
                 let password = said.password.ok_or_else(|| malformed("it has no password"))?;
                 (name, Proof::Password(password))
             }
-            Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus => {
+            Mechanism::External | Mechanism::Scram | Mechanism::ScramPlus | Mechanism::Kerberos => {
                 let name = certificate_cn.ok_or(LoginError::NoCertificate)?.to_owned();
                 (name, Proof::Certificate)
             }
@@ -108,7 +108,7 @@ impl Login {
     pub(crate) fn proven(name: String) -> Self {
         Self {
             name,
-            proof: Proof::Keys,
+            proof: Proof::Conversation,
         }
     }
 

@@ -210,6 +210,23 @@ fn back_ends(config: &ServerConfig, users: &Users, report: &mut Report) {
             report.add(Level::Warning, "back-ends", text);
         }
     }
+    if let Some(kerberos) = &directories.kerberos {
+        let keytab = &kerberos.settings.keytab;
+        match std::fs::File::open(keytab) {
+            Ok(_) => {
+                let text = format!(
+                    "{} can be read; realms {}",
+                    keytab.display(),
+                    kerberos.realms.join(", ")
+                );
+                report.add(Level::Ok, "kerberos", text);
+            }
+            Err(error) => {
+                let text = format!("cannot read the keytab {}: {error}", keytab.display());
+                report.add(Level::Error, "kerberos", text);
+            }
+        }
+    }
     let by_scram = config
         .clients
         .mechanisms

@@ -18,7 +18,7 @@ use nufw_proto::client::{
     CONVERSATION, Capabilities, Challenge, Hello, Login, PROGRAM_HASHES, REASONS, REFUSALS, Refusal, Resume,
     TICKETS, ToClient, ToServer, Welcome,
 };
-use nufw_proto::{Addr, Batch, MAX_BODY, SecretBytes, SessionId, Text};
+use nufw_proto::{Addr, Batch, LoginBytes, MAX_BODY, MAX_TICKET_BODY, SecretBytes, SessionId, Text};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -46,11 +46,11 @@ impl Means {
 /// The other side of a login of several messages.
 pub(super) trait Talk {
     /// Says this and hears the answer. What breaks the protocol is an error.
-    async fn ask(&mut self, challenge: Challenge) -> Result<SecretBytes, String>;
+    async fn ask(&mut self, challenge: Challenge) -> Result<LoginBytes, String>;
 }
 
 impl Talk for Peer {
-    async fn ask(&mut self, challenge: Challenge) -> Result<SecretBytes, String> {
+    async fn ask(&mut self, challenge: Challenge) -> Result<LoginBytes, String> {
         self.say(&ToClient::Challenge(challenge)).await?;
         match self.next().await? {
             ToServer::Respond(next) => Ok(next.response),
@@ -84,6 +84,9 @@ impl ClientPort {
             mechanisms: Batch::try_from(names).unwrap_or_default(),
         });
         peer.say(&welcome).await?;
+        if means.offered.contains(&Mechanism::Kerberos) {
+            peer.reader.set_limit(MAX_TICKET_BODY);
+        }
         let agreed = hello.capabilities.common(capabilities);
         let directory = self.directory.load_full();
         let shown = match peer.next().await? {
@@ -147,7 +150,7 @@ impl ClientPort {
             Mechanism::External => peer.certificate.is_some(),
             Mechanism::Plain => true,
             Mechanism::Scram => converses,
-            Mechanism::ScramPlus => converses && peer.exported.is_some(),
+            Mechanism::ScramPlus | Mechanism::Kerberos => converses && peer.exported.is_some(),
         };
         Means {
             offered: self.mechanisms.iter().copied().filter(is_offered).collect(),
@@ -244,6 +247,9 @@ impl ClientPort {
         let Some(mechanism) = means.mechanism(&login.mechanism) else {
             return Ok(Err(Refusal::Mechanism));
         };
+        if mechanism == Mechanism::Kerberos {
+            return self.kerberos_login(address, talk, means, login, directory).await;
+        }
         if mechanism.is_scram() {
             return self
                 .converse_login(address, talk, mechanism, means, login, directory)
@@ -344,7 +350,7 @@ impl ClientPort {
     }
 
     /// Tells the log why a login failed, and counts it against its source and name where the credentials were wrong.
-    fn failed(&self, address: SocketAddr, name: Option<&str>, error: &LoginError) -> Refusal {
+    pub(super) fn failed(&self, address: SocketAddr, name: Option<&str>, error: &LoginError) -> Refusal {
         if let LoginError::Busy(_) = error {
             let what = "logins are sent away to come again: too many wait for their turn to be checked";
             self.complaints.tell_of_all("clients", Cause::Busy, what);
@@ -353,9 +359,12 @@ impl ClientPort {
         let what = format!("login failed: {error}");
         self.complaints.tell("clients", address, Cause::Login, &what);
         let refusal = error.refusal();
-        if let (Some(name), Refusal::Credentials) = (name, refusal) {
-            self.failures()
-                .failed(clock::mono(), Addr::from(address.ip()), name);
+        if refusal == Refusal::Credentials {
+            let (now, source) = (clock::mono(), Addr::from(address.ip()));
+            match name {
+                Some(name) => self.failures().failed(now, source, name),
+                None => self.failures().failed_nameless(now, source),
+            }
         }
         refusal
     }
@@ -377,15 +386,15 @@ struct Shown {
 
 impl Shown {
     fn now(identity: Arc<Identity>, login: &Login) -> Self {
-        let external = Mechanism::parse(&login.mechanism) == Some(Mechanism::External);
+        let (quality, by) = match Mechanism::parse(&login.mechanism) {
+            Some(Mechanism::External) => (Quality::Certificate, "certificate"),
+            Some(Mechanism::Kerberos) => (Quality::Password, "kerberos"),
+            _ => (Quality::Password, "password"),
+        };
         Self {
             identity,
-            quality: if external {
-                Quality::Certificate
-            } else {
-                Quality::Password
-            },
-            by: if external { "certificate" } else { "password" },
+            quality,
+            by,
             at: clock::wall().micros(),
             chain: rand::random(),
             replaces: None,

@@ -7,7 +7,7 @@ use super::login::{Means, Talk};
 use crate::engine::Identity;
 use crate::hub::{Event, ToSession};
 use nufw_common::clock;
-use nufw_proto::SecretBytes;
+use nufw_proto::LoginBytes;
 use nufw_proto::SessionId;
 use nufw_proto::client::{Challenge, Login, Refusal, Renewed, ToClient};
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ pub(super) enum Word {
     /// It shows them.
     Again(Login),
     /// It goes on with them.
-    Respond(SecretBytes),
+    Respond(LoginBytes),
 }
 
 /// Whose credentials are checked again.
@@ -44,7 +44,7 @@ struct Aside<'a> {
 }
 
 impl Talk for Aside<'_> {
-    async fn ask(&mut self, challenge: Challenge) -> Result<SecretBytes, String> {
+    async fn ask(&mut self, challenge: Challenge) -> Result<LoginBytes, String> {
         let said = ToSession::Say(Box::new(ToClient::Challenge(challenge)));
         let _ = self.words.send(said).await;
         match self.heard.recv().await.map(|word| *word) {

@@ -11,7 +11,7 @@ mod sessions;
 pub use sessions::{Identify, Radius, TicketSettings};
 mod users;
 
-pub use users::{Backend, CertificateName, Directories, Ldap, System, ldap_port};
+pub use users::{Backend, CertificateName, Directories, Kerberos, Ldap, System, ldap_port};
 
 use crate::engine::{self, UserBits};
 use crate::hooks::HookSettings;
@@ -19,6 +19,7 @@ use crate::hours::Hours;
 use crate::journal::SpoolSettings;
 use crate::policy::Marks;
 use nufw_common::config::{ConfigError, Loader};
+use nufw_common::gs2;
 use nufw_common::listen::Place;
 use nufw_common::sandbox::Privileges;
 use nufw_common::tls::{ClientAuth, PeerNames, ServerTls};
@@ -112,6 +113,8 @@ pub enum Mechanism {
     Scram,
     /// Name and password (RFC 4616); only ever inside TLS.
     Plain,
+    /// A Kerberos ticket, bound to this very TLS connection (RFC 5801).
+    Kerberos,
 }
 
 /// Certificates.
@@ -175,7 +178,13 @@ pub struct PortLimits {
 
 impl Mechanism {
     /// All of them.
-    const ALL: [Self; 4] = [Self::External, Self::ScramPlus, Self::Scram, Self::Plain];
+    const ALL: [Self; 5] = [
+        Self::External,
+        Self::Kerberos,
+        Self::ScramPlus,
+        Self::Scram,
+        Self::Plain,
+    ];
 
     /// Its registered name.
     pub fn name(self) -> &'static str {
@@ -184,6 +193,7 @@ impl Mechanism {
             Self::ScramPlus => "SCRAM-SHA-256-PLUS",
             Self::Scram => "SCRAM-SHA-256",
             Self::Plain => "PLAIN",
+            Self::Kerberos => gs2::MECHANISM,
         }
     }
 
@@ -192,9 +202,14 @@ impl Mechanism {
         Self::ALL.into_iter().find(|m| m.name() == name)
     }
 
-    /// Whether it is a conversation of several messages.
+    /// Whether it is SCRAM, with or without binding.
     pub fn is_scram(self) -> bool {
         matches!(self, Self::ScramPlus | Self::Scram)
+    }
+
+    /// Whether it is a conversation of several messages.
+    pub fn is_conversation(self) -> bool {
+        self.is_scram() || self == Self::Kerberos
     }
 }
 

@@ -27,7 +27,8 @@ use std::time::Duration;
 /// The largest server number that leaves the sequence its bits.
 const MAX_SERVER_NUMBER: u16 = 16_383;
 /// What may be in `clients.mechanisms`.
-const MECHANISMS: &str = "\"EXTERNAL\", \"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\" or \"PLAIN\"";
+const MECHANISMS: &str =
+    "\"EXTERNAL\", \"GS2-KRB5-PLUS\" (Kerberos), \"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\" or \"PLAIN\"";
 /// How long a peer has to log in or say hello, unless told otherwise.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -143,7 +144,7 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
         names: check.gateway_names(&raw.names),
     });
     let raw_clients = check.problems.take(raw.clients.0);
-    let clients = raw_clients.as_ref().map(|raw| Clients {
+    let mut clients = raw_clients.as_ref().map(|raw| Clients {
         listen: check.listen("clients.listen", raw.listen.as_deref(), CLIENT_PORT),
         mechanisms: check.mechanisms(raw.mechanisms.as_deref()),
     });
@@ -206,6 +207,10 @@ pub(super) fn parse(path: &Path, loaded: Loaded<Raw>) -> Result<ServerConfig, Co
     let ports = limits.as_ref().map(|raw| check.port_limits(raw));
     let login = ports.map_or(GREETING_TIMEOUT, |ports| ports.greeting_timeout);
     let directories = raw_users.map(|raw| check.directories(raw, login));
+    if let (Some(raw), Some(clients), Some(directories)) = (&raw_clients, &mut clients, &directories) {
+        let offered = &mut clients.mechanisms;
+        check.offers_kerberos(offered, raw.mechanisms.is_some(), directories.kerberos.is_some());
+    }
 
     // A part that is missing has left its reason among the problems.
     match (

@@ -255,6 +255,30 @@ fn users_come_from_where_the_file_says() {
 }
 
 #[test]
+fn tickets_are_taken_where_the_file_says_how() {
+    let section = "[users.kerberos]\nkeytab = \"nuauth.keytab\"\nrealms = [\"EXAMPLE.ORG\"]\n";
+    if !cfg!(feature = "kerberos") {
+        let error = load(&with_users("", section), &[]).unwrap_err();
+        assert!(error.contains("was built with Kerberos"), "{error}");
+        return;
+    }
+    let (dir, config) = load(&with_users("", section), &[]).unwrap();
+    let kerberos = config.directories.kerberos.as_ref().unwrap();
+    assert_eq!(kerberos.settings.keytab, dir.path().join("nuauth.keytab"));
+    assert!(config.directories.needs_helper() && config.directories.all_known());
+    let offered = [Mechanism::Kerberos, Mechanism::External, Mechanism::Plain];
+    assert_eq!(config.clients.mechanisms, offered);
+    let chosen = with_users("", section).replace("[clients]", "[clients]\nmechanisms = [\"PLAIN\"]");
+    assert_eq!(
+        load(&chosen, &[]).unwrap().1.clients.mechanisms,
+        [Mechanism::Plain]
+    );
+    let without = GOOD.replace("[clients]", "[clients]\nmechanisms = [\"GS2-KRB5-PLUS\"]");
+    let error = load(&without, &[]).unwrap_err();
+    assert!(error.contains("expected a section [users.kerberos]"), "{error}");
+}
+
+#[test]
 fn ports_of_ldap_urls_are_known() {
     for (url, port) in [
         ("ldap://x", Some(389)),
@@ -331,6 +355,17 @@ fn each_mistake_about_back_ends_has_its_sentence() {
             "\n[users.system]\nservice = \"../x\"\n",
             "key users.system.service: found \"../x\", expected the name of a file in /etc/pam.d",
         ),
+        (
+            "",
+            "\n[users.kerberos]\nkeytab = \"k\"\nrealms = []\n",
+            "key users.kerberos.realms: found an empty list, expected at least one",
+        ),
+        (
+            "",
+            "\n[users.kerberos]\nkeytab = \"k\"\nrealms = [\"X.ORG\", \"alice@X.ORG\"]\n",
+            "key users.kerberos.realms: found \"alice@X.ORG\", expected a realm such as \"EXAMPLE.ORG\"",
+        ),
+        ("", "\n[users.kerberos]\nrealms = [\"X.ORG\"]\n", "keytab"),
     ] {
         let found = errors(lines, sections);
         assert!(found.contains(expected), "{found}\nis not\n{expected}");
@@ -476,7 +511,7 @@ fn each_mistake_has_its_sentence() {
         (
             "clients",
             "mechanisms = [\"CRAM-MD5\"]",
-            "key clients.mechanisms[0]: found string \"CRAM-MD5\", expected \"EXTERNAL\", \"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\" or \"PLAIN\"",
+            "key clients.mechanisms[0]: found string \"CRAM-MD5\", expected \"EXTERNAL\", \"GS2-KRB5-PLUS\" (Kerberos), \"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\" or \"PLAIN\"",
         ),
         (
             "clients",

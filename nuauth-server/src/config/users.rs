@@ -2,7 +2,7 @@
 //!
 //! Words and paths; what back-ends do is `directory`'s part.
 
-use crate::directory::{LdapSettings, Settings, SystemSettings};
+use crate::directory::{KerberosSettings, Kind, LdapSettings, Settings, SystemSettings};
 use crate::users::name::NameRules;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,8 @@ pub struct Directories {
     pub ldap: Option<Ldap>,
     /// The host's users.
     pub system: Option<System>,
+    /// Whose Kerberos tickets are taken.
+    pub kerberos: Option<Kerberos>,
 }
 
 /// `[users.ldap]`
@@ -83,7 +85,25 @@ pub struct System {
     pub user: Option<String>,
 }
 
+/// `[users.kerberos]`
+#[derive(Debug, Clone)]
+pub struct Kerberos {
+    /// How tickets are taken.
+    pub settings: KerberosSettings,
+    /// Whose principals are users, by their first part.
+    pub realms: Vec<String>,
+}
+
 impl Backend {
+    /// The process that asks it; none for the file, which the server has.
+    pub fn worker(self) -> Option<Kind> {
+        match self {
+            Self::File => None,
+            Self::Ldap => Some(Kind::Ldap),
+            Self::System => Some(Kind::System),
+        }
+    }
+
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
@@ -109,6 +129,7 @@ impl Directories {
             ask_again: Duration::from_mins(15),
             ldap: None,
             system: None,
+            kerberos: None,
         }
     }
 
@@ -126,9 +147,9 @@ impl Directories {
             .all(|order| order.iter().all(|&backend| backend == Backend::File))
     }
 
-    /// Whether there is anybody to ask but the file.
+    /// Whether there is anything to ask but the file.
     pub fn needs_helper(&self) -> bool {
-        self.uses(Backend::Ldap) || self.uses(Backend::System)
+        self.uses(Backend::Ldap) || self.uses(Backend::System) || self.kerberos.is_some()
     }
 
     /// What workers are told; reads the files that it needs.
@@ -148,6 +169,7 @@ impl Directories {
         Ok(Settings {
             ldap,
             system: system.map(|system| system.settings.clone()),
+            kerberos: self.kerberos.as_ref().map(|kerberos| kerberos.settings.clone()),
         })
     }
 

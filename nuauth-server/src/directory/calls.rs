@@ -3,8 +3,8 @@
 //! Knows neither what is asked nor who answers. When the stream ends every question that waits is answered with that.
 
 use super::wire::{self, Answered, Ask, Call, Reply, Settings, ToHelper};
-use crate::config::Backend;
-use nufw_proto::SecretBytes;
+use super::worker::Kind;
+use nufw_proto::LoginBytes;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Reply>>>>;
 
 enum Item {
     Settings(Box<Settings>),
-    Call(Backend, Ask, Option<SecretBytes>, oneshot::Sender<Reply>),
+    Call(Kind, Ask, Option<LoginBytes>, oneshot::Sender<Reply>),
 }
 
 /// The asking side of the stream.
@@ -42,9 +42,9 @@ impl Calls {
     }
 
     /// Asks.
-    pub(super) async fn ask(&self, backend: Backend, ask: Ask, password: Option<SecretBytes>) -> Reply {
+    pub(super) async fn ask(&self, of: Kind, ask: Ask, secret: Option<LoginBytes>) -> Reply {
         let (answer, answered) = oneshot::channel();
-        match self.0.try_send(Item::Call(backend, ask, password, answer)) {
+        match self.0.try_send(Item::Call(of, ask, secret, answer)) {
             Ok(()) => answered
                 .await
                 .unwrap_or_else(|_| Reply::CannotSay("the process that asks it has ended".to_owned())),
@@ -84,7 +84,7 @@ where
         while let Some(item) = queue.recv().await {
             let message = match item {
                 Item::Settings(settings) => ToHelper::Settings(settings),
-                Item::Call(backend, ask, password, answer) => {
+                Item::Call(of, ask, secret, answer) => {
                     let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
                     // Whoever waited may have gone.
                     waiting.retain(|_, answer| !answer.is_closed());
@@ -96,12 +96,7 @@ where
                     }
                     id += 1;
                     waiting.insert(id, answer);
-                    ToHelper::Call(Call {
-                        id,
-                        backend,
-                        ask,
-                        password,
-                    })
+                    ToHelper::Call(Call { id, of, ask, secret })
                 }
             };
             wire::write(&mut writer, &message).await?;
@@ -142,9 +137,9 @@ mod tests {
     async fn answers_come_in_any_order_to_those_who_asked() {
         let (calls, task, mut other) = pair();
         let (one, two) = (calls.clone(), calls.clone());
-        let one = tokio::spawn(async move { one.ask(Backend::Ldap, identity("one"), None).await });
+        let one = tokio::spawn(async move { one.ask(Kind::Ldap, identity("one"), None).await });
         let first = next(&mut other).await;
-        let two = tokio::spawn(async move { two.ask(Backend::System, identity("two"), None).await });
+        let two = tokio::spawn(async move { two.ask(Kind::System, identity("two"), None).await });
         let second = next(&mut other).await;
         for (id, reply) in [
             (99, Reply::Right),
@@ -157,14 +152,14 @@ mod tests {
         assert_eq!(two.await.unwrap(), Reply::Wrong);
         drop(other);
         assert_eq!(task.await.unwrap(), "it ended");
-        let reply = calls.ask(Backend::Ldap, identity("late"), None).await;
+        let reply = calls.ask(Kind::Ldap, identity("late"), None).await;
         assert!(matches!(reply, Reply::CannotSay(_)), "{reply:?}");
     }
 
     #[tokio::test]
     async fn when_the_process_ends_those_who_wait_hear_of_it() {
         let (calls, _task, mut other) = pair();
-        let asking = tokio::spawn(async move { calls.ask(Backend::Ldap, identity("one"), None).await });
+        let asking = tokio::spawn(async move { calls.ask(Kind::Ldap, identity("one"), None).await });
         next(&mut other).await;
         drop(other);
         assert!(matches!(asking.await.unwrap(), Reply::CannotSay(_)));
@@ -177,11 +172,11 @@ mod tests {
         for n in 0..WAITING {
             let calls = calls.clone();
             asking.push(tokio::spawn(async move {
-                calls.ask(Backend::Ldap, identity(&n.to_string()), None).await
+                calls.ask(Kind::Ldap, identity(&n.to_string()), None).await
             }));
             next(&mut other).await;
         }
-        let reply = calls.ask(Backend::Ldap, identity("more"), None).await;
+        let reply = calls.ask(Kind::Ldap, identity("more"), None).await;
         assert_eq!(
             reply,
             Reply::CannotSay(format!("{WAITING} logins wait for it, which is the most"))
@@ -189,7 +184,7 @@ mod tests {
         // Those who give up leave their places.
         asking.pop().unwrap().abort();
         tokio::task::yield_now().await;
-        let more = tokio::spawn(async move { calls.ask(Backend::Ldap, identity("more"), None).await });
+        let more = tokio::spawn(async move { calls.ask(Kind::Ldap, identity("more"), None).await });
         assert_eq!(next(&mut other).await.ask, identity("more"));
         more.abort();
     }

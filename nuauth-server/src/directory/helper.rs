@@ -3,9 +3,9 @@
 //! It runs no foreign code and parses nothing but what its server and its workers say. It ends when its server does.
 
 use super::calls::Calls;
+use super::kerberos::{KEYTAB, REPLAY_CACHE};
 use super::wire::{self, Answered, Call, Reply, Settings, ToHelper};
 use super::worker::Kind;
-use crate::config::Backend;
 use anyhow::Context as _;
 use nufw_common::clock;
 use nufw_common::exit::{Exit, Failure, OrExit as _};
@@ -26,7 +26,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 /// A worker that has ended is started again after so long at the earliest.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// How much longer than its own time limits an LDAP worker may take before it is taken for hanging.
+/// How much longer than its own time limits a worker may take before it is taken for hanging.
 const MARGIN: Duration = Duration::from_secs(2);
 /// Operations that one question to LDAP may need: connect, begin TLS, bind, search, and bind as the user.
 const OPERATIONS: u32 = 5;
@@ -40,7 +40,7 @@ pub struct Launch {
     pub user: Option<String>,
     /// Whom workers of `users.system` become instead.
     pub system_user: Option<String>,
-    /// What the kernel holds workers of `users.ldap` to, in the words of `privileges.sandbox`.
+    /// What the kernel holds workers of `users.ldap` and `users.kerberos` to, in the words of `privileges.sandbox`.
     pub sandbox: String,
 }
 
@@ -127,12 +127,13 @@ pub(super) fn standard_input() -> io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-/// What both kinds of questions need.
+/// What all kinds of questions need.
 struct State {
     launch: Launch,
     settings: Settings,
     places: Arc<Semaphore>,
     ldap: Mutex<Option<Worker>>,
+    kerberos: Mutex<Option<Worker>>,
 }
 
 /// A worker that lives on.
@@ -160,6 +161,7 @@ async fn serve(stream: UnixStream, launch: Launch) -> io::Result<()> {
                     )),
                     settings: *settings,
                     ldap: Mutex::new(None),
+                    kerberos: Mutex::new(None),
                 }));
             }
             Some(ToHelper::Call(call)) => {
@@ -180,29 +182,33 @@ async fn serve(stream: UnixStream, launch: Launch) -> io::Result<()> {
 }
 
 async fn answer(state: &State, call: Call) -> Reply {
-    match call.backend {
-        Backend::Ldap => ldap(state, call).await,
-        Backend::System => system(state, call).await,
-        Backend::File => Reply::CannotSay("the users file is the server's own".to_owned()),
+    match call.of {
+        Kind::Ldap => match &state.settings.ldap {
+            Some(ldap) => lasting(state, &state.ldap, ldap.timeout * OPERATIONS, call).await,
+            None => Reply::CannotSay("there is no section users.ldap".to_owned()),
+        },
+        Kind::Kerberos => match &state.settings.kerberos {
+            Some(kerberos) => lasting(state, &state.kerberos, kerberos.timeout, call).await,
+            None => Reply::CannotSay("there is no section users.kerberos".to_owned()),
+        },
+        Kind::System => system(state, call).await,
     }
 }
 
-/// Asks the worker that keeps connections to the LDAP server, and starts it where it does not run.
-async fn ldap(state: &State, call: Call) -> Reply {
-    let Some(settings) = &state.settings.ldap else {
-        return Reply::CannotSay("there is no section users.ldap".to_owned());
-    };
+/// Asks a worker that lives on, and starts it where it does not run.
+async fn lasting(state: &State, place: &Mutex<Option<Worker>>, limit: Duration, call: Call) -> Reply {
+    let kind = call.of;
     let calls = {
-        let mut worker = state.ldap.lock().await;
+        let mut worker = place.lock().await;
         let is_over = |w: &Worker| w.ended.load(std::sync::atomic::Ordering::Relaxed);
         if let Some(old) = worker.as_ref().filter(|w| is_over(w)) {
             if clock::mono() < old.started + RESTART_PAUSE {
-                return Reply::CannotSay("the process that asks it has just crashed".to_owned());
+                return Reply::CannotSay("the process that asks it has just ended".to_owned());
             }
             *worker = None;
         }
         if worker.is_none() {
-            match start_ldap(&state.launch, &state.settings).await {
+            match start(&state.launch, kind, &state.settings).await {
                 Ok(started) => *worker = Some(started),
                 Err(error) => {
                     return Reply::CannotSay(format!("the process that asks it cannot be started: {error}"));
@@ -214,32 +220,30 @@ async fn ldap(state: &State, call: Call) -> Reply {
             None => return Reply::CannotSay("the process that asks it does not run".to_owned()),
         }
     };
-    let limit = settings.timeout * OPERATIONS + MARGIN;
-    let asked = calls.ask(Backend::Ldap, call.ask, call.password);
+    let limit = limit + MARGIN;
+    let asked = calls.ask(kind, call.ask, call.secret);
     if let Ok(reply) = tokio::time::timeout(limit, asked).await {
         return reply;
     }
     // Its own limits did not end it, so nothing else will.
-    tracing::warn!("the process that asks the LDAP server hangs and is ended");
-    *state.ldap.lock().await = None;
+    let process = kind.name();
+    tracing::warn!(process, "a process that asks a directory hangs and is ended");
+    *place.lock().await = None;
     Reply::CannotSay(format!("no answer within {} s", limit.as_secs()))
 }
 
-async fn start_ldap(launch: &Launch, settings: &Settings) -> io::Result<Worker> {
-    let (child, stream) = spawn(launch, Kind::Ldap)?;
+/// Starts a worker that lives on, and tells it its own settings alone.
+async fn start(launch: &Launch, kind: Kind, settings: &Settings) -> io::Result<Worker> {
+    let (child, stream) = spawn(launch, kind, settings)?;
     let (reader, writer) = stream.into_split();
     let (calls, driving) = Calls::over(reader, writer);
-    calls
-        .set(Settings {
-            ldap: settings.ldap.clone(),
-            system: None,
-        })
-        .await;
+    calls.set(settings.only(kind)).await;
     let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let told = Arc::clone(&ended);
     tokio::spawn(async move {
         if let Ok(why) = driving.await {
-            tracing::debug!(why, "the process that asks the LDAP server is over");
+            let process = kind.name();
+            tracing::debug!(process, why, "a process that asks a directory is over");
         }
         told.store(true, std::sync::atomic::Ordering::Relaxed);
     });
@@ -264,16 +268,13 @@ async fn system(state: &State, call: Call) -> Reply {
             settings.processes
         ));
     };
-    let (mut child, mut stream) = match spawn(&state.launch, Kind::System) {
+    let (mut child, mut stream) = match spawn(&state.launch, Kind::System, &state.settings) {
         Ok(spawned) => spawned,
         Err(error) => {
             return Reply::CannotSay(format!("the process that asks it cannot be started: {error}"));
         }
     };
-    let own = Settings {
-        ldap: None,
-        system: Some(settings.clone()),
-    };
+    let own = state.settings.only(Kind::System);
     let asked = async {
         wire::write(&mut stream, &ToHelper::Settings(Box::new(own))).await?;
         wire::write(&mut stream, &ToHelper::Call(call)).await?;
@@ -300,14 +301,19 @@ async fn system(state: &State, call: Call) -> Reply {
 }
 
 /// Starts a worker, which talks on its standard input.
-fn spawn(launch: &Launch, kind: Kind) -> io::Result<(Child, UnixStream)> {
+fn spawn(launch: &Launch, kind: Kind, settings: &Settings) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = StdStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut own = launch.clone();
     if kind == Kind::System && own.system_user.is_some() {
         own.user.clone_from(&launch.system_user);
     }
-    let child = Command::new(&launch.program)
+    let mut command = Command::new(&launch.program);
+    if let (Kind::Kerberos, Some(kerberos)) = (kind, &settings.kerberos) {
+        let (variable, none) = REPLAY_CACHE;
+        command.env(variable, none).env(KEYTAB, &kerberos.keytab);
+    }
+    let child = command
         .arg("directory-worker")
         .arg(kind.name())
         .args(own.arguments())

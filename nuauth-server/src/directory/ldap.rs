@@ -7,7 +7,7 @@ use super::MAX_GROUPS;
 use super::wire::{Ask, Found, LdapSettings, Reply};
 use ldap3::{Ldap as Handle, LdapConnAsync, LdapConnSettings, Scope, SearchEntry, SearchOptions};
 use ldap3::{LdapError, dn_escape, ldap_escape};
-use nufw_proto::SecretBytes;
+use nufw_proto::LoginBytes;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
@@ -77,7 +77,7 @@ impl Ldap {
         })
     }
 
-    pub(super) async fn answer(&self, ask: &Ask, password: Option<&SecretBytes>) -> Reply {
+    pub(super) async fn answer(&self, ask: &Ask, password: Option<&LoginBytes>) -> Reply {
         let Ok(_place) = self.places.acquire().await else {
             return Reply::CannotSay("its worker ends".to_owned());
         };
@@ -86,6 +86,7 @@ impl Ldap {
             Ask::Identity(name) => self.identity(name).await,
             Ask::Groups(name) => self.groups(name).await,
             Ask::Credential(name) => self.credential(name).await,
+            Ask::Ticket(_) => Ok(Reply::CannotSay("it takes no tickets".to_owned())),
         };
         answered.unwrap_or_else(|fault| {
             Reply::CannotSay(match fault {
@@ -95,7 +96,7 @@ impl Ldap {
         })
     }
 
-    async fn password(&self, name: &str, password: Option<&SecretBytes>) -> Result<Reply, Fault> {
+    async fn password(&self, name: &str, password: Option<&LoginBytes>) -> Result<Reply, Fault> {
         // RFC 4513, 5.1.2: without a password a server accepts everybody, as nobody.
         let password = password.and_then(|password| std::str::from_utf8(password.expose()).ok());
         let Some(password) = password.filter(|password| !password.is_empty()) else {

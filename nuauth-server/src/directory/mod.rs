@@ -9,6 +9,7 @@ mod cache;
 mod calls;
 mod hasher;
 mod helper;
+mod kerberos;
 mod known;
 mod ldap;
 mod line;
@@ -25,7 +26,7 @@ pub use helper::{Helper, Launch};
 pub(crate) use known::Known;
 pub(crate) use remembered::Remembered;
 pub(crate) use sources::{Sources, helper};
-pub use wire::{LdapSettings, Settings, SystemSettings};
+pub use wire::{KerberosSettings, LdapSettings, Settings, SystemSettings};
 pub use worker::Kind;
 pub(crate) use worker::run as run_worker;
 
@@ -40,7 +41,7 @@ pub use calls::Calls;
 use line::{Busy, Line};
 use nufw_common::clock;
 use nufw_common::config::HexOrInt;
-use nufw_proto::{Mark, SecretBytes, Text};
+use nufw_proto::{LoginBytes, Mark, Text};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use wire::{Ask, Found, Reply};
@@ -62,6 +63,7 @@ struct Lines {
     file: Line,
     ldap: Line,
     system: Line,
+    kerberos: Line,
 }
 
 impl Lines {
@@ -76,6 +78,7 @@ impl Lines {
             file: line(threads),
             ldap: line(ldap),
             system: line(system),
+            kerberos: line(1),
         }
     }
 
@@ -98,6 +101,14 @@ pub enum Answer<T> {
     Unknown,
     /// It does not answer, or its answer cannot be used: a sentence for the log.
     CannotSay(String),
+}
+
+/// A Kerberos token that was accepted.
+pub struct Accepted {
+    /// The name of its principal.
+    pub user: String,
+    /// By what the server proves itself to the client.
+    pub answer: Vec<u8>,
 }
 
 /// Every back-end, with what a reload may change about them.
@@ -176,7 +187,7 @@ impl Directory {
                 self.password(&name, password, &may_try).await?;
                 name
             }
-            Proof::Keys => self.name(&name)?,
+            Proof::Conversation => self.name(&name)?,
             Proof::Certificate => {
                 if let Some(user) = self.users.by_certificate(&name) {
                     user.name().to_string()
@@ -234,7 +245,7 @@ impl Directory {
                 },
                 Backend::Ldap | Backend::System => {
                     may_try().map_err(locked)?;
-                    match SecretBytes::new(password.to_vec()) {
+                    match LoginBytes::new(password.to_vec()) {
                         Ok(password) => self.ask(backend, Ask::Password, name, Some(password)).await,
                         Err(_) => Reply::Wrong,
                     }
@@ -257,6 +268,38 @@ impl Directory {
         } else {
             LoginError::UnknownUser(name.to_owned())
         })
+    }
+
+    /// Whose a Kerberos token is, that is bound to these bytes; and what the client is told in return.
+    pub async fn accept_ticket(&self, token: LoginBytes, binding: Vec<u8>) -> Result<Accepted, LoginError> {
+        tokio::time::timeout(self.patience, self.ticket_reply(token, binding))
+            .await
+            .unwrap_or_else(|_| Err(LoginError::TicketUnsaid(TOO_LONG.to_owned())))
+    }
+
+    async fn ticket_reply(&self, token: LoginBytes, binding: Vec<u8>) -> Result<Accepted, LoginError> {
+        let unsaid = |why: &str| LoginError::TicketUnsaid(why.to_owned());
+        let settings = self.settings.kerberos.as_ref();
+        let settings = settings.ok_or_else(|| unsaid("there is no section users.kerberos"))?;
+        let calls = self.remote.as_ref();
+        let calls = calls.ok_or_else(|| unsaid("its helper process does not run"))?;
+        let turn = self.lines.kerberos.turn().await;
+        let _turn = turn.map_err(|Busy| LoginError::Busy("a Kerberos principal".to_owned()))?;
+        match calls.ask(Kind::Kerberos, Ask::Ticket(binding), Some(token)).await {
+            Reply::Principal(principal, answer) => match kerberos::user(&principal, &settings.realms) {
+                Ok(user) => Ok(Accepted {
+                    user: user.to_owned(),
+                    answer,
+                }),
+                Err(why) => Err(LoginError::Principal {
+                    principal: Text::<255>::lossy(&principal).to_string(),
+                    why,
+                }),
+            },
+            Reply::Refused(why) => Err(LoginError::Ticket(Text::<255>::lossy(&why).to_string())),
+            Reply::CannotSay(why) => Err(unsaid(&Text::<255>::lossy(&why))),
+            _ => Err(unsaid("it answers another question than it was asked")),
+        }
     }
 
     async fn file_password(
@@ -474,10 +517,13 @@ impl Directory {
         backend: Backend,
         ask: fn(String) -> Ask,
         name: &str,
-        password: Option<SecretBytes>,
+        password: Option<LoginBytes>,
     ) -> Reply {
         match &self.remote {
-            Some(calls) => calls.ask(backend, ask(name.to_owned()), password).await,
+            Some(calls) => match backend.worker() {
+                Some(kind) => calls.ask(kind, ask(name.to_owned()), password).await,
+                None => Reply::CannotSay("the users file is the server's own".to_owned()),
+            },
             None => Reply::CannotSay("its helper process does not run".to_owned()),
         }
     }

@@ -5,11 +5,11 @@
 use super::MAX_GROUPS;
 use super::wire::{Ask, Found, Reply, SystemSettings};
 use nix::unistd::{Group, User, getgrouplist};
-use nufw_proto::SecretBytes;
+use nufw_proto::LoginBytes;
 use std::ffi::CString;
 
 /// Answers a question.
-pub(super) fn answer(settings: &SystemSettings, ask: &Ask, password: Option<&SecretBytes>) -> Reply {
+pub(super) fn answer(settings: &SystemSettings, ask: &Ask, password: Option<&LoginBytes>) -> Reply {
     match ask {
         Ask::Password(name) => check(settings, name, password),
         Ask::Identity(name) => match user(name) {
@@ -26,6 +26,7 @@ pub(super) fn answer(settings: &SystemSettings, ask: &Ask, password: Option<&Sec
         },
         // PAM does not say, and shadow is not this process' to read.
         Ask::Credential(_) => Reply::Credential(None),
+        Ask::Ticket(_) => Reply::CannotSay("it takes no tickets".to_owned()),
     }
 }
 
@@ -64,17 +65,17 @@ fn groups(user: &User) -> Reply {
 }
 
 #[cfg(not(feature = "pam"))]
-fn check(_: &SystemSettings, _: &str, _: Option<&SecretBytes>) -> Reply {
+fn check(_: &SystemSettings, _: &str, _: Option<&LoginBytes>) -> Reply {
     Reply::CannotSay("this program was built without PAM (feature \"pam\")".to_owned())
 }
 
 #[cfg(feature = "pam")]
-fn check(settings: &SystemSettings, name: &str, password: Option<&SecretBytes>) -> Reply {
+fn check(settings: &SystemSettings, name: &str, password: Option<&LoginBytes>) -> Reply {
     use nonstick::{AuthnFlags, ErrorCode, Transaction as _, TransactionBuilder};
     use std::os::unix::ffi::OsStringExt as _;
 
     let Some(password) = password
-        .map(SecretBytes::expose)
+        .map(LoginBytes::expose)
         .filter(|p| !p.is_empty() && !p.contains(&0))
     else {
         return Reply::Wrong;

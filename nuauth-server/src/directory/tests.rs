@@ -332,7 +332,7 @@ async fn a_back_end_that_never_answers_costs_its_own_login_and_no_other() {
     let mut lab = lab_of(settings([LDAP, FILE, FILE]));
     let bob = lab.log_in("bob", "x");
     let call = lab.asked().await;
-    assert_eq!(call.password.unwrap().expose(), b"x");
+    assert_eq!(call.secret.unwrap().expose(), b"x");
     let alice = lab.certificate("alice").await.unwrap();
     assert!(alice.is_ok(), "others go on meanwhile");
     let error = bob.await.unwrap().unwrap_err().to_string();

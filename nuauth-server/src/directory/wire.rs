@@ -2,11 +2,12 @@
 //!
 //! Both ends are the same program of the same version, so that nothing here has to grow. Bounded all the same.
 
-use crate::config::Backend;
-use nufw_proto::SecretBytes;
+use super::worker::Kind;
+use nufw_proto::LoginBytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroizing;
@@ -21,6 +22,8 @@ pub struct Settings {
     pub ldap: Option<LdapSettings>,
     /// `[users.system]`
     pub system: Option<SystemSettings>,
+    /// `[users.kerberos]`
+    pub kerberos: Option<KerberosSettings>,
 }
 
 /// How to ask an LDAP server.
@@ -73,13 +76,35 @@ pub struct SystemSettings {
     pub processes: usize,
 }
 
+/// How to take Kerberos tickets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KerberosSettings {
+    /// The file with the keys of the server's principal; the worker reads it.
+    pub keytab: PathBuf,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+impl Settings {
+    /// What a worker of this kind needs, and nothing of the others.
+    pub(super) fn only(&self, kind: Kind) -> Self {
+        let (mut own, all) = (Self::default(), self.clone());
+        match kind {
+            Kind::Ldap => own.ldap = all.ldap,
+            Kind::System => own.system = all.system,
+            Kind::Kerberos => own.kerberos = all.kerberos,
+        }
+        own
+    }
+}
+
 impl std::fmt::Debug for LdapSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "LdapSettings({})", self.url)
     }
 }
 
-/// A question; each names the user.
+/// A question; all but the last name the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ask {
     /// Is the password that comes with it right?
@@ -90,6 +115,8 @@ pub(super) enum Ask {
     Groups(String),
     /// What changes when the password does?
     Credential(String),
+    /// Whose Kerberos token is it that comes with this, bound to these bytes?
+    Ticket(Vec<u8>),
 }
 
 /// Who somebody is to a back-end.
@@ -117,6 +144,10 @@ pub(super) enum Reply {
     Groups(Vec<String>),
     /// Something that is another one when the password is; `None` where the back-end tells nothing such.
     Credential(Option<String>),
+    /// The token is this principal's, and this is said in return.
+    Principal(String, Vec<u8>),
+    /// The token is not accepted, for this reason.
+    Refused(String),
     /// None of these, for this reason.
     CannotSay(String),
 }
@@ -125,9 +156,10 @@ pub(super) enum Reply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Call {
     pub(super) id: u64,
-    pub(super) backend: Backend,
+    pub(super) of: Kind,
     pub(super) ask: Ask,
-    pub(super) password: Option<SecretBytes>,
+    /// A password, or a token.
+    pub(super) secret: Option<LoginBytes>,
 }
 
 /// What is said to the helper, and by it to a worker.
@@ -191,12 +223,12 @@ mod tests {
         let mut bytes = Vec::new();
         let call = ToHelper::Call(Call {
             id: 7,
-            backend: Backend::Ldap,
+            of: Kind::Ldap,
             ask: Ask::Password("alice".to_owned()),
-            password: SecretBytes::new(b"secret".to_vec()).ok(),
+            secret: LoginBytes::new(b"hushed".to_vec()).ok(),
         });
         write(&mut bytes, &call).await.unwrap();
-        assert!(!format!("{call:?}").contains("secret"), "a log may show it");
+        assert!(!format!("{call:?}").contains("hushed"), "a log may show it");
         let mut reader = bytes.as_slice();
         let Some(ToHelper::Call(read_call)) = read(&mut reader).await.unwrap() else {
             panic!("another message")
@@ -205,7 +237,7 @@ mod tests {
             (read_call.id, read_call.ask),
             (7, Ask::Password("alice".to_owned()))
         );
-        assert_eq!(read_call.password.unwrap().expose(), b"secret");
+        assert_eq!(read_call.secret.unwrap().expose(), b"hushed");
         assert!(read::<ToHelper>(&mut reader).await.unwrap().is_none(), "the end");
         for cut in 1..bytes.len() {
             let result = read::<ToHelper>(&mut &bytes[..cut]).await;

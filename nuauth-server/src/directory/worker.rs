@@ -1,8 +1,9 @@
-//! A worker: the process in which foreign code runs, LDAP's parser or a PAM module, and which may crash.
+//! A worker: the process in which foreign code runs, LDAP's parser, a PAM module or a Kerberos library, and which may crash.
 //!
 //! It is told on its standard input what to ask, says on it what it heard, and ends when that ends.
 
 use super::helper::standard_input;
+use super::kerberos;
 use super::ldap::Ldap;
 use super::system;
 use super::wire::{self, Answered, Reply, Settings, ToHelper};
@@ -11,20 +12,24 @@ use nufw_common::exit::{Exit, Failure, OrExit as _};
 use nufw_common::privileges;
 use nufw_common::sandbox::{Family, Mode, Profile};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-/// Memory that a worker of LDAP may have: an answer that is larger ends it, and not the host.
+/// Memory that a worker that lives on may have: an answer that is larger ends it, and not the host.
 const MEMORY: u64 = 1 << 30;
 
 /// What a worker asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Kind {
     /// An LDAP server, question after question.
     Ldap,
     /// PAM and NSS, once.
     System,
+    /// The Kerberos library, token after token.
+    Kerberos,
 }
 
 impl Kind {
@@ -33,6 +38,7 @@ impl Kind {
         match self {
             Self::Ldap => "ldap",
             Self::System => "system",
+            Self::Kerberos => "kerberos",
         }
     }
 }
@@ -72,6 +78,10 @@ pub(crate) fn run(kind: Kind, user: Option<&str>, sandbox: Mode) -> Result<(), F
                 ask_ldap(stream, settings, sandbox).await
             }
             Kind::System => ask_system(stream, settings).await,
+            Kind::Kerberos => {
+                limit(Resource::As, MEMORY);
+                take_tickets(stream, settings, sandbox).await
+            }
         }
     })
 }
@@ -110,7 +120,7 @@ async fn answer_all(stream: UnixStream, ldap: Arc<Ldap>) -> Result<(), Failure> 
         };
         let (ldap, writer) = (Arc::clone(&ldap), Arc::clone(&writer));
         tokio::task::spawn_local(async move {
-            let reply = ldap.answer(&call.ask, call.password.as_ref()).await;
+            let reply = ldap.answer(&call.ask, call.secret.as_ref()).await;
             let _ = wire::write(&mut *writer.lock().await, &Answered { id: call.id, reply }).await;
         });
     }
@@ -136,9 +146,52 @@ async fn ask_system(mut stream: UnixStream, settings: Settings) -> Result<(), Fa
         return Ok(());
     };
     let reply = match settings.system {
-        Some(settings) => system::answer(&settings, &call.ask, call.password.as_ref()),
+        Some(settings) => system::answer(&settings, &call.ask, call.secret.as_ref()),
         None => Reply::CannotSay("its worker was not told how to ask".to_owned()),
     };
     let answered = Answered { id: call.id, reply };
     wire::write(&mut stream, &answered).await.or_exit(Exit::IoErr)
+}
+
+/// One after the other: none waits for anybody. A keytab that cannot be used may have been replaced by another file, which the next
+/// worker may read.
+async fn take_tickets(mut stream: UnixStream, settings: Settings, sandbox: Mode) -> Result<(), Failure> {
+    let Some(settings) = settings.kerberos else {
+        return Err(Failure::new(
+            Exit::Software,
+            anyhow!("a worker for Kerberos was not told where its keys are"),
+        ));
+    };
+    kerberos_profile(&settings.keytab)
+        .apply(sandbox)
+        .or_exit(Exit::Unavailable)?;
+    while let Some(message) = wire::read::<ToHelper>(&mut stream).await.or_exit(Exit::IoErr)? {
+        let ToHelper::Call(call) = message else {
+            continue;
+        };
+        let reply = kerberos::answer(&call.ask, call.secret.as_ref());
+        let is_over = matches!(reply, Reply::CannotSay(_));
+        let answered = Answered { id: call.id, reply };
+        wire::write(&mut stream, &answered).await.or_exit(Exit::IoErr)?;
+        if is_over {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads its keys and the library's configuration, and connects to nothing: whose a ticket is, the keys tell.
+fn kerberos_profile(keytab: &Path) -> Profile {
+    let named = std::env::var("KRB5_CONFIG").unwrap_or_default();
+    let usual = [
+        "/etc/krb5.conf",
+        "/etc/krb5.conf.d",
+        "/etc/gss",
+        "/var/lib/sss/pubconf",
+    ];
+    usual
+        .into_iter()
+        .chain(named.split(':').filter(|path| !path.is_empty()))
+        .fold(Profile::new("nuauth-server"), Profile::read)
+        .read(keytab)
 }

@@ -156,7 +156,12 @@ pub(super) const KEYS: &[(&str, To)] = &[
         "nuauth_max_unassigned_messages",
         Key("limits.pending-asks", count),
     ),
-    ("nuauth_krb5_*", Gone("Kerberos is not taken over")),
+    (
+        "nuauth_krb5_*",
+        Gone(
+            "write the section users.kerberos; the service is always nuauth, and the realms are those of its users",
+        ),
+    ),
     (
         "nuauth_client_hash_algo",
         Gone("a rule may ask for the SHA-256 of a program"),

@@ -3,6 +3,12 @@
 
 #![cfg(test)]
 
+#[cfg(feature = "kerberos")]
+#[expect(unreachable_pub, reason = "it is the lab's, which gives it to others")]
+#[path = "../../../tests/src/kdc.rs"]
+mod kdc;
+#[cfg(feature = "kerberos")]
+mod kerberos;
 mod ldap;
 mod lies;
 mod slapd;
@@ -34,7 +40,7 @@ async fn directory(backend: Backend, settings: Settings, program: PathBuf) -> Di
         system_user: None,
         sandbox: "best-effort".to_owned(),
     };
-    let calls = Helper::start(&launch).unwrap().connect(settings).await.unwrap();
+    let calls = started(&launch).connect(settings).await.unwrap();
     let orders = Directories {
         password: vec![backend],
         identity: vec![backend],
@@ -54,6 +60,16 @@ async fn directory(backend: Backend, settings: Settings, program: PathBuf) -> Di
         Some(calls),
         PATIENCE,
     )
+}
+
+/// Starts a helper. A process that another test was about to start may still have a script open that was just written.
+fn started(launch: &Launch) -> Helper {
+    loop {
+        match Helper::start(launch) {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            started => return started.unwrap(),
+        }
+    }
 }
 
 async fn log_in(directory: &Directory, name: &str, password: &str) -> Result<Arc<Identity>, LoginError> {
@@ -110,7 +126,7 @@ fn ldap_settings(url: &str) -> LdapSettings {
 async fn by_ldap(settings: LdapSettings) -> Directory {
     let settings = Settings {
         ldap: Some(settings),
-        system: None,
+        ..Settings::default()
     };
     directory(Backend::Ldap, settings, program()).await
 }

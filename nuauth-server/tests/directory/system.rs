@@ -74,12 +74,12 @@ impl Pam {
 
     async fn directory(&self, service: &str, timeout: Duration) -> Directory {
         let settings = Settings {
-            ldap: None,
             system: Some(SystemSettings {
                 service: service.to_owned(),
                 timeout,
                 processes: 2,
             }),
+            ..Settings::default()
         };
         directory(Backend::System, settings, self.dir.path().join("launch")).await
     }

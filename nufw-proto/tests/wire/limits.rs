@@ -5,8 +5,9 @@ use nufw_proto::client;
 use nufw_proto::gateway;
 use nufw_proto::{
     AskId, BadText, Batch, BatchTooLarge, ClaimId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus,
-    Decoded, DumpId, EventSeq, FRAME_HEADER, MAX_BATCH, MAX_BODY, MAX_GREETING_BODY, Mark, Message, Ports,
-    Removal, SecretBytes, TcpState, Text, Timestamp, Transport, Tuple, WireError, decode, encode,
+    Decoded, DumpId, EventSeq, FRAME_HEADER, LoginBytes, MAX_BATCH, MAX_BODY, MAX_GREETING_BODY,
+    MAX_TICKET_BODY, Mark, Message, Ports, Removal, SecretBytes, TcpState, Text, Timestamp, Transport, Tuple,
+    WireError, decode, encode,
 };
 use serde::Deserialize;
 use std::cell::Cell;
@@ -189,11 +190,14 @@ fn the_largest_first_messages_fit_a_greeting() {
     };
     fits(client::ToServer::Hello(hello), MAX_GREETING_BODY);
     let secret = SecretBytes::new(vec![0xff; SecretBytes::MAX]).unwrap();
-    let login = client::Login {
-        mechanism: longest(),
-        response: secret.clone(),
-    };
-    fits(client::ToServer::Login(login), MAX_GREETING_BODY);
+    // Of a ticket's login more is taken, where it was offered.
+    for (length, max_body) in [(4096, MAX_GREETING_BODY), (LoginBytes::MAX, MAX_TICKET_BODY)] {
+        let login = client::Login {
+            mechanism: longest(),
+            response: LoginBytes::new(vec![0xff; length]).unwrap(),
+        };
+        fits(client::ToServer::Login(login), max_body);
+    }
     fits(
         client::ToServer::Prove(client::Prove {
             token: secret.clone(),

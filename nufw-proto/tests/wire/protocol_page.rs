@@ -2,8 +2,8 @@
 
 use crate::samples::{Sample, agent_to_server, client_to_server, server_to_agent, server_to_client};
 use nufw_proto::{
-    CLIENT_ALPN, CLIENT_PORT, FRAME_HEADER, GATEWAY_ALPN, GATEWAY_PORT, MAX_BATCH, MAX_BODY,
-    MAX_GREETING_BODY, Message, SecretBytes,
+    CLIENT_ALPN, CLIENT_PORT, FRAME_HEADER, GATEWAY_ALPN, GATEWAY_PORT, LoginBytes, MAX_BATCH, MAX_BODY,
+    MAX_GREETING_BODY, MAX_TICKET_BODY, Message, SecretBytes,
 };
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -68,8 +68,10 @@ fn the_limits_are_those_of_the_code() {
         ("FRAME_HEADER", FRAME_HEADER),
         ("MAX_BODY", MAX_BODY),
         ("MAX_GREETING_BODY", MAX_GREETING_BODY),
+        ("MAX_TICKET_BODY", MAX_TICKET_BODY),
         ("MAX_BATCH", MAX_BATCH),
         ("SecretBytes::MAX", SecretBytes::MAX),
+        ("LoginBytes::MAX", LoginBytes::MAX),
     ];
     assert_eq!(
         on_page,

@@ -6,8 +6,8 @@ use nufw_proto::client::{self, OsInfo};
 use nufw_proto::gateway;
 use nufw_proto::{
     Addr, AskId, Batch, BootId, ClaimId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus,
-    Decoded, DumpId, EventSeq, IcmpKey, MAX_BODY, Mark, Message, Ports, Removal, SecretBytes, SessionId,
-    TcpState, Text, Timestamp, Transport, Tuple, decode, encode,
+    Decoded, DumpId, EventSeq, IcmpKey, LoginBytes, MAX_BODY, Mark, Message, Ports, Removal, SecretBytes,
+    SessionId, TcpState, Text, Timestamp, Transport, Tuple, decode, encode,
 };
 
 /// One value of a message: the name of the message, which of its values, and the value.
@@ -431,13 +431,13 @@ every! { client_to_server: client::ToServer {
     Login {
         "plain" => client::Login {
             mechanism: text("PLAIN"),
-            response: SecretBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
+            response: LoginBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
         },
         "scram" => client::Login {
             mechanism: text("SCRAM-SHA-256-PLUS"),
-            response: SecretBytes::new(b"p=tls-exporter,,n=alice,r=rOprNGfwEbeRWgbNEkqO".to_vec()).unwrap(),
+            response: LoginBytes::new(b"p=tls-exporter,,n=alice,r=rOprNGfwEbeRWgbNEkqO".to_vec()).unwrap(),
         },
-        "external" => client::Login { mechanism: text("EXTERNAL"), response: SecretBytes::new(vec![]).unwrap() },
+        "external" => client::Login { mechanism: text("EXTERNAL"), response: LoginBytes::new(vec![]).unwrap() },
     }
     Prove { "usual" => client::Prove { token: SecretBytes::new((0..32).collect()).unwrap() }, }
     Withdraw { "usual" => client::Withdraw { address: addr("2001:db8::7") }, }
@@ -456,14 +456,14 @@ every! { client_to_server: client::ToServer {
     Again {
         "plain" => client::Login {
             mechanism: text("PLAIN"),
-            response: SecretBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
+            response: LoginBytes::new(b"\0alice\0correct horse".to_vec()).unwrap(),
         },
     }
     Respond {
         "scram" => client::Respond {
-            response: SecretBytes::new(b"c=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN".to_vec()).unwrap(),
+            response: LoginBytes::new(b"c=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN".to_vec()).unwrap(),
         },
-        "empty" => client::Respond { response: SecretBytes::new(vec![]).unwrap() },
+        "empty" => client::Respond { response: LoginBytes::new(vec![]).unwrap() },
     }
 }}
 

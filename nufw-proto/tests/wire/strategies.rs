@@ -6,8 +6,8 @@ use nufw_proto::client::{self, OsInfo};
 use nufw_proto::gateway;
 use nufw_proto::{
     Addr, AskId, Batch, BootId, ClaimId, ConnId, Count, Counters, CtEntry, CtEvent, CtEventKind, CtStatus,
-    DumpId, EventSeq, IcmpKey, Mark, Ports, Removal, SecretBytes, SessionId, TcpState, Text, Timestamp,
-    Transport, Tuple,
+    DumpId, EventSeq, IcmpKey, Mark, Ports, Removal, Secret, SessionId, TcpState, Text, Timestamp, Transport,
+    Tuple,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -64,8 +64,8 @@ fn batch<T: std::fmt::Debug>(item: impl Strategy<Value = T>) -> impl Strategy<Va
     vec(item, 0..6).prop_map(|items| Batch::try_from(items).unwrap())
 }
 
-fn secret() -> impl Strategy<Value = SecretBytes> {
-    vec(any::<u8>(), 0..80).prop_map(|bytes| SecretBytes::new(bytes).unwrap())
+fn secret<const MAX: usize>() -> impl Strategy<Value = Secret<MAX>> {
+    vec(any::<u8>(), 0..80).prop_map(|bytes| Secret::new(bytes).unwrap())
 }
 
 fn row() -> impl Strategy<Value = ConnId> {

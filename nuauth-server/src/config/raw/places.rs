@@ -94,6 +94,22 @@ impl Check<'_> {
         mechanisms
     }
 
+    /// Whoever says how tickets are taken wants them taken, unless he says what is offered.
+    pub(super) fn offers_kerberos(
+        &mut self,
+        offered: &mut Vec<Mechanism>,
+        is_chosen: bool,
+        is_possible: bool,
+    ) {
+        if is_possible && !is_chosen {
+            offered.insert(0, Mechanism::Kerberos);
+        }
+        if offered.contains(&Mechanism::Kerberos) && !is_possible {
+            let expected = "a section [users.kerberos], which says where the server's key is";
+            self.reject("clients.mechanisms", "\"GS2-KRB5-PLUS\"", expected);
+        }
+    }
+
     pub(super) fn ports_differ(&mut self, gateways: &Gateways, clients: &Clients) {
         if let Some(both) = clients.listen.iter().find(|a| gateways.listen.contains(a)) {
             self.reject(

@@ -1,8 +1,8 @@
 //! `[users]` as it is written, and its way to where users come from.
 
 use super::Check;
-use crate::config::{Backend, CertificateName, Directories, Ldap, System, ldap_port};
-use crate::directory::{LdapSettings, SystemSettings};
+use crate::config::{Backend, CertificateName, Directories, Kerberos, Ldap, System, ldap_port};
+use crate::directory::{KerberosSettings, LdapSettings, SystemSettings};
 use crate::users::name::{Case, NameRules};
 use nufw_common::config::{HumanDuration, Tried};
 use serde::Deserialize;
@@ -28,6 +28,7 @@ pub(super) struct RawUsers {
     ask_again: Option<HumanDuration>,
     ldap: Option<Tried<RawLdap>>,
     system: Option<Tried<RawSystem>>,
+    kerberos: Option<Tried<RawKerberos>>,
 }
 
 #[derive(Debug, Deserialize, Clone, Copy)]
@@ -68,6 +69,14 @@ struct RawSystem {
     processes: Option<u32>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawKerberos {
+    keytab: PathBuf,
+    realms: Vec<String>,
+    timeout: Option<HumanDuration>,
+}
+
 impl Check<'_> {
     /// Where users come from; a client has `login` to log in.
     pub(super) fn directories(&mut self, raw: RawUsers, login: Duration) -> Directories {
@@ -93,6 +102,7 @@ impl Check<'_> {
         }
         let ldap = raw.ldap.and_then(|ldap| self.problems.take(ldap.0));
         let system = raw.system.and_then(|system| self.problems.take(system.0));
+        let kerberos = raw.kerberos.and_then(|kerberos| self.problems.take(kerberos.0));
         let directories = Directories {
             password: self.order("users.password", raw.password, usual.password),
             identity: self.order("users.identity", raw.identity, usual.identity),
@@ -105,6 +115,7 @@ impl Check<'_> {
             ask_again: self.duration("users.ask-again", raw.ask_again, usual.ask_again, 0..=86_400),
             ldap: ldap.map(|raw| self.ldap(raw, longest)),
             system: system.map(|raw| self.system(raw, longest)),
+            kerberos: kerberos.map(|raw| self.kerberos(raw, longest)),
         };
         for (backend, is_there) in [
             (Backend::Ldap, directories.ldap.is_some()),
@@ -131,7 +142,7 @@ impl Check<'_> {
         self.each_once(key, raw, usual)
     }
 
-    fn each_once<T: Copy + PartialEq>(&mut self, key: &str, raw: Option<Vec<T>>, usual: Vec<T>) -> Vec<T> {
+    fn each_once<T: PartialEq>(&mut self, key: &str, raw: Option<Vec<T>>, usual: Vec<T>) -> Vec<T> {
         let Some(raw) = raw else {
             return usual;
         };
@@ -227,6 +238,30 @@ impl Check<'_> {
             },
             ca: raw.ca.map(|path| self.path(&path)),
             bind_password_file: raw.bind_password_file.map(|path| self.path(&path)),
+        }
+    }
+
+    fn kerberos(&mut self, raw: RawKerberos, longest: Duration) -> Kerberos {
+        if !cfg!(feature = "kerberos") {
+            let expected = "a program that was built with Kerberos (feature \"kerberos\"): this one was not";
+            self.reject("users.kerberos", "a section", expected);
+        }
+        let is_realm = |realm: &&String| !realm.is_empty() && !realm.contains(['@', '/', '\\']);
+        if let Some(wrong) = raw.realms.iter().find(|realm| !is_realm(realm)) {
+            let expected = "a realm such as \"EXAMPLE.ORG\"";
+            self.reject("users.kerberos.realms", format_args!("{wrong:?}"), expected);
+        }
+        Kerberos {
+            settings: KerberosSettings {
+                keytab: self.path(&raw.keytab),
+                timeout: self.limit(
+                    "users.kerberos.timeout",
+                    raw.timeout,
+                    Duration::from_secs(4),
+                    longest,
+                ),
+            },
+            realms: self.each_once("users.kerberos.realms", Some(raw.realms), Vec::new()),
         }
     }
 
