@@ -316,12 +316,29 @@ impl Proc {
     }
 }
 
+/// Sends a signal. One that stops is over when every thread stands still: only then does nothing more come of the process.
 fn send(pid: u32, signal: Signal) -> Result<()> {
-    let pid = i32::try_from(pid)
+    let number = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
         .context("a process id out of range")?;
-    Ok(kill_process(pid, signal)?)
+    kill_process(number, signal)?;
+    if signal == Signal::STOP {
+        wait_for("every thread to stand still", PATIENCE, || stands_still(pid))?;
+    }
+    Ok(())
+}
+
+/// Whether every thread of a process is stopped, or has ended.
+fn stands_still(pid: u32) -> Result<bool> {
+    let runs = |task: std::io::Result<std::fs::DirEntry>| {
+        let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+        // A thread that ends meanwhile does nothing more either. The state follows the name, which may have any character.
+        let stat = stat.unwrap_or_default();
+        let state = stat.rsplit_once(") ").map_or("X", |(_, rest)| rest);
+        !state.starts_with(['T', 'Z', 'X'])
+    };
+    Ok(!std::fs::read_dir(format!("/proc/{pid}/task"))?.any(runs))
 }
 
 impl Drop for Proc {

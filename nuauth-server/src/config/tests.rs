@@ -268,12 +268,15 @@ fn tickets_are_taken_where_the_file_says_how() {
     assert!(config.directories.needs_helper() && config.directories.all_known());
     let offered = [Mechanism::Kerberos, Mechanism::External, Mechanism::Plain];
     assert_eq!(config.clients.mechanisms, offered);
-    let chosen = with_users("", section).replace("[clients]", "[clients]\nmechanisms = [\"PLAIN\"]");
+    let chosen = format!(
+        "{}\n[clients]\nmechanisms = [\"PLAIN\"]\n",
+        with_users("", section)
+    );
     assert_eq!(
         load(&chosen, &[]).unwrap().1.clients.mechanisms,
         [Mechanism::Plain]
     );
-    let without = GOOD.replace("[clients]", "[clients]\nmechanisms = [\"GS2-KRB5-PLUS\"]");
+    let without = format!("{GOOD}\n[clients]\nmechanisms = [\"GS2-KRB5-PLUS\"]\n");
     let error = load(&without, &[]).unwrap_err();
     assert!(error.contains("expected a section [users.kerberos]"), "{error}");
 }

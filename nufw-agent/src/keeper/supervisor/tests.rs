@@ -41,7 +41,7 @@ const PATIENT: Duration = Duration::from_mins(5);
 #[tokio::test]
 async fn a_worker_that_asks_for_what_is_not_on_the_list_is_ended_and_replaced() {
     for wrong in ["printf 'c'", "printf '\\003\\000\\000'", "printf '\\001'"] {
-        let script = format!("{LIVES} {wrong} >&0; sleep 600");
+        let script = format!("{LIVES} {wrong} >&0; exec sleep 600");
         let mut supervisor = supervisor(&script, PATIENT);
         assert_eq!(until(&mut supervisor, 2).await, None, "{wrong}");
     }
@@ -51,7 +51,7 @@ async fn a_worker_that_asks_for_what_is_not_on_the_list_is_ended_and_replaced() 
 async fn a_verdict_for_a_queue_that_is_not_ours_ends_the_worker() {
     // Queue 5, packet 1, drop; there is no queue 5.
     let record = "\\005\\000\\000\\000\\001\\000\\000\\000\\000\\000\\000\\000";
-    let script = format!("{LIVES} printf '\\003{record}' >&0; sleep 600");
+    let script = format!("{LIVES} printf '\\003{record}' >&0; exec sleep 600");
     let mut supervisor = supervisor(&script, PATIENT);
     assert_eq!(until(&mut supervisor, 2).await, None);
 }
@@ -59,14 +59,14 @@ async fn a_verdict_for_a_queue_that_is_not_ours_ends_the_worker() {
 #[tokio::test]
 async fn nothing_is_done_for_a_worker_that_was_not_started() {
     // It asks for a dump before its turn; nobody ever starts it.
-    let mut supervisor = supervisor("printf '\\004' >&0; sleep 600", PATIENT);
+    let mut supervisor = supervisor("printf '\\004' >&0; exec sleep 600", PATIENT);
     let ended = until(&mut supervisor, 1).await;
     assert!(matches!(ended, Some(Ended::AtOnce(_))), "{ended:?}");
 }
 
 #[tokio::test]
 async fn a_silent_worker_is_ended_and_replaced() {
-    let mut supervisor = supervisor(&format!("{LIVES} sleep 600"), Duration::from_millis(300));
+    let mut supervisor = supervisor(&format!("{LIVES} exec sleep 600"), Duration::from_millis(300));
     assert_eq!(until(&mut supervisor, 3).await, None);
 }
 
@@ -81,7 +81,7 @@ async fn the_first_worker_that_fails_ends_all_with_its_code_and_a_later_one_does
 
 #[tokio::test]
 async fn who_should_take_over_and_does_not_start_leaves_the_present_one_alone() {
-    let mut supervisor = supervisor(&format!("{LIVES} sleep 600"), PATIENT);
+    let mut supervisor = supervisor(&format!("{LIVES} exec sleep 600"), PATIENT);
     assert_eq!(until(&mut supervisor, 1).await, None);
     let present = supervisor.present.as_ref().map(Child::pid);
     supervisor.program.arguments = vec!["-c".into(), "exit 1".into()];
@@ -133,7 +133,7 @@ async fn workers_that_fail_at_once_are_started_sixteen_times_and_then_slowly() {
 
 #[tokio::test]
 async fn a_worker_that_was_ended_for_what_it_asked_counts_as_one_that_failed() {
-    let mut supervisor = supervisor(&format!("{LIVES} printf 'c' >&0; sleep 600"), PATIENT);
+    let mut supervisor = supervisor(&format!("{LIVES} printf 'c' >&0; exec sleep 600"), PATIENT);
     assert_eq!(until(&mut supervisor, 1).await, None);
     while supervisor
         .present
@@ -199,7 +199,7 @@ async fn a_worker_says_when_it_has_read_its_files_again_and_its_successor_does_s
 #[tokio::test]
 async fn a_supervisor_that_stood_still_takes_no_worker_for_silent() {
     let patience = Duration::from_secs(2);
-    let mut supervisor = supervisor(&format!("{LIVES} sleep 600"), patience);
+    let mut supervisor = supervisor(&format!("{LIVES} exec sleep 600"), patience);
     assert_eq!(until(&mut supervisor, 1).await, None);
     let condemned = |supervisor: &Supervisor| supervisor.present.as_ref().and_then(|child| child.condemned);
     supervisor.present.as_mut().unwrap().stage = Stage::Running;
