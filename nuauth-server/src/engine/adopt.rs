@@ -62,6 +62,7 @@ impl Engine {
                 os: None,
                 app: None,
                 hash: None,
+                hash_is_forgotten: false,
                 in_dev: Arc::from(""),
                 out_dev: Arc::from(""),
                 phys_in: Arc::from(""),

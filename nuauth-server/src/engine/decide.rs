@@ -480,6 +480,7 @@ impl Claimant {
             os: self.os.clone(),
             app: self.program.clone(),
             hash: self.hash,
+            hash_is_forgotten: false,
             in_dev: Arc::clone(&row.in_dev),
             out_dev: Arc::clone(&row.out_dev),
             phys_in: Arc::clone(&row.phys_in),

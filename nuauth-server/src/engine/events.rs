@@ -78,6 +78,7 @@ impl Engine {
                     os: row.client_os,
                     app: row.client_app,
                     hash: None,
+                    hash_is_forgotten: true,
                     in_dev: row.in_dev,
                     out_dev: row.out_dev,
                     phys_in: row.phys_in,

@@ -396,13 +396,21 @@ impl Engine {
                 if first { received } else { now.wall },
             )
         };
-        let ruling = if identity.is_some() {
-            Some(self.judge.judge(&subject))
-        } else {
-            self.judge.judge_stranger(&subject)
+        let accepted = |subject: &Subject<'_>| {
+            let ruling = if identity.is_some() {
+                Some(self.judge.judge(subject))
+            } else {
+                self.judge.judge_stranger(subject)
+            };
+            ruling.filter(|ruling| ruling.decision == Decision::Accept)
         };
+        // What was accepted once for its hash must not be ended for want of it.
+        let ruling = accepted(&subject).or_else(|| {
+            let any_hash = who.hash_is_forgotten && self.judge.looks_at_hashes();
+            any_hash.then(|| accepted(&Subject { any_hash, ..subject }))?
+        });
         let kills = self.limits.on_reload == OnEnd::Kill;
-        let Some(ruling) = ruling.filter(|ruling| ruling.decision == Decision::Accept) else {
+        let Some(ruling) = ruling else {
             if kills {
                 self.kills.want(id, CloseReason::KilledPolicy);
             }

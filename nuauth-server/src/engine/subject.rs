@@ -20,6 +20,8 @@ pub struct Subject<'a> {
     pub program: Option<&'a str>,
     /// The SHA-256 of its file, as the client says.
     pub program_hash: Option<&'a [u8; 32]>,
+    /// The hash was known once and is not any more: it may be any.
+    pub any_hash: bool,
     /// The client's operating system as it says: name, version and release, as rows have it.
     pub os: Option<&'a str>,
     /// The interface that the packet came in by; empty when there is none, or when it is not known.
@@ -45,6 +47,7 @@ impl<'a> Subject<'a> {
             tuple,
             program: None,
             program_hash: None,
+            any_hash: false,
             os: None,
             in_dev: "",
             out_dev: "",

@@ -20,6 +20,8 @@ pub(super) struct Who {
     pub(super) os: Option<Arc<str>>,
     pub(super) app: Option<Arc<str>>,
     pub(super) hash: Option<[u8; 32]>,
+    /// It is from a row of before a restart, and rows have no hash.
+    pub(super) hash_is_forgotten: bool,
     pub(super) in_dev: Arc<str>,
     pub(super) out_dev: Arc<str>,
     pub(super) phys_in: Arc<str>,
@@ -106,6 +108,7 @@ mod tests {
             os: None,
             app: Some(Arc::from(app)),
             hash: None,
+            hash_is_forgotten: false,
             in_dev: Arc::from("eth0"),
             out_dev: Arc::from("eth1"),
             phys_in: Arc::from(""),

@@ -273,7 +273,7 @@ impl Rule {
         if !claimed(&self.programs, subject.program) {
             return Some(Lack::Program);
         }
-        let hashed = |wanted: &Hash| subject.program_hash == Some(&wanted.0);
+        let hashed = |wanted: &Hash| subject.any_hash || subject.program_hash == Some(&wanted.0);
         if !any_or_empty(&self.hashes, hashed) {
             return Some(Lack::Hash);
         }

@@ -480,6 +480,53 @@ fn connections_of_an_earlier_run_are_judged_when_users_and_rows_are_known() {
     }
 }
 
+/// Accepts one port for programs with a certain hash.
+struct Hashing;
+
+impl Judge for Hashing {
+    fn judge(&self, subject: &Subject<'_>) -> Ruling {
+        let ports = subject.tuple.transport().ports();
+        let is_hashed = subject.any_hash || subject.program_hash == Some(&[7; 32]);
+        let is_open = is_hashed && ports.is_some_and(|ports| ports.dst == 443);
+        let decision = if is_open { Decision::Accept } else { Decision::Drop };
+        Ruling {
+            decision,
+            ..rules().judge(subject)
+        }
+    }
+
+    fn looks_at_hashes(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_hash_that_a_restart_forgot_is_no_reason_to_end_a_connection() {
+    let mut w = World::with(all_kill);
+    let at = w.wall();
+    let (web, mail) = (
+        tcp(ALICE, 4000, "192.0.2.1", 443),
+        tcp(ALICE, 4000, "192.0.2.1", 2030),
+    );
+    let rows = vec![row_of_before(5001, web, at), row_of_before(5002, mail, at)];
+    let acknowledged = Vec::new();
+    w.input(Input::Loaded { rows, acknowledged });
+    w.reload(Arc::new(Hashing), &["alice"]);
+    let gw = w.killer();
+    let alice = w.login("alice", ALICE);
+    w.tick();
+    let dump = w.requested().unwrap();
+    w.dump(gw, dump, &[entry(7, web), entry(8, mail)], true);
+    w.tick();
+    assert_eq!(w.ordered_rows(gw), [ConnId::try_from(5002).unwrap()]);
+    // One of this run whose client tells no hash.
+    w.reload(rules(), &["alice"]);
+    let row = w.living(gw, alice, tcp(ALICE, 4001, "192.0.2.1", 443), 9);
+    w.reload(Arc::new(Hashing), &["alice"]);
+    w.tick();
+    assert_eq!(w.ordered_rows(gw), [row]);
+}
+
 #[test]
 fn a_rule_can_limit_how_long_a_connection_lives() {
     let mut w = World::new();
