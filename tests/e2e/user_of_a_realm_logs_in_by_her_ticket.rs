@@ -106,6 +106,11 @@ fn claim() {
         assert_eq!(code, Some(69), "another try may help: {log}");
         assert!(log.contains("Cannot contact any KDC"), "{log}");
 
+        // Nobody can look at a ticket when hers is wanted again.
+        let (keytab, hidden) = (lab.dir().join(&keytab), lab.dir().join("hidden"));
+        std::fs::rename(&keytab, &hidden)?;
+        lab.server.wait_log("a Kerberos ticket cannot be checked")?;
+        std::fs::rename(&hidden, &keytab)?;
         let clients = &mut lab.clients;
         let alice = clients.get_mut("alice").context("alice")?;
         alice.wait_log("the server has seen the credentials again")?;

@@ -95,10 +95,16 @@ impl ClientPort {
         words: &mpsc::Sender<ToSession>,
     ) -> Result<Arc<Identity>, Refusal> {
         let Renewing { address, means, .. } = renewing;
-        let directory = self.directory.load_full();
         let mut aside = Aside { heard, words };
-        let proven = self.prove(*address, &mut aside, means, login, &directory).await;
-        let mut proven = proven.unwrap_or(Err(Refusal::Credentials))?;
+        let mut proven = loop {
+            let directory = self.directory.load_full();
+            let proven = self.prove(*address, &mut aside, means, login, &directory).await;
+            match proven.unwrap_or(Err(Refusal::Credentials)) {
+                // Of a ticket nothing is said to the client before somebody could look at it.
+                Err(Refusal::Unavailable) => tokio::time::sleep(ASK_AGAIN).await,
+                proven => break proven?,
+            }
+        };
         loop {
             let kept = proven.clone();
             // A reload may have named another directory.

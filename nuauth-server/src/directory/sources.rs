@@ -63,7 +63,7 @@ impl Sources {
     pub(crate) fn directory(&self, config: &ServerConfig, users: Users) -> Directory {
         if config.directories.needs_helper() && self.remote.is_none() {
             tracing::error!(
-                "users.ldap and users.system count from the next start: nothing asks them so far"
+                "users.ldap, users.system and users.kerberos count from the next start: nothing asks them so far"
             );
         }
         Directory::new(
