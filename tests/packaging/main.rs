@@ -169,6 +169,42 @@ fn serve(root: &Root) -> Result<()> {
 }
 
 #[test]
+fn packages_depend_on_the_libraries_that_their_programs_are_linked_with() {
+    if lab::in_path("dpkg-deb").is_none() {
+        return skipped("needs dpkg-deb: apt-get install dpkg");
+    }
+    let out = tempfile::tempdir().unwrap();
+    let programs = lab::binary("nufw-agent").unwrap();
+    let files = lab::packages(project(), programs.parent().unwrap(), out.path(), false).unwrap();
+    let depends = |name: &str| {
+        let is_it = |file: &&std::path::PathBuf| {
+            file.file_name()
+                .is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}_")))
+        };
+        let file = files.iter().find(is_it).unwrap();
+        lab::checked(Command::new("dpkg-deb").arg("--field").arg(file).arg("Depends")).unwrap()
+    };
+    let (server, client, agent) = (
+        depends("nuauth-server"),
+        depends("nufw-client"),
+        depends("nufw-agent"),
+    );
+    assert!(server.contains("libpam0g"), "{server}");
+    let kerberos = "libgssapi-krb5-2 (>= 1.19)";
+    for with_kerberos in [&server, &client] {
+        assert_eq!(
+            with_kerberos.contains(kerberos),
+            cfg!(feature = "kerberos"),
+            "{with_kerberos}"
+        );
+    }
+    assert!(
+        !agent.contains(kerberos) && agent.contains("libc6 (>= 2."),
+        "{agent}"
+    );
+}
+
+#[test]
 fn no_package_starts_a_daemon_or_brings_a_configuration() {
     let scripts = project().join("conf/debian");
     for package in std::fs::read_dir(scripts).unwrap() {

@@ -16,6 +16,11 @@ use std::process::Command;
 const BUILT: &str = "target/release/";
 /// Revision of the packaging, after the version of the programs.
 const REVISION: &str = "1";
+/// Shared libraries that programs may be linked with beside those of every program, and the packages that they are in.
+const LIBRARIES: [(&str, &str); 2] = [
+    ("libpam.so.0", "libpam0g"),
+    ("libgssapi_krb5.so.2", "libgssapi-krb5-2 (>= 1.19)"),
+];
 /// A symbol's version of the GNU C library begins so.
 const GLIBC: &[u8] = b"GLIBC_2.";
 
@@ -115,7 +120,7 @@ fn make(
     let base = package.manifest_path.parent().unwrap_or(Path::new("/"));
     let staged = tempfile::tempdir()?;
     fs::set_permissions(staged.path(), PermissionsExt::from_mode(0o755))?;
-    let mut libc = None;
+    let (mut libc, mut libraries) = (None, Vec::new());
     for (source, target, mode) in &deb.assets {
         if source.contains('*') {
             for source in matching(base, source)? {
@@ -130,6 +135,7 @@ fn make(
                 let bytes = fs::read(&program)
                     .with_context(|| format!("{} is not built: cargo build --release", program.display()))?;
                 libc = libc.max(newest_glibc(&bytes));
+                libraries.extend(linked_with(&bytes));
                 program
             }
             None => base.join(source),
@@ -167,7 +173,13 @@ fn make(
     }
     fs::write(
         control.join("control"),
-        control_text(package, deb, architecture, libc, size(staged.path())?)?,
+        control_text(
+            package,
+            deb,
+            architecture,
+            (libc, libraries),
+            size(staged.path())?,
+        )?,
     )?;
     let file = out.join(format!(
         "{}_{}-{REVISION}_{architecture}.deb",
@@ -200,13 +212,17 @@ fn control_text(
     package: &Crate,
     deb: &Deb,
     architecture: &str,
-    libc: Option<u32>,
+    (libc, mut libraries): (Option<u32>, Vec<&str>),
     kibibytes: u64,
 ) -> Result<String> {
+    libraries.sort_unstable();
+    libraries.dedup();
     let depends = match (deb.depends.contains("$auto"), libc) {
-        (true, Some(minor)) => deb
-            .depends
-            .replace("$auto", &format!("libc6 (>= 2.{minor}), libgcc-s1")),
+        (true, Some(minor)) => {
+            let usual = format!("libc6 (>= 2.{minor}), libgcc-s1");
+            let all = std::iter::once(usual.as_str()).chain(libraries);
+            deb.depends.replace("$auto", &all.collect::<Vec<_>>().join(", "))
+        }
         (true, None) => bail!("no program says which C library it needs"),
         (false, _) => deb.depends.clone(),
     };
@@ -242,6 +258,15 @@ fn newest_glibc(program: &[u8]) -> Option<u32> {
         }
     }
     newest
+}
+
+/// The packages of the further shared libraries that a program names, as the dynamic linker reads it.
+fn linked_with(program: &[u8]) -> impl Iterator<Item = &'static str> {
+    let named: Vec<&[u8]> = program.split(|byte| *byte == 0).collect();
+    LIBRARIES
+        .into_iter()
+        .filter(move |(library, _)| named.contains(&library.as_bytes()))
+        .map(|(_, package)| package)
 }
 
 /// Kibibytes of everything below a directory, rounded up for each file.
