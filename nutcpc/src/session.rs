@@ -3,6 +3,8 @@
 //! The loop that owns the connection. It never waits for the server to read, and never claims anything that
 //! [`SocketOwner`] did not find.
 
+mod showing;
+
 use crate::addresses::{AddressWatch, usable_addresses};
 use crate::client::{Command, Secrets};
 use crate::connect::Dialer;
@@ -20,12 +22,12 @@ use nufw_proto::client::{
     Login as LoginMessage, Respond, Resume, TICKETS, ToClient, ToServer, Withdraw,
 };
 use nufw_proto::{Addr, Batch, LoginBytes, MAX_BODY, MAX_GREETING_BODY, SecretBytes, Text};
+use showing::{Beginning, begun, go_on};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 /// From the first byte to the end of the login. A server that many clients return to at once checks their passwords
@@ -33,8 +35,6 @@ use tokio_rustls::client::TlsStream;
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the farewell may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long after a ticket was missing that is wanted again it is looked for again.
-const TICKET_PAUSE: Duration = Duration::from_secs(10);
 /// Claims in one frame: with the longest program paths they just fit it.
 const CLAIMS_PER_FRAME: usize = 200;
 /// A server that promises less than this between two signs of life would be lost at every hiccup.
@@ -60,9 +60,6 @@ pub(crate) struct Session {
     /// The local address is among the host's global ones (it may be a loopback address).
     local_was_seen: bool,
 }
-
-/// The first message of a login that is being made.
-type Beginning = JoinHandle<Result<(Option<Conversation>, LoginBytes), LoginError>>;
 
 /// How a session ended.
 #[derive(Debug)]
@@ -384,47 +381,6 @@ impl Session {
         Ok(ended)
     }
 
-    /// Begins to show the credentials again, as the session's own mechanism wants it, in a while.
-    fn show_again(&mut self, pause: Duration, tools: &mut Tools<'_>) {
-        let (Some(ready), Some(mechanism)) = (tools.secrets.known().cloned(), self.mechanism) else {
-            (tools.emit)(Event::Notice {
-                text: "the server wants the password again; this session ends soon, and then it is asked for"
-                    .to_owned(),
-            });
-            return;
-        };
-        let exported = self.exported;
-        self.beginning = Some(tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            sasl::begin(mechanism, ready, exported).await
-        }));
-    }
-
-    /// Shows them. A ticket that is not there may come until the session ends, of which the server says when.
-    fn go_on_showing(
-        &mut self,
-        begun: Result<(Option<Conversation>, LoginBytes), LoginError>,
-        tools: &mut Tools<'_>,
-    ) -> Result<Option<Ended>, LinkError> {
-        match (begun, self.mechanism) {
-            (Ok((begun, response)), Some(mechanism)) => {
-                self.aside = begun;
-                self.writer
-                    .queue(&ToServer::Again(login_message(mechanism, response)))?;
-                Ok(None)
-            }
-            (Err(error @ LoginError::Kerberos { .. }), _) => {
-                (tools.emit)(Event::Notice {
-                    text: format!("the server wants the ticket again, or this session ends soon: {error}"),
-                });
-                self.show_again(TICKET_PAUSE, tools);
-                Ok(None)
-            }
-            (Err(error), _) => Ok(Some(Ended::Lost(format!("connection lost: {error}")))),
-            (Ok(_), None) => Ok(None),
-        }
-    }
-
     /// Claims the connections that were being opened from an address before the server could ask about it.
     fn announce(&mut self, from: Addr, owner: &mut SocketOwner) -> Result<(), LinkError> {
         let mut announced = Vec::new();
@@ -513,28 +469,6 @@ impl Session {
         }
         Ended::Stopped
     }
-}
-
-/// Waits for credentials that are about to be shown; for ever where none are.
-async fn begun(beginning: &mut Option<Beginning>) -> Result<(Option<Conversation>, LoginBytes), LoginError> {
-    let Some(task) = beginning else {
-        return std::future::pending().await;
-    };
-    let begun = task.await;
-    *beginning = None;
-    begun.unwrap_or_else(|error| Err(LoginError::Conversation(error.to_string())))
-}
-
-/// Goes on with credentials that are being shown again.
-fn go_on(aside: &mut Option<Conversation>, challenge: &[u8]) -> Result<LoginBytes, LoginError> {
-    let Some(conversation) = aside else {
-        return Err(LoginError::Unexpected("more of a login that there is not"));
-    };
-    let response = sasl::secret(conversation.answer(challenge)?)?;
-    if conversation.is_over() {
-        *aside = None;
-    }
-    Ok(response)
 }
 
 fn login_message(mechanism: Mechanism, response: LoginBytes) -> LoginMessage {
