@@ -2,14 +2,10 @@
 //!
 //! Knows nothing of the lab, so that tests of one program can have it, too. Ends with its value.
 
-use anyhow::{Context, Result, bail, ensure};
-use std::io::Write as _;
+use anyhow::{Context, Result, ensure};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-/// Attempts to get the first ticket of a KDC that has just been started, a tenth of a second apart.
-const ATTEMPTS: u32 = 100;
 
 /// The realm `EXAMPLE.ORG`.
 pub struct Kdc<'a> {
@@ -49,15 +45,19 @@ impl<'a> Kdc<'a> {
         Ok(kdc)
     }
 
-    /// Starts the KDC (again).
+    /// Starts the KDC (again), and waits until it listens.
     pub fn resume(&mut self) -> Result<()> {
         let mut command = self.command("/usr/sbin/krb5kdc");
-        command.arg("-n").stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(
-            command
-                .spawn()
-                .context("cannot start krb5kdc: is krb5-kdc installed?")?,
-        );
+        command.arg("-n").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command
+            .spawn()
+            .context("cannot start krb5kdc: is krb5-kdc installed?")?;
+        let mut said = String::new();
+        if let Some(errors) = &mut process.stderr {
+            BufReader::new(errors).read_line(&mut said)?;
+        }
+        self.process = Some(process);
+        ensure!(said.contains("starting"), "krb5kdc does not start: {said}");
         Ok(())
     }
 
@@ -86,30 +86,21 @@ impl<'a> Kdc<'a> {
     /// Gets a ticket as a user does; gives the file that it is in.
     pub fn ticket(&self, principal: &str, password: &str) -> Result<PathBuf> {
         let cache = self.dir.join(format!("ticket-{}", principal.replace('/', "-")));
-        for attempt in 1.. {
-            let mut kinit = self.command("/usr/bin/kinit");
-            kinit.arg("-c").arg(&cache).arg(principal);
-            kinit
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped());
-            let mut kinit = kinit
-                .spawn()
-                .context("cannot run kinit: is krb5-user installed?")?;
-            if let Some(mut input) = kinit.stdin.take() {
-                writeln!(input, "{password}")?;
-            }
-            let output = kinit.wait_with_output()?;
-            if output.status.success() {
-                break;
-            }
-            let said = String::from_utf8_lossy(&output.stderr);
-            // It may not listen so far.
-            if attempt == ATTEMPTS || !said.contains("Cannot contact any KDC") {
-                bail!("kinit {principal}: {said}");
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        let mut kinit = self.command("/usr/bin/kinit");
+        kinit.arg("-c").arg(&cache).arg(principal);
+        kinit
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut kinit = kinit
+            .spawn()
+            .context("cannot run kinit: is krb5-user installed?")?;
+        if let Some(mut input) = kinit.stdin.take() {
+            writeln!(input, "{password}")?;
         }
+        let output = kinit.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kinit {principal}: {said}");
         Ok(cache)
     }
 
