@@ -43,6 +43,7 @@ mod full_disk_of_the_agent_holds_nothing_up;
 mod full_table_evicts_and_every_row_is_closed;
 mod gateway_without_events_leaves_untracked_rows;
 mod hangup_reloads_without_dropping_a_session;
+mod helpers_that_are_killed_take_nobody_with_them;
 mod hundred_datagrams_one_way_are_one_row;
 #[cfg(target_arch = "x86_64")]
 mod inject;

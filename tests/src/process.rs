@@ -155,16 +155,29 @@ impl Proc {
 
     /// The process ids of its workers, if it is an agent: the supervisor also runs the listing commands.
     pub fn workers(&self) -> Result<Vec<u32>> {
+        self.children_with("--as-worker")
+    }
+
+    /// Kills the processes that it has started with this argument; gives how many there were.
+    pub fn kill_children(&self, argument: &str) -> Result<usize> {
+        let children = self.children_with(argument)?;
+        for &child in &children {
+            send(child, Signal::KILL)?;
+        }
+        Ok(children.len())
+    }
+
+    fn children_with(&self, wanted: &str) -> Result<Vec<u32>> {
         let parent = format!("\nPPid:\t{}\n", self.pid()?);
-        let is_worker = |pid: &u32| {
+        let is_wanted = |pid: &u32| {
             // Whoever ends meanwhile is none.
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            status.contains(&parent) && arguments.split('\0').any(|argument| argument == "--as-worker")
+            status.contains(&parent) && arguments.split('\0').any(|argument| argument == wanted)
         };
         Ok(std::fs::read_dir("/proc")?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter(is_worker)
+            .filter(is_wanted)
             .collect())
     }
 
