@@ -62,8 +62,13 @@ impl Initial {
 
     /// What the token must be bound to: this header, and what TLS exports of the connection.
     pub fn binding(&self, exported: &[u8]) -> Vec<u8> {
-        [&self.header, exported].concat()
+        binding(&self.header, exported)
     }
+}
+
+/// What a token that goes behind this header must be bound to: both sides say the same, or no login comes of it.
+pub fn binding(header: &[u8], exported: &[u8]) -> Vec<u8> {
+    [header, exported].concat()
 }
 
 /// The header of a first message.

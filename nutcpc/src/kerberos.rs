@@ -77,7 +77,7 @@ mod real {
             let target = format!("{SERVICE}@{}", ticket.host);
             let target = Name::new(target.as_bytes(), Some(GSS_NT_HOSTBASED_SERVICE)).map_err(of_gss)?;
             let header = gs2::header(ticket.user.as_deref());
-            let binding = [&header[..], &exported].concat();
+            let binding = gs2::binding(&header, &exported);
             let (wanted, kerberos) = (CtxFlags::GSS_C_MUTUAL_FLAG, GSS_MECH_KRB5);
             let mut context = ClientCtx::new(None, target, wanted, Some(kerberos));
             let token = context.step(None, Some(&binding)).map_err(of_gss)?;

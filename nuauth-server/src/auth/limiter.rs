@@ -84,11 +84,10 @@ impl FailureLimiter {
 
     /// Whether `user` may try from `source` at this moment.
     pub fn check(&self, now: Instant, source: Addr, user: &str) -> Result<(), Locked> {
-        let locked = |key: &Key| self.locked(now, key);
+        let by_source = self.check_nameless(now, source).err();
         let source = network(source);
-        let by_source = locked(&Key::Source(source)).map(|wait| Locked { wait, user: false });
         let by_user = [Key::User(user.into()), Key::Pair(source, user.into())];
-        let by_user = by_user.iter().filter_map(locked);
+        let by_user = by_user.iter().filter_map(|key| self.locked(now, key));
         let by_user = by_user.map(|wait| Locked { wait, user: true });
         match by_source.into_iter().chain(by_user).max_by_key(|lock| lock.wait) {
             Some(lock) => Err(lock),
@@ -98,8 +97,8 @@ impl FailureLimiter {
 
     /// The login failed.
     pub fn failed(&mut self, now: Instant, source: Addr, user: &str) {
+        self.failed_nameless(now, source);
         let source = network(source);
-        self.count(now, Key::Source(source), FREE_FOR_SOURCE);
         let so_often = self.count(now, Key::Pair(source, user.into()), FREE_FOR_USER);
         if so_often <= FROM_ONE_SOURCE {
             self.count(now, Key::User(user.into()), FREE_FOR_USER);

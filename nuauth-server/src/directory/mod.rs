@@ -281,11 +281,9 @@ impl Directory {
         let unsaid = |why: &str| LoginError::TicketUnsaid(why.to_owned());
         let settings = self.settings.kerberos.as_ref();
         let settings = settings.ok_or_else(|| unsaid("there is no section users.kerberos"))?;
-        let calls = self.remote.as_ref();
-        let calls = calls.ok_or_else(|| unsaid("its helper process does not run"))?;
         let turn = self.lines.kerberos.turn().await;
         let _turn = turn.map_err(|Busy| LoginError::Busy("a Kerberos principal".to_owned()))?;
-        match calls.ask(Kind::Kerberos, Ask::Ticket(binding), Some(token)).await {
+        match self.call(Kind::Kerberos, Ask::Ticket(binding), Some(token)).await {
             Reply::Principal(principal, answer) => match kerberos::user(&principal, &settings.realms) {
                 Ok(user) => Ok(Accepted {
                     user: user.to_owned(),
@@ -297,8 +295,7 @@ impl Directory {
                 }),
             },
             Reply::Refused(why) => Err(LoginError::Ticket(Text::<255>::lossy(&why).to_string())),
-            Reply::CannotSay(why) => Err(unsaid(&Text::<255>::lossy(&why))),
-            _ => Err(unsaid("it answers another question than it was asked")),
+            reply => Err(unsaid(&Text::<255>::lossy(&unanswered(reply)))),
         }
     }
 
@@ -519,11 +516,15 @@ impl Directory {
         name: &str,
         password: Option<LoginBytes>,
     ) -> Reply {
+        match backend.worker() {
+            Some(kind) => self.call(kind, ask(name.to_owned()), password).await,
+            None => Reply::CannotSay("the users file is the server's own".to_owned()),
+        }
+    }
+
+    async fn call(&self, kind: Kind, ask: Ask, secret: Option<LoginBytes>) -> Reply {
         match &self.remote {
-            Some(calls) => match backend.worker() {
-                Some(kind) => calls.ask(kind, ask(name.to_owned()), password).await,
-                None => Reply::CannotSay("the users file is the server's own".to_owned()),
-            },
+            Some(calls) => calls.ask(kind, ask, secret).await,
             None => Reply::CannotSay("its helper process does not run".to_owned()),
         }
     }
@@ -531,11 +532,15 @@ impl Directory {
 
 /// Why a back-end's reply is no answer.
 fn because(backend: Backend, reply: Reply) -> String {
-    let why = match reply {
+    format!("{}: {}", backend.name(), unanswered(reply))
+}
+
+/// The same without whose it is.
+fn unanswered(reply: Reply) -> String {
+    match reply {
         Reply::CannotSay(why) => why,
         _ => "it answers another question than it was asked".to_owned(),
-    };
-    format!("{}: {why}", backend.name())
+    }
 }
 
 #[cfg(test)]
